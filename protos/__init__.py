@@ -1,0 +1,1 @@
+"""The wire: protobuf packages by version, with their generated code beside them."""

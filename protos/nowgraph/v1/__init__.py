@@ -1,0 +1,1 @@
+"""nowgraph.v1: row events and the prediction service."""
