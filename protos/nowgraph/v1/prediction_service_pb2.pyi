@@ -310,20 +310,24 @@ class ScoreError(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     code: _builtins.int
     """A google.rpc.Code."""
     message: _builtins.str
+    field: _builtins.str
+    """The path of the field that is wrong, such as row.cells[2].number; empty when the request is not to blame."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         code: _builtins.int = ...,
         message: _builtins.str = ...,
+        field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,36 +524,34 @@ Global___IngestResponse: _TypeAlias = IngestResponse  # noqa: Y015
 
 @_typing.final
 class Prediction(_message.Message):
-    """What is published to the predictions topic for every answer."""
+    """What is published to the predictions topic for every answer: enough to compute it again at its graph position."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
-    TABLE_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ANSWERED_TIME_US_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    table: _builtins.str
-    """The scored row's table and key, private parts hashed."""
     answered_time_us: _builtins.int
     """When the answer was given: the server's clock."""
     @_builtins.property
-    def key(self) -> _row_event_pb2.Key: ...
+    def row(self) -> _row_event_pb2.RowEvent:
+        """The row as it was scored, private parts hashed, with the event time that was used."""
+
     @_builtins.property
     def response(self) -> Global___ScoreResponse: ...
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
-        table: _builtins.str = ...,
-        key: _row_event_pb2.Key | None = ...,
+        row: _row_event_pb2.RowEvent | None = ...,
         response: Global___ScoreResponse | None = ...,
         answered_time_us: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time_us", b"answered_time_us", "key", b"key", "response", b"response", "table", b"table", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time_us", b"answered_time_us", "response", b"response", "row", b"row", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
