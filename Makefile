@@ -1,0 +1,98 @@
+# make setup    a virtual environment in .venv with the built wheel and every tool
+# make demo     the main job on payments, from events to scores
+# make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
+# make develop  the native module in place, for working on the folder with PYTHONPATH=.
+# make lint | bench | protos | clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SITE = $(shell $(BIN)/python -P -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+JOBS ?= $(shell nproc)
+PYTEST_ARGS ?=
+
+PACKAGES := protos stream graph_updater online_sampler model_server temporal_graph graph_transformer nowgraph
+LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
+WHEEL_SOURCES := $(shell find $(PACKAGES) -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt README.md LICENSE
+NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
+
+.PHONY: setup develop demo test lint bench protos baseline clean test-native test-python
+.NOTPARALLEL:
+
+setup: $(VENV)/.wheel
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nowgraph needs Python 3.11 or later: make setup PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# pip of a fresh environment may be too old for dependency groups.
+$(VENV)/.dependencies: pyproject.toml | $(BIN)/python
+	$(BIN)/python -P -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -P -m pip install --quiet --group dev
+	$(BIN)/python -P scripts/install_dependencies.py
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.dependencies $(WHEEL_SOURCES)
+	rm -rf build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
+	  $(BIN)/python -P -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(BIN)/python -P -m pip install --quiet --no-deps --force-reinstall build/wheel/nowgraph-*.whl
+	touch $@
+
+# The native module inside temporal_graph/ and its stub. Works with whatever is in .venv.
+develop: | $(VENV)/.dependencies
+	mkdir -p build
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/develop -G Ninja -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
+	  -DCMAKE_INSTALL_PREFIX="$(CURDIR)" -DCMAKE_INSTALL_MESSAGE=NEVER >build/develop.log 2>&1 || { cat build/develop.log; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/develop --target install -j $(JOBS)
+	$(BIN)/python -P scripts/generate_stub.py temporal_graph
+
+demo: setup
+	$(BIN)/nowgraph demo
+
+lint: setup
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	env -u PYTHONPATH $(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/python -P scripts/generate_protos.py --check
+	$(BIN)/python -P scripts/generate_stub.py --check "$(SITE)/temporal_graph"
+
+# The core's tests: plain, under ThreadSanitizer, under AddressSanitizer with the undefined behaviour one.
+test-native: $(VENV)/.dependencies
+	for sanitizer in "" thread address; do \
+	  echo "C++ tests $${sanitizer:+with the $$sanitizer sanitizer}"; \
+	  folder="build/native-$${sanitizer:-plain}"; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B "$$folder" -G Ninja -DNOWGRAPH_PYTHON=OFF -DNOWGRAPH_NATIVE_TESTS=ON \
+	    -DNOWGRAPH_SANITIZER="$$sanitizer" -Wno-dev >/dev/null; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build "$$folder" -j $(JOBS) -- --quiet; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir "$$folder" --output-on-failure --no-tests=error -Q || \
+	    { cat "$$folder/Testing/Temporary/LastTest.log"; exit 1; }; \
+	done
+
+# The installed wheel: the repository's root is never on sys.path, nor on that of the processes that tests start.
+test-python: setup
+	env -u PYTHONPATH PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P -m pytest $(PYTEST_ARGS)
+
+test: setup lint test-native test-python
+
+bench: setup
+	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench.py $(BENCH_ARGS)
+
+protos: $(VENV)/.dependencies
+	$(BIN)/python -P scripts/generate_protos.py
+	$(BIN)/buf lint
+
+# After a release: what `buf breaking` compares with from then on.
+baseline: $(VENV)/.dependencies
+	$(BIN)/buf build -o protos/baseline.binpb
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis $(VENV)/.wheel temporal_graph/_native.*.so
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
