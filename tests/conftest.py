@@ -1,0 +1,30 @@
+"""What all tests share: the repository's root, and the rule that CI skips nothing that this machine could run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+NEVER_SKIPPED_IN_CI = ("integration", "kafka")
+
+
+@pytest.fixture(scope="session")
+def repository(pytestconfig: pytest.Config) -> Path:
+    """The root of the repository the tests belong to; never on sys.path."""
+    return pytestconfig.rootpath
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """On a developer's machine a test may say that it lacks Kafka and be skipped; in CI (NOWGRAPH_CI) that is a failure."""
+    report = yield
+    marked = any(item.get_closest_marker(marker) for marker in NEVER_SKIPPED_IN_CI)
+    if report.skipped and marked and os.environ.get("NOWGRAPH_CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI forbids: {report.longrepr}"
+    return report
