@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from temporal_graph.errors import SchemaError
 from temporal_graph.schema_types import KeyColumn, KeyType, Link, Table
+from temporal_graph.schema_yaml import NAME_LENGTH_MAX
 
 _Place = tuple[str, str]
 
@@ -62,6 +63,8 @@ def _links(draft: TableDraft, tables: dict[str, Table]) -> tuple[Link, ...]:
             expected = f"{len(key)} column(s), one for each part of the key of {parent.name!r} ({', '.join(key)})"
             raise SchemaError(link.path, expected, list(link.columns))
         name = "+".join(link.columns)
+        if len(name) > NAME_LENGTH_MAX:
+            raise SchemaError(link.path, f"column names of at most {NAME_LENGTH_MAX} characters together", name)
         if name in links:
             raise SchemaError(link.path, "one link on the same columns", f"{name} a second time")
         links[name] = Link(name, link.columns, draft.table.name, parent.name, key)

@@ -25,11 +25,10 @@ from temporal_graph.schema_types import (
 from temporal_graph.schema_yaml import Cursor, checked_name, read_yaml
 
 VERSION = 1
-TABLES_MAX = 255
-"""A neighborhood keeps a node's table in one byte."""
-COLUMNS_MAX = 4096
-LINKS_MAX = 16_383
-"""A neighborhood keeps an edge type in 15 bits, two per link."""
+TABLES_MAX = 64
+COLUMNS_MAX = 1024
+LINKS_MAX = 128
+"""Of the whole schema. These three are the native core's room in the arena's header."""
 KEY_PARTS_MAX = 16
 EMBEDDING_DIM_MAX = 65_536
 DEGREE_MAX = 2**31 - 1

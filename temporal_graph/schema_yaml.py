@@ -1,4 +1,4 @@
-"""YAML read strictly, and the cursor that knows its key path: an error says where, what was expected, what was found."""
+"""YAML read strictly, and the cursor that knows its key path: errors say where, what was expected, what was found."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 from temporal_graph.duration import DURATION_EXPECTED, parse_duration_us
 from temporal_graph.errors import SchemaError
 
-NAME_LENGTH_MAX = 128
-"""Longer names make metrics and edge types unreadable."""
+NAME_LENGTH_MAX = 119
+"""The native core's room for a name; the joined name of a composite link fits it too."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME_EXPECTED = f"a name of letters, digits and _ (at most {NAME_LENGTH_MAX}), starting with neither a digit nor __"
