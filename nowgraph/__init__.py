@@ -1,4 +1,4 @@
-"""nowgraph: every event is in the next prediction. ``nowgraph.Client`` talks to a server; the command is ``nowgraph``."""
+"""Every event is in the next prediction. ``nowgraph.Client`` talks to a server; the command is ``nowgraph``."""
 
 from __future__ import annotations
 

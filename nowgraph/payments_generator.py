@@ -1,9 +1,10 @@
 """Simulated card payments with three kinds of fraud: settings -> customers, terminals -> payments -> frauds -> Parquet.
 
-Written from the description of the simulator in the Fraud Detection Handbook (Le Borgne, Siblini, Lebichot and Bontempi,
-"Reproducible Machine Learning for Credit Card Fraud Detection", 2022, chapter 3, "Transaction data simulator"): customers
-and terminals live on a plane of 100 by 100; a customer has a mean amount and a daily rate and pays only at terminals
-within a radius of home. Three scenarios add fraud, in this order, a later one on top of an earlier one:
+Written from the description of the simulator in the Fraud Detection Handbook (Le Borgne, Siblini, Lebichot and
+Bontempi, "Reproducible Machine Learning for Credit Card Fraud Detection", 2022, chapter 3, "Transaction data
+simulator"): customers and terminals live on a plane of 100 by 100; a customer has a mean amount and a daily rate and
+pays only at terminals within a radius of home. Three scenarios add fraud, in this order, a later one on top of an
+earlier one:
 
 1. every amount above 220 is a fraud (a check that a model sees the amount at all);
 2. every day some terminals are taken over, and for 28 days all of their payments are frauds (phishing);
@@ -23,6 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+_Ints = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
 
 DAY_US = 86_400_000_000
 _PLANE = 100.0
@@ -64,8 +68,8 @@ class GeneratorSettings:
 class Payments:
     """Payments in the order of their time, as columns of one length N.
 
-    ``transaction_id``, ``customer_id``, ``terminal_id`` int64; ``event_time_us``, ``known_at_us`` int64 microseconds UTC
-    (known_at: when ``tx_fraud`` became known); ``tx_amount`` float64 with two decimals; ``tx_fraud`` int8, 0 or 1;
+    ``transaction_id``, ``customer_id``, ``terminal_id`` int64; ``event_time_us``, ``known_at_us`` int64 microseconds
+    UTC (known_at: when ``tx_fraud`` became known); ``tx_amount`` float64 with two decimals; ``tx_fraud`` int8, 0 or 1;
     ``scenario`` int8, 0 for a genuine payment, else the scenario that made it a fraud.
     """
 
@@ -137,7 +141,11 @@ def generate(settings: GeneratorSettings) -> Payments:
 def _genuine(
     settings: GeneratorSettings, random: np.random.Generator
 ) -> tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
 ]:
     """Customer, terminal, second of the day, day and amount of every payment, in no particular order of time."""
     homes = random.uniform(0, _PLANE, (settings.customers, 2))

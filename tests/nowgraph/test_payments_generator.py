@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from nowgraph.payments_generator import DAY_US, GeneratorSettings, Payments, generate
 
 SETTINGS = GeneratorSettings(
@@ -19,6 +20,7 @@ SETTINGS = GeneratorSettings(
 
 @pytest.fixture(scope="module")
 def payments() -> Payments:
+    """Three months of a small town."""
     return generate(SETTINGS)
 
 
@@ -51,7 +53,7 @@ def test_rates_and_amounts_are_those_described(payments: Payments) -> None:
 
 
 def test_each_kind_of_fraud_is_what_it_says(payments: Payments) -> None:
-    """Nothing genuine is above 220; a third of a leaked customer's payments and all of a taken terminal's are frauds."""
+    """Nothing genuine is above 220, everything of scenario 1 is, all three kinds occur and only they are frauds."""
     assert (payments.tx_amount[payments.scenario == 0] <= 220).all()
     assert (payments.tx_amount[payments.scenario == 1] > 220).all()
     for kind in (1, 2, 3):
@@ -101,6 +103,6 @@ def test_settings_that_make_no_sense_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="customers"):
         GeneratorSettings(customers=0)
     with pytest.raises(ValueError, match="start"):
-        GeneratorSettings(start=datetime(2018, 4, 1))  # noqa: DTZ001  # a time without a zone is what is refused
+        GeneratorSettings(start=datetime(2018, 4, 1))  # a time without a zone is what is refused
     with pytest.raises(ValueError, match="radius"):
         generate(GeneratorSettings(customers=2, terminals=1, days=1, radius=1e-9))

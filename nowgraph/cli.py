@@ -1,0 +1,72 @@
+"""The ``nowgraph`` command: one module of ``nowgraph.commands`` per subcommand, imported when it runs.
+
+Every command prints a table for people and, with ``--json``, one JSON document for machines on standard output;
+progress goes to standard error. What the user can mend is one line on standard error and exit code 2; a defect is a
+traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nowgraph.commands import dead_letters, demo, replay, schema, serve, train, update
+from nowgraph.errors import explain
+
+
+class _Group(TyperGroup):
+    """Turns the errors that a user can mend into one line and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            line = explain(error)
+            if line is None:
+                raise
+            typer.echo(f"nowgraph: {line}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    name="nowgraph",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A live temporal graph of your tables, and a graph transformer that answers on it.",
+)
+app.add_typer(schema.app, name="schema")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command("serve")(serve.serve)
+app.command("update")(update.update)
+app.command("train")(train.train)
+app.command("replay")(replay.replay)
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from nowgraph import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A live temporal graph of your tables, and a graph transformer that answers on it."""
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The options that several commands share, each with one name, one type and one help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+SchemaPath = Annotated[Path, typer.Option("--schema", help="The schema of tables, links and topics (YAML).")]
+ArenaPath = Annotated[Path, typer.Option("--arena", help="Folder of the live graph, shared by updater and servers.")]
+Bootstrap = Annotated[
+    str, typer.Option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP", help="Kafka, as host:port[,host:port].")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]

@@ -1,0 +1,70 @@
+"""How a command shows its result: rows -> a table for people, or one JSON document for machines."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+Row = Mapping[str, Any]
+
+
+def progress_console() -> Console:
+    """Where progress goes: standard error, so that standard output stays the result."""
+    return Console(stderr=True)
+
+
+def emit(rows: Sequence[Row], *, title: str, as_json: bool, document: Mapping[str, Any] | None = None) -> None:
+    """Prints ``rows`` (dicts of one shape) under ``title``, or as JSON: ``document`` where given, else the rows."""
+    if as_json:
+        emit_json(document if document is not None else list(rows))
+        return
+    console = Console()
+    console.print(table_of(rows, title) if rows else f"{title}: none")
+
+
+def emit_json(value: Any) -> None:
+    """Writes one JSON document and a newline to standard output."""
+    text = orjson.dumps(_finite(value), default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2)
+    sys.stdout.write(text.decode() + "\n")
+    sys.stdout.flush()
+
+
+def table_of(rows: Sequence[Row], title: str) -> Table:
+    """A rich table of ``rows``; the keys of the first are the columns, numbers stand right."""
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell_text(value) for value in row.values()))
+    return table
+
+
+def cell_text(value: Any) -> str:
+    """A value as a person reads it: a dash for nothing, thousands apart, three digits that matter."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
