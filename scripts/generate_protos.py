@@ -60,7 +60,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the committed files differ from the generated ones")
+    parser.add_argument("--check", action="store_true", help="fail if the committed files differ")
     check = parser.parse_args().check
     with tempfile.TemporaryDirectory() as name:
         output = Path(name)

@@ -12,7 +12,9 @@ PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 def main() -> int:
     dependencies: list[str] = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
-    return subprocess.run([sys.executable, "-P", "-m", "pip", "install", "--quiet", *dependencies], check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "pip", "install", "--quiet", *dependencies], check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -79,9 +79,8 @@ def test_wheel_holds_generated_files() -> None:
 
 def test_wheel_leaves_the_build_behind() -> None:
     """No C++ source, no build folder and no cache is installed."""
-    leftovers = [
-        path for path in installed_files() if path.endswith((".cpp", ".hpp", ".h", ".o", ".a")) or path.startswith("build")
-    ]
+    sources = (".cpp", ".hpp", ".h", ".o", ".a")
+    leftovers = [path for path in installed_files() if path.endswith(sources) or path.startswith("build")]
     assert leftovers == []
 
 
