@@ -21,7 +21,7 @@ def repository(pytestconfig: pytest.Config) -> Path:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that lacks Kafka says so and is skipped on a developer's machine; in CI (NOWGRAPH_CI) that is a failure."""
+    """A test that lacks Kafka says so and is skipped on one's own machine; in CI (NOWGRAPH_CI) that is a failure."""
     report = yield
     marked = any(item.get_closest_marker(marker) for marker in NEVER_SKIPPED_IN_CI)
     if report.skipped and marked and os.environ.get("NOWGRAPH_CI") and not hasattr(report, "wasxfail"):
