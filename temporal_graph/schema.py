@@ -1,10 +1,11 @@
 """The schema: which tables, keys, columns, links and clocks a graph has, and which topics feed them.
 
-schema.yaml ─► parse_schema ─► Schema ─► fingerprint
-                               └─► dump_schema ─► schema.yaml
+schema.yaml ──► parse_schema ─► Schema ─► fingerprint
+Parquet, CSV ─► infer_schema ─────┴────► dump_schema ─► schema.yaml
 """
 
 from temporal_graph.schema_dump import dump_schema
+from temporal_graph.schema_infer import infer_schema
 from temporal_graph.schema_parse import load_schema, parse_schema
 from temporal_graph.schema_types import (
     FUTURE_DEFAULT_US,
@@ -33,6 +34,7 @@ __all__ = [
     "Source",
     "Table",
     "dump_schema",
+    "infer_schema",
     "load_schema",
     "parse_schema",
 ]

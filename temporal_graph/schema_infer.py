@@ -1,0 +1,234 @@
+"""A first schema guessed from Parquet and CSV files, for a person to correct.
+
+    files ─► profiles ─► primary keys ─► links ─► parents without a file ─► clocks and kinds ─► Schema
+
+The guesses rest on names and values: `customer_id` in payments is a link to the table whose key has this name, and
+where no file has it, to a table `customers` that is known by its keys alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from temporal_graph.errors import SchemaError
+from temporal_graph.schema_dump import dump_schema
+from temporal_graph.schema_parse import parse_schema
+from temporal_graph.schema_profile import ColumnProfile, TableProfile, profile_file
+from temporal_graph.schema_types import Column, ColumnKind, KeyColumn, KeyType, Link, Schema, Table
+
+CATEGORIES_MAX = 10
+"""Integers with at most so many distinct values are categories."""
+TEXT_LENGTH_MIN = 20
+"""Texts that are mostly distinct and on average this long are free text; shorter ones are names and codes."""
+OVERLAP_MIN = 0.2
+"""The share of a link's distinct values that must be keys of its parent where the names are equal: a parent's file may
+hold some of its rows only."""
+CONTAINED_MIN = 0.95
+"""The same where only the ends of the names agree: home_team_id and team_id."""
+
+_KEY_NAME = re.compile(r"(?P<stem>[A-Za-z0-9_]*?)(?:_(?:id|key|ID|KEY)|(?<=[a-z0-9])(?:Id|ID|Key))")
+_CODE_NAME = re.compile(
+    r"(?i:.*(?:^|_)(?:id|key|code|type|status|class|category|zip|postcode))|.*[a-z](?:Id|Code|Type)"
+)
+_TIME_HINTS = ("event_time", "created", "timestamp", "datetime", "time", "date", "_at")
+_TIME_NEVER = re.compile(r"(?i)birth|dob|expir|until|due|end|updated|modified|deleted")
+
+_KINDS = {
+    "number": ColumnKind.NUMERICAL,
+    "boolean": ColumnKind.BOOLEAN,
+    "timestamp": ColumnKind.TIMESTAMP,
+    "texts": ColumnKind.MULTICATEGORICAL,
+    "vector": ColumnKind.EMBEDDING,
+}
+
+
+def infer_schema(files: Sequence[Path], *, name: str = "inferred") -> Schema:
+    """Draft a schema from Parquet and CSV files: one table for each file, and for keys that no file owns.
+
+    Guessed are primary keys (a column unique over the rows read), time columns (of a timestamp type or ISO 8601 text),
+    links (named as another table's key and holding its values) and column kinds. Outcomes, privacy, known times, bounds
+    and sources are for a person to add.
+
+    Raises:
+        OSError: a file cannot be read.
+        SchemaError: a file of another format, two files of one name, or names and types that a schema cannot hold.
+    """
+    profiles = [profile_file(Path(file)) for file in files]
+    names = [profile.name for profile in profiles]
+    for repeated in (each for each in names if names.count(each) > 1):
+        raise SchemaError(f"tables.{repeated}", "one file for each table (a table is named by its file)", repeated)
+    keys = {profile.name: _primary_key(profile) for profile in profiles}
+    owners = _owners(profiles, keys)
+    links = {profile.name: _links(profile, keys[profile.name], owners) for profile in profiles}
+    implied = _implied_parents(profiles, keys, links)
+    tables = [Table(name=parent, primary_key=(key,)) for parent, key in implied.items()]
+    tables += [_table(profile, keys[profile.name], links[profile.name]) for profile in profiles]
+    return parse_schema(dump_schema(Schema(name, tuple(tables))))
+
+
+def _primary_key(profile: TableProfile) -> ColumnProfile | None:
+    """The unique, complete integer or text column that its name, or its place at the front, makes a key."""
+
+    def rank(column: ColumnProfile) -> int:
+        if column.name.lower() in ("id", "key"):
+            return 0
+        stem = _stem(column.name)
+        if stem is not None:
+            return 1 if _names(profile.name, stem) else 2
+        return 3 if column is profile.columns[0] and not _looks_like_time(column.name) else 4
+
+    unique = [
+        column
+        for column in profile.columns
+        if column.family in ("integer", "text")
+        and column.null_count == 0
+        and column.distinct_count == profile.row_count > 0
+    ]
+    best = min(unique, key=rank, default=None)
+    return best if best is not None and rank(best) < 4 else None
+
+
+def _owners(
+    profiles: Sequence[TableProfile], keys: Mapping[str, ColumnProfile | None]
+) -> dict[str, tuple[str, ColumnProfile]]:
+    """By the name of a key: the table it belongs to, the one named like it, else the one with the most rows."""
+    owners: dict[str, tuple[str, ColumnProfile]] = {}
+    best: dict[str, tuple[bool, int]] = {}
+    for profile in profiles:
+        key = keys[profile.name]
+        if key is None:
+            continue
+        name = key.name if key.name.lower() not in ("id", "key") else f"{_singular(profile.name)}_{key.name.lower()}"
+        claim = (_names(profile.name, _stem(name) or name), profile.row_count)
+        if name not in owners or claim > best[name]:
+            owners[name], best[name] = (profile.name, key), claim
+    return owners
+
+
+def _links(
+    profile: TableProfile, key: ColumnProfile | None, owners: Mapping[str, tuple[str, ColumnProfile]]
+) -> dict[str, tuple[str, ColumnProfile]]:
+    """By column: the parent table and its key."""
+    links = {}
+    for column in profile.columns:
+        for name, (parent, parent_key) in owners.items():
+            same = column.name == name
+            if not same and not column.name.endswith(f"_{name}"):
+                continue
+            if column.family != parent_key.family or (parent == profile.name and column is key):
+                continue
+            if _overlap(column, parent_key) >= (OVERLAP_MIN if same else CONTAINED_MIN):
+                links[column.name] = (parent, parent_key)
+                break
+    return links
+
+
+def _overlap(child: ColumnProfile, parent: ColumnProfile) -> float:
+    import pyarrow.compute as pc
+
+    if child.distinct_count == 0:
+        return 0.0
+    return float(pc.mean(pc.is_in(child.distinct, value_set=parent.distinct)).as_py())
+
+
+def _implied_parents(
+    profiles: Sequence[TableProfile],
+    keys: Mapping[str, ColumnProfile | None],
+    links: dict[str, dict[str, tuple[str, ColumnProfile]]],
+) -> dict[str, KeyColumn]:
+    """Add links to parents that have no file: a column named as a key, with values that repeat or stand in two files."""
+    places: dict[str, list[tuple[TableProfile, ColumnProfile]]] = {}
+    for profile in profiles:
+        for column in profile.columns:
+            free = column is not keys[profile.name] and column.name not in links[profile.name]
+            if free and _stem(column.name) and column.family in ("integer", "text") and column.distinct_count > 1:
+                places.setdefault(column.name, []).append((profile, column))
+    taken = {profile.name.lower() for profile in profiles}
+    implied: dict[str, KeyColumn] = {}
+    for name, holders in places.items():
+        parent = _plural(_stem(name) or name)
+        repeats = any(column.distinct_count < 0.9 * profile.row_count for profile, column in holders)
+        one_family = len({column.family for _, column in holders}) == 1
+        if parent.lower() in taken or not one_family or not (repeats or len(holders) > 1):
+            continue
+        taken.add(parent.lower())
+        implied[parent] = KeyColumn(name, _key_type(holders[0][1]))
+        for profile, column in holders:
+            links[profile.name][name] = (parent, column)
+    return implied
+
+
+def _table(profile: TableProfile, key: ColumnProfile | None, links: Mapping[str, tuple[str, ColumnProfile]]) -> Table:
+    clock = _time_column(profile.columns)
+    return Table(
+        name=profile.name,
+        primary_key=() if key is None else (KeyColumn(key.name, _key_type(key)),),
+        time_column=clock,
+        columns=tuple(
+            _column(column, profile.row_count)
+            for column in profile.columns
+            if column is not key and column.name != clock and column.name not in links
+        ),
+        links=tuple(
+            Link(column, (column,), profile.name, parent, (parent_key.name,))
+            for column, (parent, parent_key) in links.items()
+        ),
+    )
+
+
+def _time_column(columns: Iterable[ColumnProfile]) -> str | None:
+    candidates = [
+        column.name for column in columns if column.family == "timestamp" and not _TIME_NEVER.search(column.name)
+    ]
+
+    def rank(name: str) -> int:
+        return next((place for place, hint in enumerate(_TIME_HINTS) if hint in name.lower()), len(_TIME_HINTS))
+
+    return min(candidates, key=rank, default=None)
+
+
+def _column(column: ColumnProfile, row_count: int) -> Column:
+    kind = _KINDS.get(column.family)
+    if kind is not None:
+        return Column(column.name, kind, column.dim)
+    if column.family == "integer":
+        category = column.distinct_count <= CATEGORIES_MAX < row_count or _CODE_NAME.fullmatch(column.name)
+        return Column(column.name, ColumnKind.CATEGORICAL if category else ColumnKind.NUMERICAL)
+    known_count = row_count - column.null_count
+    prose = column.distinct_count > 0.5 * known_count and column.length_mean >= TEXT_LENGTH_MIN
+    return Column(column.name, ColumnKind.TEXT if prose and not column.words_only else ColumnKind.CATEGORICAL)
+
+
+def _key_type(column: ColumnProfile) -> KeyType:
+    return KeyType.INTEGER if column.family == "integer" else KeyType.STRING
+
+
+def _looks_like_time(name: str) -> bool:
+    return any(hint in name.lower() for hint in _TIME_HINTS)
+
+
+def _stem(column: str) -> str | None:
+    """The thing a key's name names: customer of customer_id, driver of driverId; None if it is no key's name."""
+    match = _KEY_NAME.fullmatch(column)
+    return match["stem"] if match and match["stem"] else None
+
+
+def _names(table: str, stem: str) -> bool:
+    """Say whether a table is named by a thing: customers, and customer, by customer."""
+    plain = table.lower().replace("_", "")
+    thing = stem.lower().replace("_", "")
+    return plain in (thing, _plural(thing))
+
+
+def _plural(noun: str) -> str:
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if re.search(r"(?:s|x|z|ch|sh)$", noun) else f"{noun}s"
+
+
+def _singular(noun: str) -> str:
+    if noun.endswith("ies"):
+        return f"{noun[:-3]}y"
+    return noun[:-2] if re.search(r"(?:s|x|z|ch|sh)es$", noun) else noun.removesuffix("s")

@@ -1,0 +1,187 @@
+"""What can be seen of a data file without being told: for each column its family of values, nulls and distinct values.
+
+Parquet, CSV ─► pyarrow table (its first rows) ─► profile_file ─► TableProfile
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from temporal_graph.errors import SchemaError
+
+ROWS_MAX = 2_000_000
+"""Rows read of each file: uniqueness and containment are exact up to here, and a guess beyond."""
+
+_CSV_BLOCK_BYTES = 16 << 20
+"""The types of CSV columns are taken from the first block."""
+
+Family = Literal["integer", "number", "text", "boolean", "timestamp", "texts", "vector"]
+
+_FORMATS = (".parquet", ".pq", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnProfile:
+    """One column: `distinct` holds its distinct non-null values (a pyarrow array) for integers and texts, else None.
+
+    `dim` is the length of a vector; `length_mean` the mean number of characters of a text's distinct values;
+    `words_only` says that the text came as an Arrow dictionary: its values are categories already.
+    """
+
+    name: str
+    family: Family
+    null_count: int = 0
+    distinct: Any = None
+    dim: int = 0
+    length_mean: float = 0.0
+    words_only: bool = False
+
+    @property
+    def distinct_count(self) -> int:
+        """The number of distinct non-null values, 0 where they are not kept."""
+        return 0 if self.distinct is None else len(self.distinct)
+
+
+@dataclass(frozen=True, slots=True)
+class TableProfile:
+    """One file: the table's name is the file's stem, with what no name may hold replaced by underscores."""
+
+    name: str
+    row_count: int
+    columns: tuple[ColumnProfile, ...]
+
+
+def profile_file(path: Path) -> TableProfile:
+    """Read the first rows of a Parquet or CSV file and describe its columns.
+
+    Raises:
+        OSError: the file cannot be read.
+        SchemaError: neither format, no columns, or a column of a type that no schema has.
+    """
+    import pyarrow as pa
+
+    if path.suffix.lower() not in _FORMATS:
+        raise SchemaError(path.name, f"a file named *{', *'.join(_FORMATS)}", path.suffix or None)
+    try:
+        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(path.name, "a readable Parquet or CSV file", str(error).splitlines()[0]) from error
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    columns = tuple(_profile(f"{name}.{column}", column, table.column(column)) for column in table.column_names)
+    if not columns:
+        raise SchemaError(path.name, "at least one column", None)
+    return TableProfile(name, table.num_rows, columns)
+
+
+def _read_parquet(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        batches, rows = [], 0
+        for batch in file.iter_batches():
+            batches.append(batch.slice(0, ROWS_MAX - rows))
+            rows += batches[-1].num_rows
+            if rows >= ROWS_MAX:
+                break
+        return pa.Table.from_batches(batches, schema=file.schema_arrow)
+
+
+def _read_csv(path: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    options = csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
+    convert = csv.ConvertOptions(strings_can_be_null=True)
+    with csv.open_csv(path, read_options=options, convert_options=convert) as reader:
+        batches, rows = [], 0
+        for batch in reader:
+            batches.append(batch.slice(0, ROWS_MAX - rows))
+            rows += batches[-1].num_rows
+            if rows >= ROWS_MAX:
+                break
+        return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _profile(path: str, name: str, values: Any) -> ColumnProfile:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words_only = pa.types.is_dictionary(values.type)
+    if words_only:
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if pa.types.is_integer(kind):
+        return _profile_integers(name, values)
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return ColumnProfile(name, "number", values.null_count)
+    if pa.types.is_boolean(kind):
+        return ColumnProfile(name, "boolean", values.null_count)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return ColumnProfile(name, "timestamp", values.null_count)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        if not words_only and _holds_times(values):
+            return ColumnProfile(name, "timestamp", values.null_count)
+        distinct = pc.unique(values.cast(pa.large_string())).drop_null()
+        length_mean = (pc.mean(pc.utf8_length(distinct)).as_py() or 0.0) if len(distinct) else 0.0
+        return ColumnProfile(name, "text", values.null_count, distinct, 0, length_mean, words_only)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _profile_list(path, name, values)
+    raise SchemaError(path, "numbers, booleans, times, texts, or lists of texts or numbers (drop others)", str(kind))
+
+
+def _profile_integers(name: str, values: Any) -> ColumnProfile:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        distinct = pc.unique(values).drop_null().cast(pa.int64())
+    except pa.ArrowInvalid:  # beyond int64: a measure, not a key
+        return ColumnProfile(name, "number", values.null_count)
+    if set(distinct.slice(0, 3).to_pylist()) == {0, 1}:
+        return ColumnProfile(name, "boolean", values.null_count)
+    return ColumnProfile(name, "integer", values.null_count, distinct)
+
+
+def _profile_list(path: str, name: str, values: Any) -> ColumnProfile:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    element = values.type.value_type
+    if pa.types.is_floating(element):
+        lengths = pc.unique(pc.list_value_length(values)).drop_null().to_pylist()
+        if len(lengths) != 1 or lengths[0] < 1:
+            raise SchemaError(
+                path, "vectors of one length", f"lengths from {min(lengths or [0])} to {max(lengths or [0])}"
+            )
+        return ColumnProfile(name, "vector", values.null_count, dim=lengths[0])
+    if pa.types.is_integer(element) or pa.types.is_string(element) or pa.types.is_large_string(element):
+        return ColumnProfile(name, "texts", values.null_count)
+    if pa.types.is_dictionary(element):
+        return ColumnProfile(name, "texts", values.null_count)
+    raise SchemaError(path, "a list of texts, integers or floating-point numbers (drop others)", str(values.type))
+
+
+def _holds_times(values: Any) -> bool:
+    """Say whether all texts are ISO 8601 dates or times, with or without zone; a few are tried before all are."""
+    import pyarrow as pa
+
+    if values.null_count == len(values):
+        return False
+    for part in (values.drop_null().slice(0, 100), values):
+        if not any(_casts(part, kind) for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))):
+            return False
+    return True
+
+
+def _casts(values: Any, kind: Any) -> bool:
+    import pyarrow as pa
+
+    try:
+        values.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
