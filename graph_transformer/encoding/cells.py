@@ -1,0 +1,207 @@
+"""The cells of one table's rows as numbers, by kind of column; null is a value of its own everywhere.
+
+    Cells ─► dense float32[n, F] (numbers, booleans, timestamps, text, bags, embeddings, difference to the seed)
+          └► category int64[n, C] (one index per categorical column, for the model's embedding tables)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_transformer.encoding.clock import CALENDAR_WIDTH, calendar, log_age
+from graph_transformer.encoding.codes import CategoryIndex, CodeVectors
+from graph_transformer.encoding.quantile import BINS, Bins, signed_log
+from graph_transformer.encoding.statistics import ColumnStatistics, Strings
+from temporal_graph.schema import ColumnKind, Table
+from temporal_graph.time_rule import ALWAYS_US
+
+if TYPE_CHECKING:
+    from online_sampler.neighborhood import TableColumns
+
+Floats = NDArray[np.float32]
+BOOLEAN_NULL = 2
+_ONE_HOT = np.eye(3, dtype=np.float32)
+_CODED = (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL, ColumnKind.TEXT)
+
+
+class Cells(NamedTuple):
+    """The raw cells of n rows: shapes, dtypes and nulls of `TableColumns`, and each row's cut-off int64[n]."""
+
+    numerical: NDArray[np.float64]
+    coded: NDArray[np.int32]
+    boolean: NDArray[np.uint8]
+    timestamp: NDArray[np.int64]
+    embedding: Floats
+    cutoff_time_us: NDArray[np.int64]
+
+
+Writer = Callable[[Cells, Floats], None]
+
+
+class CellEncoder:
+    """Encodes the rows of one table; `dense_width` and `category_sizes` give the shapes to the model."""
+
+    def __init__(
+        self, table: Table, statistics: list[ColumnStatistics], strings: Strings, *, seed_outcome: str | None = None
+    ) -> None:
+        """`seed_outcome` for the seeds' own table: the column no seed may show. Seeds are then compared with rows."""
+        self.table = table
+        by_kind = {kind: [c for c in statistics if c.kind == kind] for kind in ColumnKind}
+        self._writers: list[tuple[int, Writer]] = []
+        numbers = by_kind[ColumnKind.NUMERICAL]
+        self._numerical(numbers)
+        self._boolean(by_kind[ColumnKind.BOOLEAN])
+        for column in by_kind[ColumnKind.TIMESTAMP]:
+            self._timestamp(column)
+        for column in by_kind[ColumnKind.EMBEDDING]:
+            self._embedding(column)
+        for column in (*by_kind[ColumnKind.TEXT], *by_kind[ColumnKind.MULTICATEGORICAL]):
+            self._vectors(column, strings)
+        categorical = by_kind[ColumnKind.CATEGORICAL]
+        self._categories = [CategoryIndex(c.table, c.column, c.values, strings) for c in categorical]
+        self._category_at = self._positions(categorical, *_CODED)
+        self._pairs = len(numbers) if seed_outcome is not None else 0
+        self.dense_width = sum(width for width, _ in self._writers) + 2 * self._pairs
+        self.category_sizes = tuple(index.size for index in self._categories)
+        self._hidden = None if seed_outcome is None else self._field_of(seed_outcome)
+
+    def encode(
+        self, columns: TableColumns, cutoff_time_us: NDArray[np.int64], seed: NDArray[np.int64] | None
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return (dense float32[n, F], category int64[n, C]) of a table's n rows, each seen at its cut-off int64[n].
+
+        `seed` int64[n], for the seeds' own table, is the position among the n rows of each row's own seed.
+        """
+        cells = Cells(
+            columns.numerical, columns.coded, columns.boolean, columns.timestamp, columns.embedding, cutoff_time_us
+        )
+        if self._hidden is not None and seed is not None:
+            cells = _hide(cells, *self._hidden, seed)
+        dense = np.empty((len(cutoff_time_us), self.dense_width), dtype=np.float32)
+        start = 0
+        for width, write in self._writers:
+            write(cells, dense[:, start : start + width])
+            start += width
+        if self._pairs:
+            if seed is None:
+                raise ValueError(f"{self.table.name}: rows are compared with their seed, which is not given")
+            self._compare(dense, seed, dense[:, start:])
+        category = np.empty((len(dense), len(self._categories)), dtype=np.int64)
+        for column, (index, at) in enumerate(zip(self._categories, self._category_at, strict=True)):
+            category[:, column] = index.of(cells.coded[:, at])
+        return dense, category
+
+    def _compare(self, dense: Floats, seed: NDArray[np.int64], out: Floats) -> None:
+        """Write seed minus row, and its size, per number; zero where either is null. Numbers lead `dense`, then nulls."""
+        count = self._pairs
+        numbers, null = dense[:, :count], dense[:, count : 2 * count]
+        difference = numbers[seed] - numbers
+        if null.any():
+            difference[(null + null[seed]) > 0] = 0.0
+        out[:, :count] = difference
+        np.abs(difference, out=out[:, count:])
+
+    def _positions(self, statistics: list[ColumnStatistics], *kinds: ColumnKind) -> list[int]:
+        """Return where each column lies among the table's columns of these kinds, in the schema's order."""
+        names = [column.name for column in self.table.columns if column.kind in kinds]
+        return [names.index(column.column) for column in statistics]
+
+    def _field_of(self, column: str) -> tuple[str, slice]:
+        """Return which array of `Cells` holds a column, and where."""
+        kind = self.table.column(column).kind
+        if kind is ColumnKind.EMBEDDING:
+            return "embedding", self._embedding_slice(column)
+        kinds = _CODED if kind in _CODED else (kind,)
+        at = [c.name for c in self.table.columns if c.kind in kinds].index(column)
+        return ("coded" if kind in _CODED else kind.value), slice(at, at + 1)
+
+    def _embedding_slice(self, name: str) -> slice:
+        start = 0
+        for column in self.table.columns:
+            if column.kind is ColumnKind.EMBEDDING:
+                if column.name == name:
+                    return slice(start, start + column.dim)
+                start += column.dim
+        raise KeyError(name)
+
+    def _numerical(self, statistics: list[ColumnStatistics]) -> None:
+        if not statistics:
+            return
+        at, count = self._positions(statistics, ColumnKind.NUMERICAL), len(statistics)
+        mean, scale = np.array([c.mean for c in statistics]), 1.0 / np.array([c.std for c in statistics])
+        bins = Bins([c.edges for c in statistics])
+
+        def write(cells: Cells, out: Floats) -> None:
+            raw = cells.numerical if cells.numerical.shape[1] == count else cells.numerical[:, at]
+            values = signed_log(raw)
+            out[:, :count] = (values - mean) * scale
+            null = np.isnan(raw)
+            out[:, count : 2 * count] = null
+            bins.encode(values, out[:, 2 * count :].reshape(len(raw), count, BINS))
+            if null.any():
+                np.nan_to_num(out, copy=False, nan=0.0)
+
+        self._writers.append((count * (2 + BINS), write))
+
+    def _boolean(self, statistics: list[ColumnStatistics]) -> None:
+        at = self._positions(statistics, ColumnKind.BOOLEAN)
+        if not at:
+            return
+
+        def write(cells: Cells, out: Floats) -> None:
+            out[...] = _ONE_HOT[cells.boolean[:, at]].reshape(len(out), -1)
+
+        self._writers.append((3 * len(at), write))
+
+    def _timestamp(self, statistics: ColumnStatistics) -> None:
+        (at,) = self._positions([statistics], ColumnKind.TIMESTAMP)
+        bins = Bins([statistics.edges])
+
+        def write(cells: Cells, out: Floats) -> None:
+            values = cells.timestamp[:, at]
+            null = values == ALWAYS_US
+            known = np.where(null, cells.cutoff_time_us, values)
+            age = log_age(cells.cutoff_time_us - known)
+            out[:, 0], out[:, 1] = null, age
+            bins.encode(age[:, None], out[:, 2 : 2 + BINS][:, None, :])
+            calendar(known, out[:, 2 + BINS :])
+            out[null, 1:] = 0.0
+
+        self._writers.append((2 + BINS + CALENDAR_WIDTH, write))
+
+    def _embedding(self, statistics: ColumnStatistics) -> None:
+        where = self._embedding_slice(statistics.column)
+
+        def write(cells: Cells, out: Floats) -> None:
+            out[:, 1:] = cells.embedding[:, where]
+            null = np.isnan(out[:, 1:]).any(axis=1)
+            out[:, 0] = null
+            out[null, 1:] = 0.0
+
+        self._writers.append((1 + where.stop - where.start, write))
+
+    def _vectors(self, statistics: ColumnStatistics, strings: Strings) -> None:
+        is_bag = statistics.kind == ColumnKind.MULTICATEGORICAL
+        vectors = CodeVectors(statistics.table, statistics.column, strings, statistics.values if is_bag else None)
+        (at,) = self._positions([statistics], *_CODED)
+
+        def write(cells: Cells, out: Floats) -> None:
+            codes = cells.coded[:, at]
+            out[:, 0] = codes == 0
+            out[:, 1:] = vectors.of(codes)
+
+        self._writers.append((1 + vectors.width, write))
+
+
+_NULLS = {"numerical": np.nan, "coded": 0, "boolean": BOOLEAN_NULL, "timestamp": ALWAYS_US, "embedding": np.nan}
+
+
+def _hide(cells: Cells, field: str, where: slice, seed: NDArray[np.int64]) -> Cells:
+    """Return the cells with one column null for every seed: the sampler hides it already, the model does not rely on it."""
+    values = getattr(cells, field).copy()
+    values[seed, where] = _NULLS[field]
+    return cells._replace(**{field: values})

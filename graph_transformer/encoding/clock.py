@@ -1,0 +1,70 @@
+"""When a row happened, as a model reads it: its age at the cut-off and its place in the day and the week.
+
+Ages are counted from the row's event time. A row without time (ALWAYS_US) has zeros and its own flag.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_transformer.encoding.quantile import Bins
+from temporal_graph.time_rule import ALWAYS_US
+
+DAY_US = 86_400_000_000
+WEEK_US = 7 * DAY_US
+AGE_SCALE = 16.5
+"""log1p(seconds) / 16.5 is 1 at half a year, so that ages of seconds to years stay near 0 to 1.2."""
+_THURSDAY_US = 3 * DAY_US  # the epoch was a Thursday; weeks start on Monday
+CALENDAR_WIDTH = 7
+
+Floats = NDArray[np.float32]
+
+
+def log_age(age_us: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return log1p(seconds) / AGE_SCALE with the sign of the age: float64, for int64 microseconds of any shape."""
+    seconds = age_us * 1e-6
+    return np.sign(seconds) * np.log1p(np.abs(seconds)) * (1.0 / AGE_SCALE)
+
+
+def calendar(time_us: NDArray[np.int64], out: Floats) -> None:
+    """Write sin and cos of the day (two harmonics) and of the week, and the weekend flag, into `out` float32[n, 7]."""
+    day = np.mod(time_us, DAY_US) * (2.0 * np.pi / DAY_US)
+    week = np.mod(time_us + _THURSDAY_US, WEEK_US)
+    angle = np.empty((len(time_us), 3))
+    angle[:, 0] = day
+    np.multiply(day, 2.0, out=angle[:, 1])
+    np.multiply(week, 2.0 * np.pi / WEEK_US, out=angle[:, 2])
+    np.sin(angle, out=out[:, 0:3], casting="same_kind")
+    np.cos(angle, out=out[:, 3:6], casting="same_kind")
+    out[:, 6] = week >= 5 * DAY_US
+
+
+def clock_width(bins: Bins) -> int:
+    """Return the columns `clock` writes: untimed flag, log age, age in 30 days, its bins, the calendar."""
+    return 3 + bins.count + CALENDAR_WIDTH
+
+
+def clock(
+    event_time_us: NDArray[np.int64],
+    cutoff_time_us: NDArray[np.int64],
+    bins: Bins,
+) -> tuple[Floats, Floats]:
+    """Return (features float32[n, clock_width], age in days float32[n]) of rows seen at a cut-off each, int64[n] both.
+
+    `bins` are those of one column, the `log_age`.
+    """
+    timed = event_time_us != ALWAYS_US
+    event = np.where(timed, event_time_us, cutoff_time_us)
+    age_us = np.maximum(cutoff_time_us - event, 0)
+    out = np.empty((len(event), clock_width(bins)), dtype=np.float32)
+    age = log_age(age_us)
+    days = (age_us * (1.0 / DAY_US)).astype(np.float32)
+    out[:, 0] = ~timed
+    out[:, 1] = age
+    np.minimum(days * np.float32(1.0 / 30.0), np.float32(12.0), out=out[:, 2])
+    bins.encode(age[:, None], out[:, 3 : 3 + bins.count][:, None, :])
+    calendar(event, out[:, 3 + bins.count :])
+    if not timed.all():
+        out[~timed, 1:] = 0.0
+    return out, days

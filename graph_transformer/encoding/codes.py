@@ -1,0 +1,85 @@
+"""Dictionary codes of one graph, translated into what the model learned from strings.
+
+Codes belong to a graph, vocabularies to a checkpoint: a server's graph numbers its strings differently from the graph
+the model was trained on, and keeps adding new ones. Each translator extends itself when it meets a code it has not seen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_transformer.encoding.statistics import ELEMENT_SEPARATOR, Strings
+
+NULL_INDEX, UNSEEN_INDEX, FIRST_INDEX = 0, 1, 2
+TEXT_BUCKETS = 64
+NGRAM = 3
+CACHED_MAX = 65_536
+"""Vectors of distinct texts kept (16 MiB at 64 floats each); the cache starts again when it is full."""
+
+
+class CategoryIndex:
+    """Codes of a categorical column to indices: 0 null, 1 unseen in training, then the vocabulary in order."""
+
+    def __init__(self, table: str, column: str, values: Sequence[str], strings: Strings) -> None:
+        self.size = FIRST_INDEX + len(values)
+        self._table, self._column, self._strings = table, column, strings
+        self._vocabulary = {text: FIRST_INDEX + position for position, text in enumerate(values)}
+        self._index = np.zeros(1, dtype=np.int64)  # code 0 is null
+
+    def of(self, codes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return int64[n] for int32[n] codes."""
+        highest = int(codes.max(initial=0))
+        if highest >= len(self._index):
+            new = np.arange(len(self._index), highest + 1, dtype=np.int32)
+            texts = self._strings(self._table, self._column, new)
+            known = [UNSEEN_INDEX if text is None else self._vocabulary.get(text, UNSEEN_INDEX) for text in texts]
+            # Replaced, never changed in place: another thread may be reading the old array.
+            self._index = np.concatenate([self._index, np.asarray(known, dtype=np.int64)])
+        return self._index[codes]
+
+
+class CodeVectors:
+    """Codes of a text or multicategorical column to vectors; null is all zeros."""
+
+    def __init__(self, table: str, column: str, strings: Strings, values: Sequence[str] | None = None) -> None:
+        """Hash n-grams of texts, or, given the vocabulary `values`, count the elements of bags (the last is unseen)."""
+        self.width = TEXT_BUCKETS if values is None else len(values) + 1
+        self._table, self._column, self._strings = table, column, strings
+        self._vocabulary = None if values is None else {text: position for position, text in enumerate(values)}
+        self._cache: dict[int, NDArray[np.float32]] = {0: np.zeros(self.width, dtype=np.float32)}
+
+    def of(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return float32[n, width] for int32[n] codes."""
+        distinct, inverse = np.unique(codes, return_inverse=True)
+        cache = self._cache
+        new = [code for code in distinct.tolist() if code not in cache]
+        if new:
+            if len(cache) + len(new) > CACHED_MAX:
+                cache = {0: cache[0], **{code: cache[code] for code in distinct.tolist() if code in cache}}
+            texts = self._strings(self._table, self._column, np.asarray(new, dtype=np.int32))
+            cache.update({code: self._vector(text) for code, text in zip(new, texts, strict=True)})
+            self._cache = cache
+        return np.stack([cache[code] for code in distinct.tolist()])[inverse]
+
+    def _vector(self, text: str | None) -> NDArray[np.float32]:
+        vector = np.zeros(self.width, dtype=np.float32)
+        if text is None:
+            return vector
+        if self._vocabulary is None:
+            return hashed_ngrams(text)
+        for element in text.split(ELEMENT_SEPARATOR):
+            vector[self._vocabulary.get(element, self.width - 1)] += 1.0
+        return vector
+
+
+def hashed_ngrams(text: str, buckets: int = TEXT_BUCKETS) -> NDArray[np.float32]:
+    """Return float32[buckets] of unit length: counts of the text's character trigrams, hashed the same everywhere."""
+    padded = f"\x02{text.lower()}\x03"
+    grams = (padded[start : start + NGRAM] for start in range(max(1, len(padded) - NGRAM + 1)))
+    hashes = np.fromiter((zlib.crc32(gram.encode()) % buckets for gram in grams), dtype=np.int64)
+    counts = np.bincount(hashes, minlength=buckets).astype(np.float32)
+    return counts / np.float32(np.linalg.norm(counts))

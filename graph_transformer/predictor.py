@@ -1,0 +1,115 @@
+"""What a server holds: a checkpoint bound to a live graph, from a neighborhood to calibrated answers.
+
+    sampler.sample_events(...) ─► Neighborhood ─► predict ─► Prediction
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from graph_transformer.calibration import sigmoid
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.encoding.collate import collate
+from graph_transformer.encoding.statistics import Strings
+from temporal_graph.schema import Schema
+
+if TYPE_CHECKING:
+    from graph_transformer.task import Task
+    from online_sampler.neighborhood import Neighborhood
+    from online_sampler.plan import SamplingPlan
+
+
+class GraphDictionaries(Protocol):
+    """The part of a `GraphView` a predictor reads: the schema, and texts of dictionary codes."""
+
+    @property
+    def schema(self) -> Schema: ...
+
+    @property
+    def strings(self) -> Strings: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Calibrated answers, one per seed: logit float64[B], and probability float64[B] = 1 / (1 + e^-logit)."""
+
+    logit: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+
+class Predictor:
+    """Predicts from neighborhoods sampled by `sampling_plan` on the graph it was loaded for.
+
+    Callers may predict from several threads. Equal inputs give logits within 1e-5 in any batch; with `fixed_shape` each
+    seed is computed alone on one thread, and equal inputs give equal bits.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, view: GraphDictionaries, *, fixed_shape: bool = False) -> None:
+        """Raises CheckpointMismatch if the graph's schema is not the one the model was trained on."""
+        self._model, self._encoding = checkpoint.build(view.schema, view.strings)
+        self._calibration = checkpoint.calibration
+        self._fixed_shape = fixed_shape
+        self._one_thread = threading.Lock()
+        self.task: Task = checkpoint.task
+        self.sampling_plan: SamplingPlan = checkpoint.sampling_plan
+        self.version: str = checkpoint.version
+        self.metrics = checkpoint.metrics
+
+    @classmethod
+    def load(
+        cls, folder: Path, view: GraphDictionaries, *, threads: int | None = None, fixed_shape: bool = False
+    ) -> Predictor:
+        """Load a checkpoint for a graph.
+
+        `threads` sets how many threads PyTorch uses for one operation, in the whole process: 1 is best where requests are
+        small and cores are shared; None leaves it.
+
+        Raises:
+            CheckpointCorrupt: a file is missing, truncated or altered, or a weight is not finite.
+            CheckpointMismatch: the graph's schema is not the one the model was trained on.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return cls(Checkpoint.load(folder, view.schema), view, fixed_shape=fixed_shape)
+
+    @property
+    def plan(self) -> SamplingPlan:
+        """The sampling plan, by its short name."""
+        return self.sampling_plan
+
+    def predict(self, neighborhood: Neighborhood) -> Prediction:
+        """Return the calibrated answers for the B seeds of a neighborhood; none for none.
+
+        Seeds must be rows of the task's table, known or not, with or without neighbors and cells.
+        """
+        seeds = len(neighborhood.cutoff_time_us)
+        if not seeds:
+            return Prediction(np.empty(0), np.empty(0))
+        if self._fixed_shape:
+            raw = self._alone(neighborhood, seeds)
+        else:
+            with torch.inference_mode():
+                raw = self._model(collate(neighborhood, self._encoding)).numpy().astype(np.float64)
+        logit = self._calibration.apply(raw)
+        return Prediction(logit, sigmoid(logit))
+
+    def _alone(self, neighborhood: Neighborhood, seeds: int) -> NDArray[np.float64]:
+        """Compute each seed by itself, on one thread, from memory PyTorch has aligned: then the bits do not vary."""
+        raw = np.empty(seeds)
+        with self._one_thread, torch.inference_mode():
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                batch = collate(neighborhood, self._encoding)
+                for seed in range(seeds):
+                    raw[seed] = float(self._model(batch.alone(neighborhood.seed_offset, seed))[0])
+            finally:
+                torch.set_num_threads(threads)
+        return raw
