@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = (
@@ -18,6 +19,9 @@ PACKAGES = (
     "nowgraph",
 )
 NAMESPACES = ("google",)  # shared by several distributions: the second name tells them apart
+
+# Compared with in benchmarks where they happen to be installed; never needed.
+COMPARED = {"pyg_lib", "diskgraph", "kumo_engine"}
 
 # Imported only where the caller already has them: declared as an extra.
 EXTRAS = {"torch-geometric"}
@@ -46,6 +50,13 @@ def declared(repository: Path) -> set[str]:
     return {normalized(re.split(r"[<>=!~\[; ]", requirement)[0]) for requirement in [*project["dependencies"], *extras]}
 
 
+def declared_for_development(repository: Path) -> set[str]:
+    """The distributions that the dependency groups name."""
+    groups = tomllib.loads((repository / "pyproject.toml").read_text())["dependency-groups"]
+    requirements = [entry for group in groups.values() for entry in group if isinstance(entry, str)]
+    return {normalized(re.split(r"[<>=!~\[; ]", requirement)[0]) for requirement in requirements}
+
+
 def owners(module: str, distributions: dict[str, set[str]]) -> set[str]:
     """The distributions that provide a module's files."""
     parts = module.split(".")
@@ -65,13 +76,14 @@ def provided() -> dict[str, set[str]]:
     return found
 
 
-def used(repository: Path) -> dict[str, set[str]]:
-    """Third-party module -> the files of the product that import it."""
+def used(repository: Path, folders: Sequence[str]) -> dict[str, set[str]]:
+    """Third-party module -> the files of the folders that import it."""
     files: dict[str, set[str]] = {}
-    for package in PACKAGES:
-        for path in (repository / package).rglob("*.py"):
+    ours = {*PACKAGES, "loadtests", *sys.stdlib_module_names}
+    for folder in folders:
+        for path in (repository / folder).rglob("*.py"):
             for module in imported_modules(path):
-                if module.split(".")[0] not in {*PACKAGES, *sys.stdlib_module_names}:
+                if module.split(".")[0] not in ours:
                     files.setdefault(module, set()).add(str(path.relative_to(repository)))
     return files
 
@@ -80,13 +92,29 @@ def test_every_import_is_a_declared_dependency(repository: Path) -> None:
     """What the product imports, it depends on by name; nothing works only because something else installed it."""
     names, distributions = declared(repository), provided()
     undeclared = {
-        module: sorted(files) for module, files in used(repository).items() if not owners(module, distributions) & names
+        module: sorted(files)
+        for module, files in used(repository, PACKAGES).items()
+        if not owners(module, distributions) & names
     }
+    assert undeclared == {}
+
+
+def test_every_import_of_the_tests_is_declared(repository: Path) -> None:
+    """What tests, scripts and benchmarks import is a dependency of the product or of its development."""
+    names = declared(repository) | declared_for_development(repository)
+    distributions = provided()
+    modules = used(repository, ("tests", "scripts", "loadtests"))
+    undeclared = {
+        module: sorted(files)
+        for module, files in modules.items()
+        if module.split(".")[0] not in COMPARED and not owners(module, distributions) & names
+    }
+    assert modules
     assert undeclared == {}
 
 
 def test_every_dependency_is_used(repository: Path) -> None:
     """No dependency is declared that the product does not import."""
     distributions = provided()
-    imported = {owner for module in used(repository) for owner in owners(module, distributions)}
+    imported = {owner for module in used(repository, PACKAGES) for owner in owners(module, distributions)}
     assert declared(repository) - EXTRAS - imported == set()
