@@ -1,0 +1,249 @@
+"""Records from Kafka: every partition assigned explicitly from the positions of the graph, in columnar batches.
+
+    graph.positions ─► assign ─► librdkafka's queue (bounded) ─► poll ─► Batch of one topic
+
+The graph's own state says where to go on, so there is no consumer group and nothing is committed: after a crash the
+positions are exactly those of what is in the graph.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import confluent_kafka
+import numpy as np
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from numpy.typing import NDArray
+
+from stream.batch import NO_TIMESTAMP_US, Batch, Header, Positions, empty_batch
+from stream.errors import ConfigurationError, GapError, SourceError
+from stream.settings import StreamSettings
+from stream.source import Hysteresis
+
+Start = Literal["beginning", "end"]
+
+
+class KafkaSource:
+    """Reads all partitions of `topics`, each from its position or, where it has none, from `start`.
+
+    `gaps` says what a missing offset means: "error" (GapError) for logs whose offsets are dense, such as the embedded
+    broker's ring, "allow" for Kafka's compacted or transactional topics, where gaps are normal. An offset that the
+    broker no longer has (retention ran past it) is a GapError in both.
+
+    `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        *,
+        positions: Mapping[tuple[str, int], int] | None = None,
+        start: Start = "beginning",
+        gaps: Literal["error", "allow"] = "allow",
+        settings: StreamSettings | None = None,
+    ) -> None:
+        self._settings = settings or StreamSettings()
+        self._dense = gaps == "error"
+        self._switch = Hysteresis(self._settings.pause_queue_bytes, self._settings.resume_queue_bytes)
+        self._paused = False
+        self._ready: deque[Batch] = deque()
+        self._consumer: Any = confluent_kafka.Consumer(self._config())
+        try:
+            self._positions = self._starting_positions(topics, dict(positions or {}), start)
+            self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._positions.items()])
+        except KafkaException as error:
+            self._consumer.close()
+            raise SourceError(f"Kafka at {self._settings.kafka_bootstrap}: {error.args[0].str()}") from error
+        except Exception:
+            self._consumer.close()
+            raise
+
+    @property
+    def positions(self) -> Positions:
+        """The next offset to be polled of every partition."""
+        return dict(self._positions)
+
+    @property
+    def exhausted(self) -> bool:
+        """Never: a log has no end."""
+        return False
+
+    @property
+    def paused(self) -> bool:
+        """Whether fetching is paused."""
+        return self._paused
+
+    def poll(self, max_records: int, timeout_s: float) -> Batch:
+        """Return the records of one topic that are there, or wait for the first until `timeout_s`.
+
+        Raises:
+            GapError: records that were never polled are gone.
+            SourceError: the broker reports an error that does not pass by itself.
+        """
+        if self._ready:
+            return self._ready.popleft()
+        messages = self._consumer.consume(max_records, 0.0)
+        if not messages and timeout_s > 0:
+            # consume(n) would wait for n records or the whole timeout: wait for one, then take what came with it.
+            messages = self._consumer.consume(1, timeout_s)
+            if messages and max_records > 1:
+                messages += self._consumer.consume(max_records - 1, 0.0)
+        if not messages:
+            return empty_batch()
+        self._ready.extend(self._batches(messages))
+        return self._ready.popleft() if self._ready else empty_batch()
+
+    def pause(self) -> None:
+        """Stop fetching; what is already in the client's queue is discarded there and fetched again on resume."""
+        if not self._paused:
+            self._consumer.pause(self._partitions())
+            self._paused = True
+
+    def resume(self) -> None:
+        """Fetch again, from where polling stopped."""
+        if self._paused:
+            self._consumer.resume(self._partitions())
+            self._paused = False
+
+    def backpressure(self, queued_bytes: int) -> bool:
+        """Pause or resume for a reader that holds `queued_bytes` unapplied; returns whether fetching is paused."""
+        if self._switch.update(queued_bytes):
+            self.pause()
+        else:
+            self.resume()
+        return self._paused
+
+    def end_positions(self) -> Positions:
+        """Ask the broker for the end of every partition: the offset that the next record will get.
+
+        Raises:
+            SourceError: the broker did not answer in `broker_timeout_s`.
+        """
+        ends: Positions = {}
+        for topic, partition in self._positions:
+            ends[topic, partition] = self._watermarks(topic, partition)[1]
+        return ends
+
+    def lag_records(self) -> int:
+        """Return how many records the broker has beyond those polled; one request a partition."""
+        ends = self.end_positions()
+        return sum(max(0, ends[place] - offset) for place, offset in self._positions.items())
+
+    def close(self) -> None:
+        """Leave the broker; nothing is committed."""
+        self._consumer.close()
+
+    def _config(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            **settings.client_config(),
+            "group.id": "nowgraph-assigned",  # librdkafka wants a name; no group is ever joined
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",  # a lost position is an error, never a silent jump
+            "enable.partition.eof": False,
+            "queued.max.messages.kbytes": settings.fetch_queue_bytes >> 10,
+            "queued.min.messages": settings.fetch_queue_records_min,
+            "fetch.wait.max.ms": settings.fetch_wait_ms,
+            "fetch.message.max.bytes": settings.record_bytes_max,
+            "socket.nagle.disable": True,
+            "log_level": 4,
+        }
+
+    def _starting_positions(self, topics: Sequence[str], known: Positions, start: Start) -> Positions:
+        metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+        positions: Positions = {}
+        for topic in topics:
+            found = metadata.topics.get(topic)
+            if found is None or not found.partitions:
+                raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")
+            for partition in sorted(found.partitions):
+                if (topic, partition) in known:
+                    positions[topic, partition] = known[topic, partition]
+                    continue
+                low, high = self._watermarks(topic, partition)
+                positions[topic, partition] = low if start == "beginning" else high
+        return positions
+
+    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        try:
+            answer = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=self._settings.broker_timeout_s
+            )
+        except KafkaException as error:
+            raise SourceError(f"{topic}[{partition}]: no offsets: {error.args[0].str()}") from error
+        if answer is None:
+            raise SourceError(f"{topic}[{partition}]: no offsets within {self._settings.broker_timeout_s} s")
+        return int(answer[0]), int(answer[1])
+
+    def _partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for topic, partition in self._positions]
+
+    def _batches(self, messages: list[Message]) -> list[Batch]:
+        by_topic: dict[str, list[Message]] = {}
+        errors = [message for message in messages if message.error() is not None]
+        if errors:
+            for message in errors:
+                self._raise_unless_passing(message)
+            messages = [message for message in messages if message.error() is None]
+        for message in messages:
+            by_topic.setdefault(message.topic(), []).append(message)
+        return [self._batch(topic, group) for topic, group in by_topic.items()]
+
+    def _batch(self, topic: str, messages: list[Message]) -> Batch:
+        count = len(messages)
+        partition = np.fromiter((message.partition() for message in messages), np.int32, count)
+        offset = np.fromiter((message.offset() for message in messages), np.int64, count)
+        timestamps = [message.timestamp() for message in messages]
+        timestamp_us = np.fromiter((ms * 1000 if kind else NO_TIMESTAMP_US for kind, ms in timestamps), np.int64, count)
+        self._advance(topic, partition, offset)
+
+        def headers(index: int) -> list[Header]:
+            return messages[index].headers() or []
+
+        return Batch(
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            timestamp_us=timestamp_us,
+            keys=[message.key() for message in messages],
+            values=[message.value() for message in messages],
+            headers=headers,
+        )
+
+    def _advance(self, topic: str, partition: NDArray[np.int32], offset: NDArray[np.int64]) -> None:
+        for number in np.unique(partition).tolist():
+            offsets = offset[partition == number]
+            expected = self._positions[topic, number]
+            steps = np.diff(offsets, prepend=expected - 1)
+            wrong = np.flatnonzero(steps != 1) if self._dense else np.flatnonzero(steps < 1)
+            if wrong.size:
+                at = int(wrong[0])
+                before = int(offsets[at - 1]) + 1 if at else expected
+                raise GapError(topic, number, before, int(offsets[at]))
+            self._positions[topic, number] = int(offsets[-1]) + 1
+
+    def _raise_unless_passing(self, message: Message) -> None:
+        """librdkafka reconnects by itself; what it does not repair is raised."""
+        error: KafkaError = message.error()
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            topic, partition = message.topic(), message.partition()
+            raise GapError(topic, partition, self._positions.get((topic, partition), message.offset()), -1)
+        if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+            raise SourceError(f"Kafka at {self._settings.kafka_bootstrap}: {error.name()}: {error.str()}")
+
+
+# Reported once and repaired by the client: a broker that restarts, a leader that moves.
+_PASSING = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
