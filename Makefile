@@ -18,7 +18,7 @@ PYTEST_ARGS ?=
 PACKAGES := protos stream graph_updater online_sampler model_server temporal_graph graph_transformer nowgraph
 LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 # Folders too: their time changes when a file is deleted. Not the packages themselves: protos is also a target.
-WHEEL_SOURCES := $(shell find $(PACKAGES) -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
+WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
 .PHONY: setup develop demo test lint bench protos baseline clean test-native test-python
