@@ -21,8 +21,10 @@ class UpdaterSettings(BaseSettings):
     poll_timeout_shared_s: float = Field(default=0.005, gt=0)
     # Retention is judged from record times in days; looking more often only costs.
     evict_interval_s: float = Field(default=60.0, gt=0)
-    # Accounting memory and asking the broker for its end offsets walks every table and partition.
+    # Accounting memory walks every table; scrapes come every few seconds.
     account_interval_s: float = Field(default=1.0, gt=0)
+    # The end of every partition is one request to the broker.
+    lag_interval_s: float = Field(default=2.0, gt=0)
     # Behind from the first, no longer behind below the second: one threshold would flap at every batch.
     behind_enter_records: int = Field(default=50_000, ge=1)
     behind_leave_records: int = Field(default=5_000, ge=0)

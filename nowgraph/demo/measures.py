@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from graph_transformer.finetune.metrics import DAY_US, card_precision
 from nowgraph.payments_data import PaymentColumns
-
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def measure(payments: PaymentColumns, score: npt.NDArray[np.float64], *, cards_a
     return Measures(
         average_precision=average_precision(fraud, score),
         roc_auc=float(roc_auc_score(fraud, score)) if both else float("nan"),
-        card_precision=_card_precision(payments, score, cards_a_day),
+        card_precision=card_precision(score, fraud, payments.event_time_us, payments.customer_id, at=cards_a_day),
         payments=len(payments),
         frauds=int(fraud.sum()),
     )
@@ -66,21 +65,3 @@ def not_yet_compromised(history: PaymentColumns, live: PaymentColumns, *, known_
         here = day == today
         keep[here] = ~np.isin(live.customer_id[here], on_record)
     return keep
-
-
-def _card_precision(payments: PaymentColumns, score: npt.NDArray[np.float64], cards: int) -> float:
-    day = payments.event_time_us // DAY_US
-    detected = np.empty(0, dtype=np.int64)
-    precisions = []
-    for today in np.unique(day):
-        here = (day == today) & ~np.isin(payments.customer_id, detected)
-        customers, place = np.unique(payments.customer_id[here], return_inverse=True)
-        highest = np.full(len(customers), -np.inf)
-        np.maximum.at(highest, place, score[here])
-        compromised = np.zeros(len(customers), dtype=np.bool_)
-        np.logical_or.at(compromised, place, payments.tx_fraud[here])
-        top = np.argsort(-highest, kind="stable")[:cards]
-        caught = customers[top[compromised[top]]]
-        detected = np.concatenate([detected, caught])
-        precisions.append(len(caught) / cards)
-    return float(np.mean(precisions)) if precisions else float("nan")

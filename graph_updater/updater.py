@@ -1,0 +1,190 @@
+"""The one writer of the live graph.
+
+    sources ─► poll ─► decode ─┬─► graph.apply(events, positions) ─► visible
+                               └─► dead letters ─► flushed
+
+What the caller promises: one updater for each graph, run by one thread; `stop`, `applied` and `behind` may be called
+from any other. What we guarantee: a record's position is in the graph only once the record is applied or its dead letter
+is confirmed, so that going on from the graph's positions misses nothing, and applying twice changes nothing. How: dead
+letters of the decoder are flushed before the batch is applied; those of the graph, which are known only afterwards,
+before anything else happens, and should that fail they are kept and flushed before the next batch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from graph_updater.lag import LagWatch
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.settings import UpdaterSettings
+from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
+from stream.source import Source
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.time_rule import ALWAYS_US
+
+log = structlog.get_logger(__name__)
+
+
+class Decoder(Protocol):
+    """Makes row events of records; what it cannot use it returns as dead letters and never raises for."""
+
+    def decode(self, batch: Batch) -> Decoded:
+        """The events of the batch, in its order."""
+
+
+class DeadLetters(Protocol):
+    """Where records go that cannot enter the graph."""
+
+    def append(self, letters: Sequence[DeadLetter]) -> None:
+        """Queues the letters."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Returns once all of them are confirmed; raises StreamError when they are not in time."""
+
+
+class Updater:
+    """Applies what the sources give to the graph, until it is stopped or every source is read to its end."""
+
+    def __init__(
+        self,
+        graph: TemporalGraph,
+        sources: Sequence[Source],
+        decoder: Decoder,
+        dead_letters: DeadLetters,
+        *,
+        settings: UpdaterSettings | None = None,
+        metrics: UpdaterMetrics | None = None,
+    ) -> None:
+        if not sources:
+            raise ValueError("expected at least one source")
+        self._graph = graph
+        self._sources = list(sources)
+        self._decoder = decoder
+        self._dead_letters = dead_letters
+        self._settings = settings if settings is not None else UpdaterSettings()
+        self.metrics = metrics if metrics is not None else UpdaterMetrics()
+        self._lag = LagWatch(lambda: graph.positions, sources, self._settings, self.metrics)
+        self._unconfirmed: list[DeadLetter] = []
+        self._stopping = threading.Event()
+        self._next_evict_s = self._next_account_s = 0.0
+
+    @property
+    def behind(self) -> bool:
+        """Whether the graph is behind its log, with hysteresis."""
+        return self._lag.behind
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every source has been read to its end."""
+        return all(source.exhausted for source in self._sources)
+
+    def applied(self, topic: str, partition: int) -> int:
+        """The first offset of the partition that is not in the graph; 0 before the first."""
+        return self._graph.positions.get((topic, partition), 0)
+
+    def run(self) -> None:
+        """Applies events until `stop` is called or every source is exhausted.
+
+        Raises whatever stops a source, the decoder, the graph or the dead letters; positions then are those of what
+        was applied, and running again goes on from there.
+        """
+        self._lag.start()
+        try:
+            while not self._stopping.is_set() and not self.exhausted:
+                self.step()
+        finally:
+            self._lag.stop()
+        self._account()
+
+    def stop(self) -> None:
+        """Asks `run` to return once the batch in hand is applied; may be called from a signal handler."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Closes the sources; call it after `run` has returned."""
+        for source in self._sources:
+            source.close()
+
+    def step(self) -> int:
+        """Polls every source once, applies what came and does what is due; returns the number of records."""
+        settings = self._settings
+        timeout_s = settings.poll_timeout_s if len(self._sources) == 1 else settings.poll_timeout_shared_s
+        records = 0
+        for source in self._sources:
+            if source.exhausted:
+                continue
+            batch = source.poll(settings.poll_records_max, timeout_s)
+            if len(batch):
+                self._apply(batch)
+                records += len(batch)
+        now_s = time.monotonic()
+        if now_s >= self._next_evict_s:
+            self._next_evict_s = now_s + settings.evict_interval_s
+            self._evict()
+        if now_s >= self._next_account_s:
+            self._next_account_s = now_s + settings.account_interval_s
+            self._account()
+        return records
+
+    def _apply(self, batch: Batch) -> None:
+        self._send(self._unconfirmed)
+        decoded = batch.decoded if batch.decoded is not None else self._decoder.decode(batch)
+        self._send(decoded.dead)
+        index = decoded.record_index
+        start_s = time.perf_counter()
+        applied = self._graph.apply(
+            decoded.events,
+            broker_time_us=decoded.broker_time_us,
+            topic=batch.topic,
+            partition=batch.partition[index],
+            offset=batch.offset[index],
+            backfill=batch.backfill,
+            positions=batch.next_positions(),
+        )
+        metrics = self.metrics
+        metrics.apply_seconds.observe(np.asarray([time.perf_counter() - start_s]))
+        visible_us = time.time_ns() // 1000
+        self._unconfirmed = [
+            batch.dead_letter(int(index[rejected.index]), rejected.reason, rejected.detail)
+            for rejected in applied.rejected
+        ]
+        self._send(self._unconfirmed)
+        metrics.records.labels(topic=batch.topic).inc(len(batch))
+        metrics.applied.inc(applied.applied)
+        metrics.duplicate.inc(applied.duplicate)
+        if not batch.backfill:
+            stamped = batch.timestamp_us[batch.timestamp_us != NO_TIMESTAMP_US]
+            # Clocks of two machines may disagree; an event is not visible before it was sent.
+            metrics.visible_seconds.observe(np.maximum(visible_us - stamped, 0) / 1e6)
+
+    def _send(self, letters: Sequence[DeadLetter]) -> None:
+        """Hands dead letters over and waits until they are safe; no record is passed over before that."""
+        if not letters:
+            return
+        self._dead_letters.append(letters)
+        self._dead_letters.flush(self._settings.dead_letter_timeout_s)
+        for letter in letters:
+            self.metrics.rejected.labels(reason=letter.reason).inc()
+        if letters is self._unconfirmed:
+            self._unconfirmed = []
+
+    def _evict(self) -> None:
+        evicted = self._graph.evict()
+        if evicted.rows:
+            self.metrics.evicted.inc(evicted.rows)
+            log.info("retention forgot rows", rows=evicted.rows)
+
+    def _account(self) -> None:
+        memory = self._graph.memory()
+        self.metrics.set_memory(memory.parts)
+        view = self._graph.view()
+        if view.watermark_us != ALWAYS_US:
+            self.metrics.watermark.set(view.watermark_us / 1e6)
+        for table in view.schema.tables:
+            self.metrics.rows.labels(table=table.name).set(view.row_count(table.name))
