@@ -1,0 +1,86 @@
+"""From what the engine found to what the wire says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from online_sampler.neighborhood import Neighborhood
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from temporal_graph.time_rule import ALWAYS_US
+from temporal_graph.view import GraphPosition
+
+if TYPE_CHECKING:
+    from model_server.engine import Scored
+    from model_server.request import AskedRow
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How much one seed's neighborhood held: rows, rows with a time of their own, and the newest of those."""
+
+    neighbor_count: int
+    history_count: int
+    newest_event_time_us: int | None
+
+
+def history_of(neighborhood: Neighborhood) -> list[History]:
+    """One History per seed; the seeds themselves do not count, and neither clock of a row without time does."""
+    offset = np.asarray(neighborhood.seed_offset, dtype=np.int64)
+    event_time_us = np.array(neighborhood.event_time_us, dtype=np.int64)
+    starts = offset[:-1]
+    if len(starts) == 0:
+        return []
+    event_time_us[starts] = ALWAYS_US
+    newest_us = np.maximum.reduceat(event_time_us, starts)
+    timed = np.add.reduceat((event_time_us != ALWAYS_US).astype(np.int64), starts)
+    rows: Sequence[int] = (np.diff(offset) - 1).tolist()
+    return [
+        History(neighbors, history, newest if history else None)
+        for neighbors, history, newest in zip(rows, timed.tolist(), newest_us.tolist(), strict=True)
+    ]
+
+
+def answer_of(
+    asked: AskedRow, scored: Scored, *, task: str, waited_s: float, total_s: float
+) -> service_pb2.ScoreResponse:
+    """The response to one request; the newest neighbor's age is counted from the cut-off, in microseconds."""
+    history = scored.history
+    age_us = None
+    if history.newest_event_time_us is not None:
+        age_us = asked.cutoff_time_us - history.newest_event_time_us
+    return service_pb2.ScoreResponse(
+        request_id=asked.request_id,
+        task=task,
+        probability=scored.probability,
+        logit=scored.logit,
+        model_version=scored.model_version,
+        cutoff_time_us=asked.cutoff_time_us,
+        neighbor_count=history.neighbor_count,
+        history_count=history.history_count,
+        newest_neighbor_age_us=age_us,
+        graph_position=position_of(scored.position),
+        timing=service_pb2.Timing(
+            queue_us=scored.stages.queue_us,
+            freshness_wait_us=round(waited_s * 1e6),
+            sample_us=scored.stages.sample_us,
+            collate_us=scored.stages.collate_us,
+            forward_us=scored.stages.forward_us,
+            total_us=round(total_s * 1e6),
+        ),
+    )
+
+
+def position_of(position: GraphPosition) -> service_pb2.GraphPosition:
+    """The wire's form of a graph position, partitions in a stable order."""
+    return service_pb2.GraphPosition(
+        generation=position.generation,
+        sequence=position.sequence,
+        partitions=[
+            service_pb2.PartitionPosition(topic=topic, partition=partition, next_offset=next_offset)
+            for (topic, partition), next_offset in sorted(position.offsets.items())
+        ],
+    )

@@ -1,0 +1,90 @@
+"""What can go wrong while a request is served, and the one table that turns it into gRPC's words."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+
+class ServerError(Exception):
+    """Anything a request can run into that is no bug: a sentence for the caller, with no private value in it."""
+
+
+class InvalidRequestError(ServerError):
+    """The request itself is wrong: `field` is the path of the first field that is, such as `row.cells[2].number`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class UnknownTaskError(InvalidRequestError):
+    """The task or tenant named by the request is not served here."""
+
+
+class NotFreshError(ServerError):
+    """The graph has not reached the request's freshness token, and the deadline allows no more waiting."""
+
+
+class OverloadedError(ServerError):
+    """A bounded buffer is full: the request was refused before any work was done for it."""
+
+
+class DeadlinePassedError(ServerError):
+    """The request's deadline passed while it waited; the model never saw it."""
+
+
+class DrainingError(ServerError):
+    """The server is stopping and takes no new work; another one will."""
+
+
+class NotConfiguredError(ServerError):
+    """The server was started without what this call needs (a log to ingest into, for example)."""
+
+
+class LogUnavailableError(ServerError):
+    """Kafka did not confirm an event within the deadline; sending it again is safe, the graph applies it once."""
+
+
+class PredictionFailedError(ServerError):
+    """The sampler or the model failed on this request alone."""
+
+
+CODES: dict[type[ServerError], grpc.StatusCode] = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownTaskError: grpc.StatusCode.NOT_FOUND,
+    NotFreshError: grpc.StatusCode.FAILED_PRECONDITION,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    DrainingError: grpc.StatusCode.UNAVAILABLE,
+    NotConfiguredError: grpc.StatusCode.FAILED_PRECONDITION,
+    LogUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    PredictionFailedError: grpc.StatusCode.INTERNAL,
+}
+
+# The key under which gRPC clients of every language look for a google.rpc.Status.
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+def code_of(error: ServerError) -> grpc.StatusCode:
+    """The gRPC code of `error`; KeyError for a class that the table forgot, which a test excludes."""
+    return CODES[type(error)]
+
+
+def number_of(code: grpc.StatusCode) -> int:
+    """The google.rpc.Code of a status code: the number that travels on the wire."""
+    number: int = code.value[0]
+    return number
+
+
+def details_of(error: ServerError) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata with the google.rpc.Status that names the wrong field; empty when none is to blame."""
+    if not isinstance(error, InvalidRequestError):
+        return ()
+    detail = any_pb2.Any()
+    violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+    detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    status = status_pb2.Status(code=number_of(code_of(error)), message=str(error), details=[detail])
+    return ((DETAILS_KEY, status.SerializeToString()),)

@@ -1,0 +1,91 @@
+"""Waiting for the graph to reach a position: read your own writes, within the deadline.
+
+All waiters share one task that reads the graph's position every poll interval and ends when nobody waits: a thousand
+waiting requests cost one read per interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from model_server.errors import NotFreshError
+
+Offsets = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An event's place in the log: the graph is fresh enough once it has applied this offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def reached_by(self, offsets: Offsets) -> bool:
+        """Whether a graph whose first offsets not applied are `offsets` contains the event."""
+        return offsets.get((self.topic, self.partition), -1) > self.offset
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    token: Token
+    deadline_s: float
+    future: asyncio.Future[bool]
+
+
+class Freshness:
+    """Holds requests back until the graph has applied their tokens. Belongs to one event loop."""
+
+    def __init__(self, offsets: Callable[[], Offsets], *, poll_s: float) -> None:
+        self._offsets = offsets
+        self._poll_s = poll_s
+        self._waiters: set[_Waiter] = set()
+        self._poller: asyncio.Task[None] | None = None
+        self.polls = 0
+
+    async def wait(self, token: Token, deadline_s: float) -> float:
+        """Returns the seconds waited once the graph has applied `token`.
+
+        `deadline_s` is a time.monotonic instant. Raises NotFreshError when it comes first.
+        """
+        start_s = time.monotonic()
+        if token.reached_by(self._offsets()):
+            return 0.0
+        waiter = _Waiter(token, deadline_s, asyncio.get_running_loop().create_future())
+        self._waiters.add(waiter)
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            fresh = await waiter.future
+        finally:
+            self._waiters.discard(waiter)
+        if not fresh:
+            at = self._offsets().get((token.topic, token.partition))
+            seen = "nothing of that partition" if at is None else f"offsets below {at}"
+            wanted = f"offset {token.offset} of {token.topic}[{token.partition}]"
+            raise NotFreshError(f"the graph has applied {seen}, the token asks for {wanted}")
+        return time.monotonic() - start_s
+
+    async def _poll(self) -> None:
+        try:
+            while self._waiters:
+                await asyncio.sleep(self._poll_s)
+                self.polls += 1
+                self._look(self._offsets(), time.monotonic())
+        except Exception as error:  # noqa: BLE001 - see below
+            # The position cannot be read: everyone who waits hears it, and the next waiter starts a new poller.
+            for waiter in self._waiters:
+                if not waiter.future.done():
+                    waiter.future.set_exception(error)
+
+    def _look(self, offsets: Offsets, now_s: float) -> None:
+        for waiter in self._waiters:
+            if waiter.future.done():
+                continue
+            if waiter.token.reached_by(offsets):
+                waiter.future.set_result(True)
+            elif now_s >= waiter.deadline_s:
+                waiter.future.set_result(False)

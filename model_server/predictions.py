@@ -1,0 +1,128 @@
+"""Every answer is also a record of the predictions topic: the audit trail, off the hot path and never silently lost.
+
+    answer -> bounded buffer -> Kafka producer -> confirmed
+                  ^------------- refused, retried
+
+The policy when Kafka is slow or down: answers wait in the buffer; when `predictions_buffer_limit` of them wait, new
+requests are refused with RESOURCE_EXHAUSTED before any work is done for them, because an answer that cannot be recorded
+must not be given. Requests already admitted are answered and recorded: the buffer exceeds its limit by at most those.
+What is still unconfirmed when the server must end is counted as lost and logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from model_server.errors import OverloadedError
+from model_server.event_log import Delivery, EventLog
+from model_server.metrics import Metrics
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+
+log = structlog.get_logger(__name__)
+
+# How soon a record that the producer refused is offered again.
+RETRY_S = 0.05
+
+
+class Predictions:
+    """Publishes answers. Its methods belong to the event loop; confirmations come on the log's own thread."""
+
+    def __init__(
+        self,
+        event_log: EventLog | None,
+        topic: str,
+        settings: ServerSettings,
+        metrics: Metrics,
+        *,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        self._log = event_log
+        self._topic = topic
+        self._settings = settings
+        self._metrics = metrics
+        self._clock_us = clock_us
+        self._lock = threading.Lock()
+        self._unconfirmed = 0
+        self._backlog: deque[tuple[bytes, bytes]] = deque()
+        self._retrying: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Answers given but not yet confirmed by Kafka."""
+        return self._unconfirmed
+
+    def admit(self) -> None:
+        """Raises OverloadedError while the audit trail's buffer is full."""
+        if self._unconfirmed >= self._settings.predictions_buffer_limit:
+            self._metrics.shed.labels("predictions").inc()
+            raise OverloadedError(f"{self._settings.predictions_buffer_limit} answers wait to be recorded already")
+
+    def publish(self, row: row_event_pb2.RowEvent, response: service_pb2.ScoreResponse) -> None:
+        """Records an answer; the same row's answers keep their order (one key, one partition)."""
+        if self._log is None:
+            return
+        record = service_pb2.Prediction(
+            tenant=self._settings.tenant, row=row, response=response, answered_time_us=self._clock_us()
+        )
+        with self._lock:
+            self._unconfirmed += 1
+        self._send(row.key.SerializeToString(), record.SerializeToString())
+        if self._backlog:
+            self._retry_soon()
+        self._metrics.predictions_waiting.set(self._unconfirmed)
+
+    async def close(self, timeout_s: float) -> int:
+        """Waits for what is unconfirmed; returns, counts and logs how many answers were not recorded in time."""
+        if self._log is None:
+            return 0
+        deadline_s = time.monotonic() + timeout_s
+        while self._unconfirmed and time.monotonic() < deadline_s:
+            self._offer_again()
+            await asyncio.to_thread(self._log.flush, min(0.1, max(0.0, deadline_s - time.monotonic())))
+            await asyncio.sleep(0)
+        if self._retrying is not None:
+            self._retrying.cancel()
+        lost = self._unconfirmed
+        if lost:
+            self._metrics.predictions_lost.inc(lost)
+            log.error("predictions_lost", answers=lost)
+        return lost
+
+    def _send(self, key: bytes, value: bytes) -> None:
+        assert self._log is not None
+
+        def on_delivery(delivery: Delivery) -> None:
+            if delivery.error is not None:
+                self._metrics.predictions_retried.inc()
+                self._backlog.append((key, value))
+                return
+            self._metrics.predictions_delivered.inc()
+            with self._lock:
+                self._unconfirmed -= 1
+
+        try:
+            self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery)
+        except BufferError:
+            self._backlog.append((key, value))
+
+    def _retry_soon(self) -> None:
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        while self._backlog:
+            await asyncio.sleep(RETRY_S)
+            self._offer_again()
+
+    def _offer_again(self) -> None:
+        """Offers what waits once, oldest first; what is refused again goes to the end."""
+        for _ in range(len(self._backlog)):
+            self._send(*self._backlog.popleft())

@@ -1,0 +1,133 @@
+"""From the wire to a question: a ScoreRequest becomes RowEvent bytes and a cut-off, or names the wrong field.
+
+    ScoreRequest -> task, tenant -> row: key, cells, event time -> private parts hashed -> event bytes, cut-off
+
+Everything that can be wrong with a request is found here, before it costs a place in the queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from model_server.errors import InvalidRequestError, UnknownTaskError
+from model_server.row_check import RowCheck
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+from stream.privacy import Privacy
+from temporal_graph.schema import Schema
+from temporal_graph.time_rule import cutoff_for_event
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """A valid request: the row as it enters the sampler (private parts hashed, event time set) and its cut-off."""
+
+    request_id: str
+    row: row_event_pb2.RowEvent
+    event: bytes
+    cutoff_time_us: int
+
+
+class RequestReader:
+    """Reads requests for one task on one table. Used by the event loop only."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        settings: ServerSettings,
+        *,
+        task: str,
+        table: str,
+        outcome: str,
+        privacy: Privacy | None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        self._settings = settings
+        self._task = task
+        self._table = schema.table(table)
+        self._outcome = outcome
+        self._privacy = privacy
+        self._clock_us = clock_us
+        self._checks: Mapping[str, RowCheck] = {
+            table.name: RowCheck(schema, table, settings) for table in schema.tables
+        }
+
+    def read(self, request: service_pb2.ScoreRequest) -> AskedRow:
+        """Validates one request. Raises InvalidRequestError with the path of the first wrong field.
+
+        The row's known time is cleared: what is scored just before it happened is not known yet. Its operation may be
+        left out, insert or upsert; each means the same for a row that is only looked at.
+        """
+        self._read_names(request)
+        if not request.HasField("row"):
+            raise InvalidRequestError("row", "missing: the row to score")
+        row = row_event_pb2.RowEvent()
+        row.CopyFrom(request.row)
+        if row.table != self._table.name:
+            expected = f"task {self._task!r} scores rows of {self._table.name!r}, found {row.table!r}"
+            raise InvalidRequestError("row.table", expected)
+        if row.operation == row_event_pb2.OPERATION_DELETE:
+            raise InvalidRequestError("row.operation", "a deletion cannot be scored")
+        row.operation = row_event_pb2.OPERATION_INSERT
+        row.ClearField("known_time_us")
+        event_time_us = self._read_event_time(row)
+        row.event_time_us = event_time_us
+        self._checks[row.table].check(row, "row")
+        self._refuse_outcome(row)
+        self._protect(row)
+        return AskedRow(request.request_id, row, row.SerializeToString(), cutoff_for_event(event_time_us))
+
+    def read_event(self, request: service_pb2.IngestRequest) -> row_event_pb2.RowEvent:
+        """Validates an event for the log and hashes its private parts. Raises InvalidRequestError."""
+        if request.tenant not in ("", self._settings.tenant):
+            raise UnknownTaskError("tenant", f"this server serves {self._settings.tenant!r}")
+        if not request.HasField("event"):
+            raise InvalidRequestError("event", "missing: the event to publish")
+        event = row_event_pb2.RowEvent()
+        event.CopyFrom(request.event)
+        check = self._checks.get(event.table)
+        if check is None:
+            raise InvalidRequestError("event.table", f"one of {sorted(self._checks)} expected, found {event.table!r}")
+        check.check_operation(event, "event")
+        check.check_times(event, "event", self._clock_us())
+        check.check(event, "event")
+        self._protect(event)
+        return event
+
+    def _protect(self, event: row_event_pb2.RowEvent) -> None:
+        if self._privacy is not None:
+            self._privacy.protect(event)
+
+    def _read_names(self, request: service_pb2.ScoreRequest) -> None:
+        if request.task not in ("", self._task):
+            raise UnknownTaskError("task", f"this server answers {self._task!r}, found {request.task!r}")
+        if request.tenant not in ("", self._settings.tenant):
+            raise UnknownTaskError("tenant", f"this server serves {self._settings.tenant!r}")
+        if len(request.request_id.encode()) > self._settings.id_bytes_limit:
+            raise InvalidRequestError("request_id", f"longer than {self._settings.id_bytes_limit} bytes")
+        if request.HasField("freshness_token"):
+            token = request.freshness_token
+            if not token.topic:
+                raise InvalidRequestError("freshness_token.topic", "empty")
+            if token.partition < 0:
+                raise InvalidRequestError("freshness_token.partition", "negative")
+            if token.offset < 0:
+                raise InvalidRequestError("freshness_token.offset", "negative")
+
+    def _read_event_time(self, row: row_event_pb2.RowEvent) -> int:
+        now_us = self._clock_us()
+        if not row.HasField("event_time_us"):
+            return now_us
+        self._checks[row.table].check_event_time(row.event_time_us, "row.event_time_us", now_us)
+        return row.event_time_us
+
+    def _refuse_outcome(self, row: row_event_pb2.RowEvent) -> None:
+        for index, cell in enumerate(row.cells):
+            if cell.column == self._outcome and cell.WhichOneof("value") != "null":
+                raise InvalidRequestError(
+                    f"row.cells[{index}].{cell.WhichOneof('value')}",
+                    f"{self._outcome!r} is what the task predicts: leave it out or null",
+                )

@@ -1,0 +1,165 @@
+"""Whether a RowEvent fits its table: keys, cells, sizes and times; the first misfit is named by its path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from model_server.errors import InvalidRequestError
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph.schema import ColumnKind, KeyType, Link, Schema, Table
+from temporal_graph.time_rule import ALWAYS_US
+
+# The last microsecond of the year 9999: later is a unit mistaken (nanoseconds) and not a time.
+TIME_MAX_US = 253_402_300_799_999_999
+
+# What the graph joins the elements of a multicategorical cell with.
+ELEMENT_SEPARATOR = "\x1f"
+
+VALUES_OF_KIND: Mapping[ColumnKind, frozenset[str]] = {
+    ColumnKind.NUMERICAL: frozenset({"number", "integer"}),
+    ColumnKind.CATEGORICAL: frozenset({"text", "integer"}),
+    ColumnKind.MULTICATEGORICAL: frozenset({"texts"}),
+    ColumnKind.BOOLEAN: frozenset({"boolean"}),
+    ColumnKind.TIMESTAMP: frozenset({"timestamp_us"}),
+    ColumnKind.TEXT: frozenset({"text"}),
+    ColumnKind.EMBEDDING: frozenset({"vector"}),
+}
+PART_OF_KEY: Mapping[KeyType, str] = {KeyType.INTEGER: "integer", KeyType.STRING: "text"}
+OPERATIONS = (row_event_pb2.OPERATION_INSERT, row_event_pb2.OPERATION_UPSERT, row_event_pb2.OPERATION_DELETE)
+
+
+class RowCheck:
+    """The checks of one table. Private columns and keys are checked as they come in, before they are hashed."""
+
+    def __init__(self, schema: Schema, table: Table, settings: ServerSettings) -> None:
+        self._table = table
+        self._settings = settings
+        self._columns = {column.name: column for column in table.columns}
+        self._links: dict[str, tuple[Link, tuple[KeyType, ...]]] = {
+            link.name: (link, schema.link_key_types(link)) for link in table.links
+        }
+
+    def check(self, event: row_event_pb2.RowEvent, path: str) -> None:
+        """Checks size, id, key and cells. Raises InvalidRequestError; `path` is the event's own, such as `row`."""
+        limits = self._settings
+        if event.ByteSize() > limits.row_bytes_limit:
+            raise InvalidRequestError(path, f"larger than {limits.row_bytes_limit} bytes")
+        if len(event.event_id.encode()) > limits.id_bytes_limit:
+            raise InvalidRequestError(f"{path}.event_id", f"longer than {limits.id_bytes_limit} bytes")
+        if len(event.cells) > limits.cells_limit:
+            raise InvalidRequestError(f"{path}.cells", f"more than {limits.cells_limit} cells")
+        self._check_key(event, f"{path}.key")
+        seen: set[str] = set()
+        for index, cell in enumerate(event.cells):
+            at = f"{path}.cells[{index}]"
+            if cell.column in seen:
+                raise InvalidRequestError(f"{at}.column", f"{cell.column!r} comes twice")
+            seen.add(cell.column)
+            self._check_cell(cell, at)
+
+    def check_operation(self, event: row_event_pb2.RowEvent, path: str) -> None:
+        """An event for the log must say what it does. Raises InvalidRequestError."""
+        if event.operation not in OPERATIONS:
+            raise InvalidRequestError(f"{path}.operation", "insert, upsert or delete expected")
+
+    def check_times(self, event: row_event_pb2.RowEvent, path: str, now_us: int) -> None:
+        """An event of a table with time has an event time, and neither clock lies beyond the skew bound."""
+        if event.HasField("event_time_us"):
+            self.check_event_time(event.event_time_us, f"{path}.event_time_us", now_us)
+        elif self._table.time_column is not None:
+            raise InvalidRequestError(f"{path}.event_time_us", f"missing: {self._table.name!r} has a time column")
+        if event.HasField("known_time_us"):
+            self.check_event_time(event.known_time_us, f"{path}.known_time_us", now_us)
+
+    def check_event_time(self, time_us: int, path: str, now_us: int) -> None:
+        """A time is one that can be scored and not further ahead of the server's clock than the table allows."""
+        if time_us == ALWAYS_US or time_us > TIME_MAX_US:
+            raise InvalidRequestError(path, "not a time in microseconds since the epoch")
+        if time_us > now_us + self._table.future_us:
+            ahead_us = time_us - now_us
+            raise InvalidRequestError(
+                path, f"{ahead_us} us ahead of the server's clock, {self._table.future_us} us are allowed"
+            )
+
+    def _check_key(self, event: row_event_pb2.RowEvent, path: str) -> None:
+        columns = self._table.primary_key
+        parts = event.key.parts
+        if len(parts) != len(columns):
+            names = ", ".join(column.name for column in columns) or "no key"
+            raise InvalidRequestError(f"{path}.parts", f"{len(columns)} parts expected ({names}), found {len(parts)}")
+        for index, (part, column) in enumerate(zip(parts, columns, strict=True)):
+            private = column.name in self._table.private_keys
+            _check_part(part, column.type, f"{path}.parts[{index}]", private=private)
+
+    def _check_cell(self, cell: row_event_pb2.Cell, path: str) -> None:
+        value = cell.WhichOneof("value")
+        if value is None:
+            raise InvalidRequestError(
+                path, f"no value for {cell.column!r}: send an explicit null, or leave the cell out"
+            )
+        if cell.column in self._links:
+            if value != "null":
+                self._check_link(cell, value, path)
+            return
+        column = self._columns.get(cell.column)
+        if column is None:
+            raise InvalidRequestError(f"{path}.column", f"{self._table.name!r} has no column {cell.column!r}")
+        if value == "null":
+            return
+        if value not in VALUES_OF_KIND[column.kind]:
+            wanted = " or ".join(sorted(VALUES_OF_KIND[column.kind]))
+            raise InvalidRequestError(f"{path}.{value}", f"{cell.column!r} is {column.kind}: {wanted} expected")
+        if value == "number" and not math.isfinite(cell.number):
+            raise InvalidRequestError(
+                f"{path}.number", f"{cell.column!r} is not finite: send null for a missing number"
+            )
+        if value == "timestamp_us" and (cell.timestamp_us == ALWAYS_US or cell.timestamp_us > TIME_MAX_US):
+            raise InvalidRequestError(f"{path}.timestamp_us", "not a time in microseconds since the epoch")
+        if value == "vector":
+            _check_vector(cell.vector, column.dim, path)
+        if value == "texts":
+            _check_texts(cell.texts, path)
+
+    def _check_link(self, cell: row_event_pb2.Cell, value: str, path: str) -> None:
+        link, types = self._links[cell.column]
+        private = not self._table.private_keys.isdisjoint(link.columns)
+        if len(types) > 1 or value == "key":
+            if value != "key":
+                raise InvalidRequestError(f"{path}.{value}", f"{cell.column!r} refers to a key of {len(types)} parts")
+            if len(cell.key.parts) != len(types):
+                raise InvalidRequestError(
+                    f"{path}.key.parts", f"{len(types)} parts expected, found {len(cell.key.parts)}"
+                )
+            for index, (part, kind) in enumerate(zip(cell.key.parts, types, strict=True)):
+                _check_part(part, kind, f"{path}.key.parts[{index}]", private=private)
+            return
+        allowed = ("integer", "text") if private else (PART_OF_KEY[types[0]],)
+        if value not in allowed:
+            raise InvalidRequestError(
+                f"{path}.{value}", f"{cell.column!r} refers to {link.parent!r}: {' or '.join(allowed)} expected"
+            )
+
+
+def _check_part(part: row_event_pb2.KeyPart, kind: KeyType, path: str, *, private: bool) -> None:
+    value = part.WhichOneof("part")
+    # A private part is a string once it is hashed; what comes in may be either.
+    allowed = ("integer", "text") if private else (PART_OF_KEY[kind],)
+    if value not in allowed:
+        where = f"{path}.{value}" if value else path
+        raise InvalidRequestError(where, f"{' or '.join(allowed)} expected")
+
+
+def _check_texts(texts: row_event_pb2.TextList, path: str) -> None:
+    for index, text in enumerate(texts.values):
+        if ELEMENT_SEPARATOR in text:
+            raise InvalidRequestError(f"{path}.texts.values[{index}]", "contains the unit separator (0x1F)")
+
+
+def _check_vector(vector: row_event_pb2.Vector, dim: int, path: str) -> None:
+    if len(vector.values) != dim:
+        raise InvalidRequestError(f"{path}.vector", f"{dim} components expected, found {len(vector.values)}")
+    for index, value in enumerate(vector.values):
+        if not math.isfinite(value):
+            raise InvalidRequestError(f"{path}.vector.values[{index}]", "not finite")

@@ -1,0 +1,204 @@
+"""The process: a gRPC server over one graph and one model, from the first health check to the last answer of a drain.
+
+start:  engine, a first score to warm up -> SERVING
+drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predictions confirmed -> end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import grpc
+import numpy as np
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from model_server.engine import Engine, Question
+from model_server.event_log import EventLog
+from model_server.freshness import Freshness
+from model_server.generation import Follower, Generations
+from model_server.ingest import Ingest
+from model_server.inspection import Inspection
+from model_server.metrics import Metrics, MetricsEndpoint
+from model_server.predictions import Predictions
+from model_server.request import RequestReader
+from model_server.scoring import Scoring
+from model_server.service import InFlight, PredictionService
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
+from protos.nowgraph.v1 import row_event_pb2
+from stream.privacy import Privacy
+from temporal_graph.schema import KeyType, Table
+
+log = structlog.get_logger(__name__)
+
+SERVICE_NAME: str = service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+# Every name that a health check may ask for: the process as a whole, and the service.
+HEALTH_NAMES = ("", SERVICE_NAME)
+# How often the gauges of the graph are read.
+PULSE_S = 1.0
+
+
+class Server:
+    """Everything that answers requests. `start`, `drain` and `wait` belong to one event loop; a server is used once."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        settings: ServerSettings,
+        *,
+        privacy: Privacy | None,
+        predictions_topic: str,
+        event_log: EventLog | None = None,
+        follower: Follower | None = None,
+    ) -> None:
+        serving = generations.current()
+        task = serving.predictor.task
+        schema = serving.view.schema
+        self.metrics = Metrics()
+        self.settings = settings
+        self.port = 0
+        self.metrics_port = 0
+        self._generations = generations
+        self._follower = follower
+        self._table = schema.table(task.table)
+        self._engine = Engine(generations.current, settings, self.metrics)
+        reader = RequestReader(
+            schema, settings, task=task.name, table=task.table, outcome=task.outcome, privacy=privacy
+        )
+        self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
+        scoring = Scoring(
+            reader=reader,
+            freshness=Freshness(
+                lambda: generations.current().view.position().offsets, poll_s=settings.freshness_poll_ms / 1e3
+            ),
+            engine=self._engine,
+            predictions=self._predictions,
+            settings=settings,
+            metrics=self.metrics,
+            task=task.name,
+        )
+        self._inspection = Inspection(generations.current, reader, settings, self.metrics)
+        self._in_flight = InFlight()
+        self._service = PredictionService(
+            scoring=scoring,
+            inspection=self._inspection,
+            ingest=Ingest(event_log, reader, schema, settings, self.metrics),
+            in_flight=self._in_flight,
+            settings=settings,
+            metrics=self.metrics,
+        )
+        self._health = health.aio.HealthServicer()
+        self._background: list[asyncio.Task[None]] = []
+        self._grpc: grpc.aio.Server | None = None
+        self._endpoint: MetricsEndpoint | None = None
+        self._drained = asyncio.Event()
+        self.metrics.describe(
+            model_version=serving.predictor.version, task=task.name, schema_fingerprint=schema.fingerprint()
+        )
+
+    async def start(self) -> None:
+        """Binds the ports (`port` and `metrics_port` say which), warms up, and then says SERVING.
+
+        Raises RuntimeError when a port is taken.
+        """
+        settings = self.settings
+        server = grpc.aio.server(options=_channel_options(settings))
+        service_grpc.add_PredictionServiceServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        self._endpoint = MetricsEndpoint(self.metrics, host=settings.metrics_host, port=settings.metrics_port)
+        self.metrics_port = self._endpoint.port
+        self._engine.start()
+        await server.start()
+        self._grpc = server
+        await self._warm_up()
+        self._background.append(asyncio.create_task(self._pulse()))
+        if self._follower is not None:
+            self._background.append(asyncio.create_task(self._follower.run()))
+        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", host=settings.host, port=self.port, metrics_port=self.metrics_port)
+
+    async def wait(self) -> None:
+        """Returns when a drain is done."""
+        await self._drained.wait()
+
+    async def drain(self) -> None:
+        """Stops without failing a request that was taken: they have `drain_grace_s` to finish."""
+        if self._grpc is None:
+            return
+        server, self._grpc = self._grpc, None
+        log.info("draining", in_flight=self._in_flight.count)
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self.settings.drain_notice_s)
+        self._in_flight.draining.set()
+        stopping = asyncio.create_task(server.stop(self.settings.drain_grace_s))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_grace_s):
+                await self._in_flight.idle()
+                # Answers are handed to the transport; health watchers and idle streams have no more to wait for.
+                await asyncio.sleep(0.05)
+        await server.stop(None)
+        await stopping
+        await self._engine.close()
+        self._inspection.close()
+        for task in self._background:
+            task.cancel()
+        await self._predictions.close(self.settings.drain_grace_s)
+        if self._endpoint is not None:
+            await asyncio.to_thread(self._endpoint.close)
+        log.info("drained")
+        self._drained.set()
+
+    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in HEALTH_NAMES:
+            await self._health.set(name, status)
+
+    async def _warm_up(self) -> None:
+        """One score of a row that nobody knows: the first forward pass pays for loading, not the first caller."""
+        row = row_event_pb2.RowEvent(table=self._table.name, operation=row_event_pb2.OPERATION_INSERT)
+        row.key.CopyFrom(_unknown_key(self._table))
+        now_us = time.time_ns() // 1_000
+        row.event_time_us = now_us
+        await self._engine.submit(Question(row.SerializeToString(), now_us - 1, time.monotonic() + 60.0))
+
+    async def _pulse(self) -> None:
+        while True:
+            view = self._generations.current().view
+            position = view.position()
+            self.metrics.graph_generation.set(position.generation)
+            self.metrics.graph_events.set(position.sequence)
+            watermark_s = view.watermark_us / 1e6
+            self.metrics.graph_watermark.set(watermark_s)
+            self.metrics.graph_staleness.set(max(0.0, time.time() - watermark_s))
+            await asyncio.sleep(PULSE_S)
+
+
+def _unknown_key(table: Table) -> row_event_pb2.Key:
+    parts = [
+        row_event_pb2.KeyPart(integer=np.iinfo(np.int64).min)
+        if column.type is KeyType.INTEGER
+        else row_event_pb2.KeyPart(text="\x00")
+        for column in table.primary_key
+    ]
+    return row_event_pb2.Key(parts=parts)
+
+
+def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes_limit),
+        ("grpc.max_send_message_length", settings.message_bytes_limit),
+        ("grpc.keepalive_time_ms", settings.keepalive_time_ms),
+        ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A client may ping as often as we do; more is abuse and its connection is closed.
+        ("grpc.http2.min_ping_interval_without_data_ms", settings.keepalive_time_ms // 2),
+        # Two servers on one port by accident would share its requests.
+        ("grpc.so_reuseport", 0),
+    ]

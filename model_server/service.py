@@ -1,0 +1,197 @@
+"""The gRPC face: deadlines in, status codes out, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import structlog
+
+from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of
+from model_server.ingest import Ingest
+from model_server.inspection import Inspection
+from model_server.metrics import Metrics
+from model_server.scoring import Scoring
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
+
+log = structlog.get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Response = TypeVar("Response")
+
+
+class InFlight:
+    """Counts what is being answered, so that a drain can wait for it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.draining = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> None:
+        self.count += 1
+        self._idle.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if self.count == 0:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when nothing is being answered."""
+        await self._idle.wait()
+
+
+class PredictionService(service_grpc.PredictionServiceServicer):
+    """Each method gives its request a deadline, hands it down, and turns a ServerError into its status."""
+
+    def __init__(
+        self,
+        *,
+        scoring: Scoring,
+        inspection: Inspection,
+        ingest: Ingest,
+        in_flight: InFlight,
+        settings: ServerSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._scoring = scoring
+        self._inspection = inspection
+        self._ingest = ingest
+        self._in_flight = in_flight
+        self._settings = settings
+        self._metrics = metrics
+
+    async def Score(self, request: service_pb2.ScoreRequest, context: Context) -> service_pb2.ScoreResponse:  # noqa: N802
+        """One row's answer."""
+        return await self._answer("Score", context, lambda deadline_s: self._scoring.score(request, deadline_s))
+
+    async def ScoreBatch(  # noqa: N802
+        self, request: service_pb2.ScoreBatchRequest, context: Context
+    ) -> service_pb2.ScoreBatchResponse:
+        """Many rows' answers, each with its own error; too many rows are refused as a whole."""
+
+        async def work(deadline_s: float) -> service_pb2.ScoreBatchResponse:
+            limit = self._settings.batch_request_limit
+            if len(request.requests) > limit:
+                raise InvalidRequestError("requests", f"at most {limit} rows, found {len(request.requests)}")
+            results = await self._scoring.results(request.requests, deadline_s)
+            return service_pb2.ScoreBatchResponse(results=results)
+
+        return await self._answer("ScoreBatch", context, work)
+
+    async def ScoreStream(  # noqa: N802
+        self, request_iterator: AsyncIterator[service_pb2.ScoreStreamRequest], context: Context
+    ) -> AsyncIterator[service_pb2.ScoreStreamResponse]:
+        """Answers as they are ready.
+
+        At most `stream_inflight_limit` requests are taken before their answers are written, so a client that does not
+        read stops being read.
+        """
+        results: asyncio.Queue[service_pb2.ScoreResult | None] = asyncio.Queue()
+        places = asyncio.Semaphore(self._settings.stream_inflight_limit)
+
+        async def one(request: service_pb2.ScoreRequest) -> None:
+            with self._in_flight:
+                results.put_nowait(await self._scoring.result(request, self._deadline_s(context)))
+
+        async def read() -> None:
+            draining = asyncio.ensure_future(self._in_flight.draining.wait())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    while True:
+                        await places.acquire()
+                        item = await _next(request_iterator, draining)
+                        if item is None:
+                            break
+                        group.create_task(one(item.request))
+            finally:
+                draining.cancel()
+                results.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (result := await results.get()) is not None:
+                self._count("ScoreStream", _code_name(result))
+                yield service_pb2.ScoreStreamResponse(result=result)
+                places.release()
+            await reader
+            if self._in_flight.draining.is_set():
+                await _abort(context, DrainingError("the server is stopping: send unanswered requests again"))
+        finally:
+            reader.cancel()
+
+    async def Neighborhood(  # noqa: N802
+        self, request: service_pb2.NeighborhoodRequest, context: Context
+    ) -> service_pb2.NeighborhoodResponse:
+        """What the model would see."""
+        return await self._answer(
+            "Neighborhood", context, lambda deadline_s: self._inspection.neighborhood(request, deadline_s)
+        )
+
+    async def Ingest(self, request: service_pb2.IngestRequest, context: Context) -> service_pb2.IngestResponse:  # noqa: N802
+        """Publishes an event; answers when Kafka has it."""
+        return await self._answer("Ingest", context, lambda deadline_s: self._ingest.ingest(request, deadline_s))
+
+    async def _answer(self, method: str, context: Context, work: Callable[[float], Awaitable[Response]]) -> Response:
+        start_s = time.monotonic()
+        with self._in_flight:
+            try:
+                response = await work(self._deadline_s(context))
+            except ServerError as error:
+                self._count(method, code_of(error).name)
+                await _abort(context, error)
+            except asyncio.CancelledError:
+                self._count(method, "CANCELLED")
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug must not show a row's values to the caller or the log
+                self._count(method, "INTERNAL")
+                _log_bug(method, error)
+                await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")
+        self._count(method, "OK")
+        self._metrics.request_seconds.labels(method).observe(time.monotonic() - start_s)
+        return response
+
+    def _deadline_s(self, context: Context) -> float:
+        """The moment after which nobody listens: the caller's deadline or the default, whichever comes first."""
+        default_s = self._settings.deadline_default_ms / 1e3
+        remaining_s = context.time_remaining()
+        return time.monotonic() + (default_s if remaining_s is None else min(remaining_s, default_s))
+
+    def _count(self, method: str, code: str) -> None:
+        self._metrics.requests.labels(method, code).inc()
+
+
+async def _next(
+    requests: AsyncIterator[service_pb2.ScoreStreamRequest], draining: asyncio.Future[Any]
+) -> service_pb2.ScoreStreamRequest | None:
+    """The stream's next request; None at its end or once the server drains."""
+    reading = asyncio.ensure_future(anext(requests, None))
+    try:
+        await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
+
+
+def _code_name(result: service_pb2.ScoreResult) -> str:
+    if result.WhichOneof("result") == "response":
+        return "OK"
+    return next(code.name for code in grpc.StatusCode if code.value[0] == result.error.code)
+
+
+async def _abort(context: Context, error: ServerError) -> NoReturn:
+    await context.abort(code_of(error), str(error), trailing_metadata=details_of(error))
+    raise AssertionError("abort raises")
+
+
+def _log_bug(method: str, error: Exception) -> None:
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    log.error("request_failed", method=method, error=type(error).__name__, where=where[-6:])

@@ -1,0 +1,62 @@
+"""The server's settings: one frozen object, read from NOWGRAPH_SERVER_* at the edge and handed down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServerSettings(BaseSettings):
+    """Every limit of the server with its name, its unit and the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix="NOWGRAPH_SERVER_", frozen=True, extra="forbid")
+
+    # Loopback unless the operator says otherwise: nothing is exposed by accident.
+    host: str = "127.0.0.1"
+    # 0 takes a free port.
+    port: int = Field(default=50051, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=9464, ge=0, le=65535)
+
+    # What is served (attached mode; embedded mode gets the objects themselves).
+    schema_path: Path | None = None
+    arena_path: Path | None = None
+    checkpoint_path: Path | None = None
+    tenant: str = ""
+    # Where Ingest publishes an event whose table has no protobuf source of its own.
+    ingest_topic: str = "nowgraph.events"
+
+    # gRPC clients set no deadline by default; without one, a stuck request would hold its place in the queue for ever.
+    deadline_default_ms: int = Field(default=1_000, gt=0)
+    # Kept back from a freshness wait, so that "not fresh" reaches the caller before the deadline does.
+    deadline_reserve_ms: int = Field(default=20, ge=0)
+    freshness_poll_ms: float = Field(default=1.0, gt=0)
+    generation_poll_ms: float = Field(default=100.0, gt=0)
+
+    # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
+    queue_limit: int = Field(default=1_024, gt=0)
+    # Rows scored in one forward pass: past this a batch's latency grows faster than its throughput on a CPU.
+    batch_limit: int = Field(default=64, gt=0)
+    # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.
+    compute_threads: int = Field(default=1, gt=0)
+    batch_request_limit: int = Field(default=1_024, gt=0)
+    stream_inflight_limit: int = Field(default=64, gt=0)
+    inspection_limit: int = Field(default=8, gt=0)
+
+    message_bytes_limit: int = Field(default=4 * 1024 * 1024, gt=0)
+    row_bytes_limit: int = Field(default=256 * 1024, gt=0)
+    cells_limit: int = Field(default=512, gt=0)
+    id_bytes_limit: int = Field(default=256, gt=0)
+
+    # Answers waiting for Kafka's confirmation: the audit trail's buffer. When it is full new requests are refused,
+    # because an answer that cannot be recorded must not be given.
+    predictions_buffer_limit: int = Field(default=16_384, gt=0)
+
+    keepalive_time_ms: int = Field(default=30_000, gt=0)
+    keepalive_timeout_ms: int = Field(default=10_000, gt=0)
+    # Requests in flight when SIGTERM comes have this long to finish.
+    drain_grace_s: float = Field(default=10.0, ge=0)
+    # Between NOT_SERVING and refusing connections: how long load balancers need to notice.
+    drain_notice_s: float = Field(default=0.0, ge=0)

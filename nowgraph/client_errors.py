@@ -1,0 +1,90 @@
+"""What a call to the server can raise: one small tree, the wrong field named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from nowgraph.errors import NowgraphError
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+class ClientError(NowgraphError):
+    """The root: `code` is the gRPC status by name, `field` the path of the wrong field, "" when none is to blame."""
+
+    def __init__(self, message: str, *, code: str, field: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.request_id = request_id
+
+
+class InvalidRequestError(ClientError):
+    """The request is wrong; sending it again is no use. `field` says where."""
+
+
+class UnknownTaskError(ClientError):
+    """The server does not serve this task or tenant."""
+
+
+class NotReadyError(ClientError):
+    """The graph has not reached the freshness token in time, or the server lacks what the call needs."""
+
+
+class OverloadedError(ClientError):
+    """The server refused before doing any work; try again later."""
+
+
+class DeadlineError(ClientError):
+    """No answer came within the deadline."""
+
+
+class UnavailableError(ClientError):
+    """The server cannot be reached or is stopping; the client has already tried again."""
+
+
+class ServerFailureError(ClientError):
+    """The server failed on this request; its log says where."""
+
+
+_CLASSES: dict[str, type[ClientError]] = {
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "NOT_FOUND": UnknownTaskError,
+    "FAILED_PRECONDITION": NotReadyError,
+    "RESOURCE_EXHAUSTED": OverloadedError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+    "UNAVAILABLE": UnavailableError,
+}
+_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def error_from_call(error: grpc.RpcError) -> ClientError:
+    """The error of a call that failed as a whole."""
+    code: str = error.code().name
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
+    return _error(code, error.details() or code, field=_field_of(metadata))
+
+
+def error_from_item(error: service_pb2.ScoreError) -> ClientError:
+    """The error of one item of a batch or stream."""
+    code = _NAMES.get(error.code, "UNKNOWN")
+    return _error(code, error.message, field=error.field, request_id=error.request_id)
+
+
+def _error(code: str, message: str, *, field: str = "", request_id: str = "") -> ClientError:
+    return _CLASSES.get(code, ServerFailureError)(message, code=code, field=field, request_id=request_id)
+
+
+def _field_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    for key, value in metadata:
+        if key != _DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        request = error_details_pb2.BadRequest()
+        for detail in status_pb2.Status.FromString(value).details:
+            if detail.Unpack(request) and request.field_violations:
+                return request.field_violations[0].field
+    return ""

@@ -1,0 +1,278 @@
+"""Between Python's values and the wire's: rows to score, typed cells without a schema, answers as dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from numbers import Integral, Real
+from typing import Literal
+
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph.time_rule import time_us_from_datetime
+
+KeyPart = int | str
+Key = KeyPart | tuple[KeyPart, ...] | None
+Value = None | bool | int | float | str | datetime | Sequence[str] | Sequence[float] | tuple[KeyPart, ...]
+Time = datetime | int | None
+Operation = Literal["insert", "upsert", "delete"]
+
+_OPERATIONS = {
+    "insert": row_event_pb2.OPERATION_INSERT,
+    "upsert": row_event_pb2.OPERATION_UPSERT,
+    "delete": row_event_pb2.OPERATION_DELETE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessToken:
+    """An event's place in the log; pass it to a score that must know of the event."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row to score. `event_time`: a datetime (without zone: UTC) or int64 microseconds; None: the server's clock."""
+
+    table: str
+    key: Key = None
+    cells: Mapping[str, Value] = field(default_factory=dict)
+    event_time: Time = None
+    freshness_token: FreshnessToken | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphPosition:
+    """What the answer was computed at: `offsets` maps (topic, partition) to the first offset not applied."""
+
+    generation: int
+    sequence: int
+    offsets: Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time went on the server, in microseconds."""
+
+    queue_us: int
+    freshness_wait_us: int
+    sample_us: int
+    collate_us: int
+    forward_us: int
+    total_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """An answer: the calibrated probability and what it rests on."""
+
+    request_id: str
+    task: str
+    probability: float
+    logit: float
+    model_version: str
+    cutoff_time_us: int
+    neighbor_count: int
+    history_count: int
+    newest_neighbor_age_us: int | None
+    graph_position: GraphPosition
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """One row that the model saw; `parent` is its parent's index among the neighbors, -1 for the scored row."""
+
+    table: str
+    key: Key
+    hop: int
+    parent: int
+    link: str
+    event_time_us: int | None
+    known_time_us: int | None
+    version: int
+    cells: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighborhood:
+    """What the model saw for one row."""
+
+    cutoff_time_us: int
+    graph_position: GraphPosition
+    neighbors: tuple[Neighbor, ...]
+
+
+def key_to_wire(key: Key) -> row_event_pb2.Key:
+    """An int, a str, or a tuple of them for a composite key; None is no key. Raises TypeError for anything else."""
+    if key is None:
+        return row_event_pb2.Key()
+    parts = key if isinstance(key, tuple) else (key,)
+    return row_event_pb2.Key(parts=[_part_to_wire(part) for part in parts])
+
+
+def _part_to_wire(part: KeyPart) -> row_event_pb2.KeyPart:
+    if isinstance(part, str):
+        return row_event_pb2.KeyPart(text=part)
+    if isinstance(part, Integral) and not isinstance(part, bool):
+        return row_event_pb2.KeyPart(integer=int(part))
+    raise TypeError(f"a key part is an int or a str, found {type(part).__name__}")
+
+
+def cell_to_wire(column: str, value: Value) -> row_event_pb2.Cell:
+    """One typed cell, by the value's own type: no schema is needed.
+
+    None null, bool boolean, int integer, float number, str text, datetime timestamp, list of str texts, other list of
+    numbers vector, tuple a composite key. Raises TypeError for anything else.
+    """
+    cell = row_event_pb2.Cell(column=column)
+    if value is None:
+        cell.null = row_event_pb2.NULL_VALUE_UNSPECIFIED
+    elif isinstance(value, bool):
+        cell.boolean = value
+    elif isinstance(value, Integral):
+        cell.integer = int(value)
+    elif isinstance(value, Real):
+        cell.number = float(value)
+    elif isinstance(value, str):
+        cell.text = value
+    elif isinstance(value, datetime):
+        cell.timestamp_us = time_us_from_datetime(value)
+    elif isinstance(value, tuple):
+        cell.key.CopyFrom(key_to_wire(value))
+    elif isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
+        cell.texts.CopyFrom(row_event_pb2.TextList(values=[str(item) for item in value]))
+    elif isinstance(value, Sequence) and all(isinstance(item, Real) for item in value):
+        cell.vector.CopyFrom(row_event_pb2.Vector(values=[float(item) for item in value]))
+    else:
+        raise TypeError(f"column {column!r}: no cell can hold a {type(value).__name__}")
+    return cell
+
+
+def time_to_wire(time: Time) -> int | None:
+    """Microseconds of a datetime or of an int that is already that. Raises TypeError for a float."""
+    if time is None or (isinstance(time, int) and not isinstance(time, bool)):
+        return time
+    if isinstance(time, datetime):
+        return time_us_from_datetime(time)
+    raise TypeError(f"a time is a datetime or int microseconds, found {type(time).__name__}")
+
+
+def row_to_wire(row: Row, *, task: str = "", tenant: str = "") -> service_pb2.ScoreRequest:
+    """A request that scores one row."""
+    token = row.freshness_token
+    return service_pb2.ScoreRequest(
+        task=task,
+        tenant=tenant,
+        request_id=row.request_id,
+        row=row_event_pb2.RowEvent(
+            table=row.table,
+            operation=row_event_pb2.OPERATION_INSERT,
+            key=key_to_wire(row.key),
+            event_time_us=time_to_wire(row.event_time),
+            cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
+        ),
+        freshness_token=None
+        if token is None
+        else service_pb2.FreshnessToken(topic=token.topic, partition=token.partition, offset=token.offset),
+    )
+
+
+def event_to_wire(
+    row: Row, *, operation: Operation, known_time: Time, event_id: str, tenant: str
+) -> service_pb2.IngestRequest:
+    """A request that publishes one change to a row."""
+    return service_pb2.IngestRequest(
+        tenant=tenant,
+        event=row_event_pb2.RowEvent(
+            event_id=event_id,
+            table=row.table,
+            operation=_OPERATIONS[operation],
+            key=key_to_wire(row.key),
+            event_time_us=time_to_wire(row.event_time),
+            known_time_us=time_to_wire(known_time),
+            cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
+        ),
+    )
+
+
+def score_from_wire(response: service_pb2.ScoreResponse) -> Score:
+    """An answer as the caller sees it."""
+    timing = response.timing
+    return Score(
+        request_id=response.request_id,
+        task=response.task,
+        probability=response.probability,
+        logit=response.logit,
+        model_version=response.model_version,
+        cutoff_time_us=response.cutoff_time_us,
+        neighbor_count=response.neighbor_count,
+        history_count=response.history_count,
+        newest_neighbor_age_us=_optional(response, "newest_neighbor_age_us"),
+        graph_position=position_from_wire(response.graph_position),
+        timing=Timing(
+            timing.queue_us,
+            timing.freshness_wait_us,
+            timing.sample_us,
+            timing.collate_us,
+            timing.forward_us,
+            timing.total_us,
+        ),
+    )
+
+
+def position_from_wire(position: service_pb2.GraphPosition) -> GraphPosition:
+    """A graph position as the caller sees it."""
+    offsets = {(part.topic, part.partition): part.next_offset for part in position.partitions}
+    return GraphPosition(position.generation, position.sequence, offsets)
+
+
+def neighborhood_from_wire(response: service_pb2.NeighborhoodResponse) -> Neighborhood:
+    """A neighborhood as the caller sees it."""
+    neighbors = tuple(
+        Neighbor(
+            table=row.table,
+            key=key_from_wire(row.key),
+            hop=row.hop,
+            parent=row.parent,
+            link=row.link,
+            event_time_us=_optional(row, "event_time_us"),
+            known_time_us=_optional(row, "known_time_us"),
+            version=row.version,
+            cells={cell.column: value_from_wire(cell) for cell in row.cells},
+        )
+        for row in response.neighbors
+    )
+    return Neighborhood(response.cutoff_time_us, position_from_wire(response.graph_position), neighbors)
+
+
+def key_from_wire(key: row_event_pb2.Key) -> Key:
+    """None without parts, the part itself for one, a tuple for several."""
+    parts: tuple[KeyPart, ...] = tuple(
+        part.integer if part.WhichOneof("part") == "integer" else part.text for part in key.parts
+    )
+    return None if not parts else parts[0] if len(parts) == 1 else parts
+
+
+def value_from_wire(cell: row_event_pb2.Cell) -> Value:
+    """A cell's value; a timestamp is its int64 microseconds, exactly."""
+    kind = cell.WhichOneof("value")
+    if kind is None or kind == "null":
+        return None
+    if kind == "texts":
+        return list(cell.texts.values)
+    if kind == "vector":
+        return list(cell.vector.values)
+    if kind == "key":
+        return key_from_wire(cell.key)
+    value: Value = getattr(cell, kind)
+    return value
+
+
+def _optional(message: service_pb2.ScoreResponse | service_pb2.Neighbor, name: str) -> int | None:
+    return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from model_server import errors
+from model_server.errors import CODES, DETAILS_KEY, InvalidRequestError, OverloadedError, ServerError, details_of
+
+
+def test_every_error_has_its_code() -> None:
+    """No class of the tree is missing in the table, and the table names nothing else."""
+    classes = {
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, ServerError) and value is not ServerError
+    }
+    assert set(CODES) == classes
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidRequestError("row.key", "empty"), grpc.StatusCode.INVALID_ARGUMENT),
+        (errors.UnknownTaskError("task", "not served"), grpc.StatusCode.NOT_FOUND),
+        (errors.NotFreshError("later"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.OverloadedError("full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (errors.DeadlinePassedError("late"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (errors.DrainingError("stopping"), grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+def test_codes_are_the_conventional_ones(error: ServerError, code: grpc.StatusCode) -> None:
+    """Shedding is RESOURCE_EXHAUSTED and never UNAVAILABLE, which clients retry at once."""
+    assert errors.code_of(error) is code
+    assert errors.number_of(code) == code.value[0]
+
+
+def test_a_wrong_field_travels_as_a_bad_request() -> None:
+    """The status details hold google.rpc.BadRequest with the path, as clients of every language expect."""
+    ((key, value),) = details_of(InvalidRequestError("row.cells[2].number", "not finite"))
+    assert key == DETAILS_KEY
+    status = status_pb2.Status.FromString(value)
+    request = error_details_pb2.BadRequest()
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert status.details[0].Unpack(request)
+    assert request.field_violations[0].field == "row.cells[2].number"
+    assert details_of(OverloadedError("full")) == ()

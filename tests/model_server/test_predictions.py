@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from model_server.errors import OverloadedError
+from model_server.event_log import Delivery, OnDelivery
+from model_server.metrics import Metrics
+from model_server.predictions import Predictions
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+
+
+class Log:
+    """A log in memory that confirms when the test says so, and can refuse."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.pending: list[tuple[bytes, OnDelivery]] = []
+        self.records: list[bytes] = []
+
+    def publish(self, topic: str, *, key: bytes, value: bytes, on_delivery: OnDelivery) -> None:
+        """Takes a record, or is full."""
+        if self.full:
+            raise BufferError
+        self.pending.append((value, on_delivery))
+
+    def confirm(self, error: str | None = None) -> None:
+        """Confirms everything that is pending, or fails it."""
+        pending, self.pending = self.pending, []
+        for value, on_delivery in pending:
+            if error is None:
+                self.records.append(value)
+            on_delivery(Delivery("predictions", 0, len(self.records) - 1, error))
+
+    def flush(self, timeout_s: float) -> int:
+        """Confirms what it has."""
+        self.confirm()
+        return 0
+
+
+def predictions(log: Log | None, metrics: Metrics, limit: int = 2) -> Predictions:
+    """The publisher under test, with a small buffer."""
+    settings = ServerSettings(predictions_buffer_limit=limit, tenant="bank")
+    return Predictions(log, "predictions", settings, metrics, clock_us=lambda: 5)
+
+
+def publish(target: Predictions, request_id: str = "r1") -> None:
+    """One answer."""
+    row = row_event_pb2.RowEvent(table="transactions")
+    target.publish(row, service_pb2.ScoreResponse(request_id=request_id, probability=0.25))
+
+
+def count(metrics: Metrics, outcome: str) -> float | None:
+    """How many answers ended this way."""
+    return metrics.registry.get_sample_value("nowgraph_predictions_published_total", {"outcome": outcome})
+
+
+async def test_an_answer_is_recorded_with_its_row(metrics: Metrics) -> None:
+    """The record holds tenant, row, answer and the time it was given, and is confirmed once."""
+    log = Log()
+    target = predictions(log, metrics)
+    publish(target)
+    assert target.waiting == 1
+    log.confirm()
+    assert target.waiting == 0
+    record = service_pb2.Prediction.FromString(log.records[0])
+    assert record.tenant == "bank"
+    assert record.row.table == "transactions"
+    assert record.response.request_id == "r1"
+    assert record.answered_time_us == 5
+    assert count(metrics, "delivered") == 1
+
+
+async def test_a_full_trail_refuses_new_requests_and_no_answer(metrics: Metrics) -> None:
+    """At the limit nothing new is admitted; one below it is, and what was admitted is still recorded."""
+    log = Log()
+    target = predictions(log, metrics)
+    publish(target)
+    target.admit()
+    publish(target)
+    with pytest.raises(OverloadedError):
+        target.admit()
+    publish(target)
+    log.confirm()
+    target.admit()
+    assert len(log.records) == 3
+
+
+@pytest.mark.parametrize("outage", ["full", "failed"])
+async def test_what_kafka_refuses_is_offered_again(outage: str, metrics: Metrics) -> None:
+    """A full producer or a failed delivery keeps the answer, and it is recorded once Kafka is back."""
+    log = Log()
+    target = predictions(log, metrics)
+    log.full = outage == "full"
+    publish(target)
+    if outage == "failed":
+        log.confirm(error="timed out")
+        publish(target, "r2")
+    assert target.waiting >= 1
+    log.full = False
+    await asyncio.sleep(0.12)
+    log.confirm()
+    assert target.waiting == 0
+    ids = [service_pb2.Prediction.FromString(record).response.request_id for record in log.records]
+    assert sorted(ids) == ["r1"] if outage == "full" else ["r1", "r2"]
+
+
+async def test_closing_records_what_waits(metrics: Metrics) -> None:
+    """An answer given just before the end is confirmed before `close` returns."""
+    log = Log()
+    target = predictions(log, metrics)
+    publish(target)
+    assert await target.close(timeout_s=1) == 0
+    assert len(log.records) == 1
+
+
+async def test_what_cannot_be_recorded_is_counted_as_lost(metrics: Metrics) -> None:
+    """When Kafka stays away until the end, the loss is a number and not a silence."""
+    log = Log()
+    log.full = True
+    target = predictions(log, metrics)
+    publish(target)
+    assert await target.close(timeout_s=0.05) == 1
+    assert count(metrics, "lost") == 1
+
+
+async def test_without_a_log_nothing_waits(metrics: Metrics) -> None:
+    """A server without Kafka answers and has no trail to be full."""
+    target = predictions(None, metrics)
+    publish(target)
+    target.admit()
+    assert await target.close(timeout_s=0) == 0

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from model_server.errors import InvalidRequestError, UnknownTaskError
+from model_server.request import RequestReader
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+from stream.privacy import Privacy
+
+NOW_US = 1_700_000_000_000_000
+FUTURE_US = 5 * 60 * 1_000_000
+Payment = Callable[[], service_pb2.ScoreRequest]
+
+
+def test_the_cutoff_is_one_microsecond_before_the_event(reader: RequestReader, payment: Payment) -> None:
+    """A row is scored just before it happened: an event of the same microsecond is not seen."""
+    asked = reader.read(payment())
+    assert asked.cutoff_time_us == NOW_US - 1_000_000 - 1
+    assert asked.request_id == "r1"
+
+
+def test_without_an_event_time_the_servers_clock_counts(reader: RequestReader, payment: Payment) -> None:
+    """No event time means now, in the cut-off and in the row that is sampled and recorded."""
+    request = payment()
+    request.row.ClearField("event_time_us")
+    asked = reader.read(request)
+    assert asked.cutoff_time_us == NOW_US - 1
+    assert row_event_pb2.RowEvent.FromString(asked.event).event_time_us == NOW_US
+
+
+def test_the_future_is_refused_beyond_the_tables_bound(reader: RequestReader, payment: Payment) -> None:
+    """Exactly at the bound a request is answered, one microsecond beyond it names the field."""
+    request = payment()
+    request.row.event_time_us = NOW_US + FUTURE_US
+    reader.read(request)
+    request.row.event_time_us += 1
+    with pytest.raises(InvalidRequestError) as error:
+        reader.read(request)
+    assert error.value.field == "row.event_time_us"
+
+
+def test_private_parts_are_hashed_and_nothing_else(reader: RequestReader, payment: Payment, privacy: Privacy) -> None:
+    """The sampler and the audit trail get hashes of private cells and links, and the other cells as they came."""
+    asked = reader.read(payment())
+    cells = {cell.column: cell for cell in row_event_pb2.RowEvent.FromString(asked.event).cells}
+    assert cells["customer_id"].text == privacy.hash(42)
+    assert cells["card_number"].text == privacy.hash("4000-1234")
+    assert cells["terminal_id"].integer == 3
+    assert b"4000-1234" not in asked.event
+
+
+def test_the_callers_request_is_not_changed(reader: RequestReader, payment: Payment) -> None:
+    """Hashing works on a copy: the request itself can be read again with the same result."""
+    request = payment()
+    first = reader.read(request)
+    assert request == payment()
+    assert reader.read(request).event == first.event
+
+
+def test_a_row_to_score_is_not_known_yet(reader: RequestReader, payment: Payment) -> None:
+    """A known time in the request is dropped, and any of insert, upsert or nothing means the same."""
+    request = payment()
+    plain = reader.read(request).event
+    request.row.known_time_us = NOW_US
+    for operation in (row_event_pb2.OPERATION_UNSPECIFIED, row_event_pb2.OPERATION_UPSERT):
+        request.row.operation = operation
+        assert reader.read(request).event == plain
+
+
+def test_the_outcome_cannot_be_told(reader: RequestReader, payment: Payment) -> None:
+    """A row that brings the answer is refused; an explicit null, or nothing, is right."""
+    request = payment()
+    cell = request.row.cells.add(column="tx_fraud", null=row_event_pb2.NULL_VALUE_UNSPECIFIED)
+    reader.read(request)
+    cell.boolean = True
+    with pytest.raises(InvalidRequestError) as error:
+        reader.read(request)
+    assert error.value.field == "row.cells[11].boolean"
+
+
+SPOILED: dict[str, tuple[str, Callable[[service_pb2.ScoreRequest], object]]] = {
+    "no row": ("row", lambda request: request.ClearField("row")),
+    "another table": ("row.table", lambda request: setattr(request.row, "table", "customers")),
+    "no table": ("row.table", lambda request: request.row.ClearField("table")),
+    "a deletion": ("row.operation", lambda request: setattr(request.row, "operation", row_event_pb2.OPERATION_DELETE)),
+    "a long request id": ("request_id", lambda request: setattr(request, "request_id", "é" * 33)),
+    "a token of no topic": ("freshness_token.topic", lambda request: request.freshness_token.SetInParent()),
+    "a token of no partition": (
+        "freshness_token.partition",
+        lambda request: request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="t", partition=-1)),
+    ),
+    "a token of no offset": (
+        "freshness_token.offset",
+        lambda request: request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="t", offset=-1)),
+    ),
+    "a wrong cell": ("row.cells[0].text", lambda request: setattr(request.row.cells[0], "text", "much")),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_the_wrong_field_is_named(name: str, reader: RequestReader, payment: Payment) -> None:
+    """Each way to spoil a valid request is refused with the path of the field that is wrong."""
+    path, spoil = SPOILED[name]
+    request = payment()
+    spoil(request)
+    with pytest.raises(InvalidRequestError) as error:
+        reader.read(request)
+    assert error.value.field == path
+
+
+def test_another_task_or_tenant_is_not_found(reader: RequestReader, payment: Payment) -> None:
+    """The task may be left out or named; one that is not served here is its own kind of error."""
+    request = payment()
+    request.task = ""
+    reader.read(request)
+    request.task = "churn"
+    with pytest.raises(UnknownTaskError, match="task"):
+        reader.read(request)
+    request = payment()
+    request.tenant = "somebody"
+    with pytest.raises(UnknownTaskError, match="tenant"):
+        reader.read(request)
+
+
+def test_an_event_may_carry_the_outcome_and_both_clocks(reader: RequestReader, payment: Payment) -> None:
+    """What is published is the whole event: outcome and known time stay, private parts are hashed."""
+    event = payment().row
+    event.known_time_us = NOW_US
+    event.cells.add(column="tx_fraud", boolean=True)
+    published = reader.read_event(service_pb2.IngestRequest(event=event))
+    assert published.known_time_us == NOW_US
+    assert published.cells[-1].boolean
+    assert b"4000-1234" not in published.SerializeToString()
+
+
+def test_an_event_of_any_table_can_be_published(reader: RequestReader) -> None:
+    """Tables without time need no time; an unknown table is named."""
+    event = row_event_pb2.RowEvent(table="terminals", operation=row_event_pb2.OPERATION_INSERT)
+    event.key.parts.add(integer=5)
+    assert reader.read_event(service_pb2.IngestRequest(event=event)) == event
+    event.table = "nothing"
+    with pytest.raises(InvalidRequestError, match=r"^event\.table: "):
+        reader.read_event(service_pb2.IngestRequest(event=event))
