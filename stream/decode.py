@@ -22,7 +22,7 @@ from stream.batch import Batch, DeadLetter, Decoded
 from stream.debezium import DebeziumDecoder
 from stream.errors import ConfigurationError
 from stream.json_decode import JsonDecoder
-from stream.privacy import Privacy, is_private
+from stream.privacy import HASHED_HEADER, Privacy, is_private
 from stream.settings import StreamSettings
 from stream.values import RowError
 from temporal_graph.schema import Schema, Source
@@ -88,7 +88,8 @@ class ProtobufDecoder:
                 continue
             assert value is not None
             try:
-                collector.add(i, self._protected(value))
+                hashed = self._privacy is not None and HASHED_HEADER in batch.headers(i)
+                collector.add(i, value if hashed else self._protected(value))
             except RowError as error:
                 collector.refuse(i, error)
         return collector.decoded()

@@ -18,6 +18,8 @@ from temporal_graph.schema import Schema, Table
 DIGEST_BYTES = 16
 """128 bits: two of a billion values share a hash with probability 1e-21."""
 SECRET_BYTES_MIN = 16
+HASHED_HEADER = ("nowgraph-private", b"hashed")
+"""The header of a record whose private values were hashed before it was published; a second hash would break links."""
 
 
 class Privacy:
