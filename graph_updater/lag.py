@@ -1,6 +1,6 @@
 """How far the graph is behind its log: asked of the broker beside the updater, never in its way.
 
-    broker's end offsets - graph's positions ─► lag of each partition ─► behind or not
+broker's end offsets - graph's positions ─► lag of each partition ─► behind or not
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
                                └─► dead letters ─► flushed
 
 What the caller promises: one updater for each graph, run by one thread; `stop`, `applied` and `behind` may be called
-from any other. What we guarantee: a record's position is in the graph only once the record is applied or its dead letter
-is confirmed, so that going on from the graph's positions misses nothing, and applying twice changes nothing. How: dead
-letters of the decoder are flushed before the batch is applied; those of the graph, which are known only afterwards,
-before anything else happens, and should that fail they are kept and flushed before the next batch.
+from any other. What we guarantee: a record's position is in the graph only once the record is applied or its dead
+letter is confirmed, so that going on from the graph's positions misses nothing, and applying twice changes nothing.
+How: dead letters of the decoder are flushed before the batch is applied; those of the graph, which are known only
+afterwards, before anything else happens, and should that fail they are kept and flushed before the next batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import structlog
 
 from graph_updater.lag import LagWatch
-from graph_updater.metrics import UpdaterMetrics
+from graph_updater.metrics import UpdaterMetrics, memory_parts
 from graph_updater.settings import UpdaterSettings
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
@@ -69,7 +69,9 @@ class Updater:
         self._dead_letters = dead_letters
         self._settings = settings if settings is not None else UpdaterSettings()
         self.metrics = metrics if metrics is not None else UpdaterMetrics()
-        self._lag = LagWatch(lambda: graph.positions, sources, self._settings, self.metrics)
+        self._view = graph.view()
+        self._positions = graph.positions
+        self._lag = LagWatch(lambda: self._positions, sources, self._settings, self.metrics)
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -86,7 +88,7 @@ class Updater:
 
     def applied(self, topic: str, partition: int) -> int:
         """The first offset of the partition that is not in the graph; 0 before the first."""
-        return self._graph.positions.get((topic, partition), 0)
+        return self._positions.get((topic, partition), 0)
 
     def run(self) -> None:
         """Applies events until `stop` is called or every source is exhausted.
@@ -137,6 +139,7 @@ class Updater:
         decoded = batch.decoded if batch.decoded is not None else self._decoder.decode(batch)
         self._send(decoded.dead)
         index = decoded.record_index
+        positions = batch.next_positions()
         start_s = time.perf_counter()
         applied = self._graph.apply(
             decoded.events,
@@ -145,11 +148,13 @@ class Updater:
             partition=batch.partition[index],
             offset=batch.offset[index],
             backfill=batch.backfill,
-            positions=batch.next_positions(),
+            positions=positions,
         )
+        visible_us = time.time_ns() // 1000
+        # Replaced as a whole, so that other threads read one state or the other.
+        self._positions = {**self._positions, **positions}
         metrics = self.metrics
         metrics.apply_seconds.observe(np.asarray([time.perf_counter() - start_s]))
-        visible_us = time.time_ns() // 1000
         self._unconfirmed = [
             batch.dead_letter(int(index[rejected.index]), rejected.reason, rejected.detail)
             for rejected in applied.rejected
@@ -181,10 +186,9 @@ class Updater:
             log.info("retention forgot rows", rows=evicted.rows)
 
     def _account(self) -> None:
-        memory = self._graph.memory()
-        self.metrics.set_memory(memory.parts)
-        view = self._graph.view()
-        if view.watermark_us != ALWAYS_US:
-            self.metrics.watermark.set(view.watermark_us / 1e6)
-        for table in view.schema.tables:
-            self.metrics.rows.labels(table=table.name).set(view.row_count(table.name))
+        self.metrics.set_memory(memory_parts(self._graph.memory()))
+        watermark_us = self._view.watermark_us
+        if watermark_us != ALWAYS_US:
+            self.metrics.watermark.set(watermark_us / 1e6)
+        for table in self._graph.schema.tables:
+            self.metrics.rows.labels(table=table.name).set(self._view.row_count(table.name))

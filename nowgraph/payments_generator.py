@@ -114,7 +114,8 @@ def generate(settings: GeneratorSettings) -> Payments:
     customer, terminal, second, day, amount = _genuine(settings, random)
     time_us = day * DAY_US + (second * 1e6).astype(np.int64)
     order = np.argsort(time_us, kind="stable")
-    customer, terminal, day, amount, time_us = (a[order] for a in (customer, terminal, day, amount, time_us))
+    customer, terminal, day = customer[order], terminal[order], day[order]
+    amount, time_us = amount[order], time_us[order]
 
     scenario = np.zeros(len(order), dtype=np.int8)
     scenario[amount > _FRAUD_AMOUNT] = 1
@@ -167,8 +168,9 @@ def _genuine(
     customer, day, second = customer[within], day[within], second[within]
 
     mean = mean_amount[customer]
-    amount = random.normal(mean, mean / 2)
-    amount = np.round(np.where(amount < 0, random.uniform(0, 2 * mean), amount), 2)
+    drawn = random.normal(mean, mean / 2)
+    positive = np.where(drawn < 0, random.uniform(0, 2 * mean), drawn)
+    amount = np.asarray(np.round(positive, 2), dtype=np.float64)
     pick = (random.random(len(customer)) * near_count[customer]).astype(np.int64)
     terminal = near[near_start[customer] + pick]
     return customer.astype(np.int64), terminal, second, day.astype(np.int64), amount

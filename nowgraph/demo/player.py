@@ -120,7 +120,8 @@ class Player:
 
     def known(self) -> npt.NDArray[np.bool_]:
         """bool[live]: scored payments whose report has been played."""
-        return ~np.isnan(self.score) & (self.live.known_at_us <= self.clock_us)
+        known: npt.NDArray[np.bool_] = ~np.isnan(self.score) & (self.live.known_at_us <= self.clock_us)
+        return known
 
     def average_precision_of(self, score: npt.NDArray[np.float64]) -> float:
         """Average precision of the scores float64[live] on what is known so far; NaN until a fraud is."""

@@ -1,0 +1,32 @@
+"""Results are readable tables, or JSON that any parser takes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nowgraph.report import cell_text, emit
+
+
+def test_json_has_no_nan_and_keeps_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN and infinity become null, also deep inside; numpy and paths are written as what they mean."""
+    emit([], title="x", as_json=True, document={"a": math.nan, "b": [math.inf, {"c": 1.5}], "n": np.int64(3)})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, {"c": 1.5}], "n": 3}
+
+
+def test_a_table_shows_every_cell_and_an_empty_one_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """The keys are the columns; without rows the title says that there are none."""
+    emit([{"topic": "payments", "lag": 1234}], title="Lag", as_json=False)
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("Lag", "topic", "payments", "1,234"))
+    emit([], title="Lag", as_json=False)
+    assert "Lag: none" in capsys.readouterr().out
+
+
+def test_cells_are_written_for_people() -> None:
+    """A dash for nothing, words for truth, thousands apart, three digits that matter."""
+    values = (None, math.nan, True, False, 1234567, 0.12345, 12345.6, "text")
+    assert [cell_text(v) for v in values] == ["-", "-", "yes", "no", "1,234,567", "0.123", "12,346", "text"]
