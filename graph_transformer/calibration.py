@@ -50,7 +50,7 @@ def sigmoid(logit: Floats) -> Floats:
 
 
 def prior_correction(positive_share: float, trained_share: float) -> float:
-    """Return what to add to logits of a model trained with `trained_share` positives where the world has `positive_share`.
+    """Return what to add to logits of a model that saw `trained_share` positives, where the world has `positive_share`.
 
     After King and Zeng, "Logistic Regression in Rare Events Data" (2001).
     """
@@ -62,8 +62,8 @@ def prior_correction(positive_share: float, trained_share: float) -> float:
 def fit_platt(logit: Floats, label: Floats, *, steps: int = 50) -> tuple[float, float]:
     """Return (scale, offset) that minimize the log loss of scale * logit + offset, by Newton's method.
 
-    Labels are drawn in by Platt's rule ((n+ + 1) / (n+ + 2) and 1 / (n- + 2)), so that separable data stay finite. After
-    Platt, "Probabilistic outputs for support vector machines" (1999).
+    Labels are drawn in by Platt's rule ((n+ + 1) / (n+ + 2) and 1 / (n- + 2)), so that separable data stay finite.
+    After Platt, "Probabilistic outputs for support vector machines" (1999).
 
     Raises:
         ValueError: one of the two classes is missing.

@@ -1,8 +1,8 @@
 """A trained model on disk: everything that decides an answer, in one folder, refused if any of it does not fit.
 
     FOLDER/weights.safetensors   the weights (float32)
-    FOLDER/checkpoint.json       format, task, sampling plan, schema fingerprint, statistics, model, calibration, metrics,
-                                 the weights' SHA-256, and `version`: the SHA-256 of all that decides an answer
+    FOLDER/checkpoint.json       format, task, sampling plan, schema fingerprint, statistics, model, calibration,
+                                 metrics, the weights' SHA-256, and `version`: hash of all that decides an answer
 
 Both files are written beside the folder and moved into place, so that a reader sees a whole checkpoint or none.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
 from graph_transformer.model import GraphTransformer
 from graph_transformer.task import Task, task_from_dict
 from online_sampler.plan import SamplingPlan
+from temporal_graph.errors import SchemaError
 from temporal_graph.schema import Schema
 
 FORMAT = 1
@@ -92,8 +92,8 @@ class Checkpoint:
             (new / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
             folder.mkdir(exist_ok=True)
             # The manifest names the weights' hash and moves last: between the two moves a reader is told of a mismatch.
-            os.replace(new / WEIGHTS_NAME, folder / WEIGHTS_NAME)
-            os.replace(new / MANIFEST_NAME, folder / MANIFEST_NAME)
+            (new / WEIGHTS_NAME).replace(folder / WEIGHTS_NAME)
+            (new / MANIFEST_NAME).replace(folder / MANIFEST_NAME)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         return str(manifest["version"])
@@ -125,11 +125,11 @@ class Checkpoint:
         return checkpoint
 
     def check(self, schema: Schema) -> None:
-        """Raise CheckpointMismatch unless the schema has the tables and columns this model was trained on, unchanged."""
+        """Raise CheckpointMismatch unless the schema has the tables and columns the model was trained on, unchanged."""
         tables = self.statistics.tables()
         try:
             found = schema.fingerprint(tables)
-        except Exception as error:
+        except SchemaError as error:
             raise CheckpointMismatch(f"the schema lacks what the model reads: {error}") from error
         if found != self.fingerprint:
             raise CheckpointMismatch(

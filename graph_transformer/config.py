@@ -13,9 +13,10 @@ from graph_transformer.errors import TaskError
 class ModelConfig:
     """Options of the model, by their names in a task file.
 
-    width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). dropout: on row vectors,
-    block outputs and the head. token_dropout: in training each neighborhood loses a share of its rows drawn from
-    0 to this. The defaults are those of a week of payments; longer histories bear 64 wide, two layers, dropout 0.1.
+    width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). dropout: on row
+    vectors, block outputs and the head. token_dropout: in training each neighborhood loses a share of its rows drawn
+    from 0 to this. The defaults are those of a week of payments; longer histories bear width 64, two layers and less
+    dropout.
     """
 
     width: int = 32

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def to_hetero_data(neighborhood: Neighborhood, schema: Schema) -> HeteroData:
     """Return the B neighborhoods as one HeteroData; rows stay apart per seed, as they were sampled.
 
-    Per table with rows (n of them): `row` int64[n] (graph index, -1 virtual), `batch` int64[n] (which seed), `hop` int64[n],
-    `event_time_us`, `known_time_us` int64[n], `version` int64[n]; cells as sampled: `numerical` float64 (NaN null), `coded`
-    int64 (0 null), `boolean` int64 (2 null), `timestamp` int64 (-2**63 null), `embedding` float32 (NaN null), with their
-    column names in `numerical_names` and so on. The seeds' table has `seed` int64[B], the seeds' places in it.
+    Per table with rows (n of them): `row` int64[n] (graph index, -1 virtual), `batch` int64[n] (which seed), `hop`,
+    `event_time_us`, `known_time_us` and `version` int64[n]; cells as sampled: `numerical` float64 (NaN null), `coded`
+    int64 (0 null), `boolean` int64 (2 null), `timestamp` int64 (-2**63 null), `embedding` float32 (NaN null), with
+    their column names in `numerical_names` and so on. The seeds' table has `seed` int64[B], the seeds' places in it.
 
-    Per edge type with edges, `(source, link, target).edge_index` int64[2, e]: for a message to reach the seed, from the row
-    reached to the row it was reached from. `link` is the schema's edge type, read against its arrow. Global:
+    Per edge type with edges, `(source, link, target).edge_index` int64[2, e]: for a message to reach the seed, from the
+    row reached to the row it was reached from. `link` is the schema's edge type, read against its arrow. Global:
     `cutoff_time_us` int64[B].
 
     Raises:

@@ -64,7 +64,9 @@ class RowEncoder(nn.Module):
             if table.table in self.dense:
                 hidden = hidden.index_add(0, table.node, self.dense[table.table](table.dense))
             if table.table in self.category:
-                for column, embedding in enumerate(self.category[table.table]):  # type: ignore[arg-type]
+                embeddings = self.category[table.table]
+                assert isinstance(embeddings, nn.ModuleList)
+                for column, embedding in enumerate(embeddings):
                     hidden = hidden.index_add(0, table.node, embedding(table.category[:, column]))
         output: Tensor = self.output(functional.gelu(hidden))
         return output
@@ -77,7 +79,7 @@ class SeedAttention(nn.Module):
     are never formed: query and output projections take their part.
     """
 
-    def __init__(self, layout: Layout, config: ModelConfig, starts: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, config: ModelConfig, starts: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         width, heads = config.width, config.heads
         size = width // heads
@@ -98,14 +100,17 @@ class SeedAttention(nn.Module):
             nn.init.uniform_(parameter, -1.0 / math.sqrt(width), 1.0 / math.sqrt(width))
 
     def row_bias(self, batch: Batch) -> Tensor:
-        """Return float32[N, heads]: what a head thinks of a row before looking at it; of two paths the better counts."""
+        """Return float32[N, heads]: what a head thinks of a row unseen; of two paths the better counts."""
         first = self.bias.index_select(0, batch.path * STATES + batch.state)
         second = self.bias.index_select(0, batch.also * STATES + batch.state)
         age = (batch.age_days * (1.0 / AGE_SLOPE_DAYS)).clamp(max=AGE_MAX)
         return torch.maximum(first, second) - age.unsqueeze(1) * self.slope
 
     def forward(self, seed: Tensor, rows: Tensor, bias: Tensor) -> Tensor:
-        """Return the seed float32[B, width] after attending to normalized rows float32[B, K, width]; bias [B, heads, K]."""
+        """Return the seed float32[B, width] after attending to normalized rows float32[B, K, width].
+
+        `bias` float32[B, heads, K] is added to what heads think of rows.
+        """
         size = len(seed)
         query = self.query(self.norm(seed)).view(size, self.heads, 1, -1)
         folded = torch.matmul(query, self.key).squeeze(2) * self.scale
@@ -117,14 +122,14 @@ class SeedAttention(nn.Module):
 
 
 class GraphTransformer(nn.Module):
-    """Logits of neighborhoods; of a neighborhood of its seed alone too, which is the seed's own columns and nothing else."""
+    """Logits of neighborhoods; also of a seed alone, which is the row's own columns and nothing else."""
 
     def __init__(self, layout: Layout, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.rows = RowEncoder(layout, config.width)
         starts = head_starts(layout, config.heads)
-        self.blocks = nn.ModuleList(SeedAttention(layout, config, starts) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(SeedAttention(config, starts) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Sequential(
             nn.LayerNorm(config.width),
@@ -142,7 +147,8 @@ class GraphTransformer(nn.Module):
         normalized = functional.layer_norm(grid, (grid.shape[2],))
         hidden = self._hidden(batch)
         for block in self.blocks:
-            bias = _to_grid(block.row_bias(batch), batch).transpose(1, 2)  # type: ignore[operator]
+            assert isinstance(block, SeedAttention)
+            bias = _to_grid(block.row_bias(batch), batch).transpose(1, 2)
             if hidden is not None:
                 bias = bias.masked_fill(hidden, _MASKED)
             seed = block(seed, normalized, bias)

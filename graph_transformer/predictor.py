@@ -1,11 +1,12 @@
 """What a server holds: a checkpoint bound to a live graph, from a neighborhood to calibrated answers.
 
-    sampler.sample_events(...) ─► Neighborhood ─► predict ─► Prediction
+sampler.sample_events(...) ─► Neighborhood ─► predict ─► Prediction
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from graph_transformer.calibration import sigmoid
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.encoding.collate import collate
-from graph_transformer.encoding.statistics import Strings
 from temporal_graph.schema import Schema
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ class GraphDictionaries(Protocol):
     """The part of a `GraphView` a predictor reads: the schema, and texts of dictionary codes."""
 
     @property
-    def schema(self) -> Schema: ...
+    def schema(self) -> Schema:
+        """The graph's schema."""
 
-    @property
-    def strings(self) -> Strings: ...
+    def strings(self, table: str, column: str, codes: NDArray[np.int32]) -> Sequence[str | None]:
+        """Texts of dictionary codes int32[n]; None for a code that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ class Predictor:
     ) -> Predictor:
         """Load a checkpoint for a graph.
 
-        `threads` sets how many threads PyTorch uses for one operation, in the whole process: 1 is best where requests are
-        small and cores are shared; None leaves it.
+        `threads` sets how many threads PyTorch uses for one operation, in the whole process: 1 is best where requests
+        are small and cores are shared; None leaves it.
 
         Raises:
             CheckpointCorrupt: a file is missing, truncated or altered, or a weight is not finite.

@@ -9,8 +9,9 @@ happens. Times are ISO dates or date-times (UTC); an interval holds its start an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is fitted. `steps` of AdamW on `positives` + `negatives` examples each; fresh negatives every step."""
+    """How a model is fitted: `steps` of AdamW on `positives` + `negatives` examples each, with fresh negatives."""
 
     steps: int = 600
     positives: int = 24
@@ -93,14 +94,14 @@ class Task:
     kind: str
     splits: Splits
     sampling_plan: SamplingPlan
-    model: ModelConfig = ModelConfig()
-    training: Training = Training()
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: Training = field(default_factory=Training)
     entity: str | None = None
     precision_at: int = 100
     exclude_known_entities: bool = False
 
     def check(self, schema: Schema) -> None:
-        """Raise TaskError or SchemaError if the schema has no such table, outcome or entity, or the outcome is no boolean."""
+        """Raise TaskError or SchemaError unless the schema has the table, a boolean outcome and the entity."""
         table = schema.table(self.table)
         column = table.column(self.outcome)
         if column.kind is not ColumnKind.BOOLEAN:
@@ -133,7 +134,7 @@ class Task:
             "splits": splits,
             "sampling_plan": self.sampling_plan.to_dict(),
             "model": self.model.to_dict(),
-            "training": {field.name: getattr(self.training, field.name) for field in fields(Training)},
+            "training": {option.name: getattr(self.training, option.name) for option in fields(Training)},
         }
 
 
@@ -159,7 +160,7 @@ def parse_task(text: str) -> Task:
 
 def task_from_dict(values: object) -> Task:
     """Build a task from plain values; raises as `load_task`."""
-    names = ["version", *(field.name for field in fields(Task))]
+    names = ["version", *(option.name for option in fields(Task))]
     mapping = _mapping("task", values, names)
     if mapping.get("version") != 1:
         raise TaskError("version", "1", mapping.get("version"))
@@ -180,7 +181,7 @@ def task_from_dict(values: object) -> Task:
         sampling_plan=SamplingPlan.from_dict(mapping.get("sampling_plan")),
         model=ModelConfig.from_dict(_mapping("model", mapping.get("model", {}), None)),
         training=Training(
-            **_mapping("training", mapping.get("training", {}), [field.name for field in fields(Training)])
+            **_mapping("training", mapping.get("training", {}), [option.name for option in fields(Training)])
         ),
         **options,
     )
@@ -198,7 +199,7 @@ def _splits(values: object) -> Splits:
     known_by = mapping.get("known_by")
     splits = Splits(**intervals, known_by_us=None if known_by is None else _time("splits.known_by", known_by))
     order = [name for name in ("train", "validation", "test") if name in intervals]
-    for earlier, later in zip(order, order[1:], strict=False):
+    for earlier, later in pairwise(order):
         if intervals[later].start_us < intervals[earlier].end_us:
             raise TaskError(f"splits.{later}.start", f"a time at or after the end of {earlier}", mapping[later])
     refit = splits.refit

@@ -1,11 +1,12 @@
-"""What a model reads: one array per kind of information over all rows, and the grid that puts rows beside their seed."""
+"""What a model reads: one array per kind of information over all rows, and the grid that puts rows beside seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -13,7 +14,7 @@ from torch import Tensor
 class TableBatch:
     """The encoded cells of the n sampled rows of one table.
 
-    node int64[n] (index of the row in the batch), dense float32[n, F], category int64[n, C] (index per categorical column).
+    node int64[n] (index of the row in the batch), dense float32[n, F], category int64[n, C] (per categorical column).
     """
 
     table: str
@@ -49,8 +50,8 @@ class Batch:
         """Return bool[B, K], true where a row is, or None where every place holds one."""
         return None if self.token is None else self.token < self.nodes
 
-    def alone(self, seed_offset: Sequence[int], seed: int) -> Batch:
-        """Return the batch of one seed, copied into memory that PyTorch has aligned; `seed_offset` has length B + 1.
+    def alone(self, seed_offset: NDArray[np.int64], seed: int) -> Batch:
+        """Return the batch of one seed, copied into memory that PyTorch has aligned; `seed_offset` is int64[B + 1].
 
         What an operation does with the same numbers in the same shape and alignment is the same to the last bit.
         """
@@ -62,9 +63,17 @@ class Batch:
                 rows = slice(first, last)
                 cells = table.dense[rows].clone(), table.category[rows].clone()
                 tables.append(TableBatch(table.table, table.node[rows] - start, *cells))
-        names = ("path", "also", "state", "clock", "age_days")
-        parts = {name: getattr(self, name)[start:end].clone() for name in names}
-        return replace(self, size=1, width=end - start, token=None, tables=tuple(tables), **parts)
+        return Batch(
+            size=1,
+            width=end - start,
+            path=self.path[start:end].clone(),
+            also=self.also[start:end].clone(),
+            state=self.state[start:end].clone(),
+            clock=self.clock[start:end].clone(),
+            age_days=self.age_days[start:end].clone(),
+            token=None,
+            tables=tuple(tables),
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
@@ -73,5 +82,14 @@ class Batch:
             return tensor.to(device, non_blocking=True)
 
         tables = tuple(TableBatch(t.table, move(t.node), move(t.dense), move(t.category)) for t in self.tables)
-        moved = {name: move(getattr(self, name)) for name in ("path", "also", "state", "clock", "age_days")}
-        return replace(self, tables=tables, token=None if self.token is None else move(self.token), **moved)
+        return Batch(
+            size=self.size,
+            width=self.width,
+            path=move(self.path),
+            also=move(self.also),
+            state=move(self.state),
+            clock=move(self.clock),
+            age_days=move(self.age_days),
+            token=None if self.token is None else move(self.token),
+            tables=tables,
+        )

@@ -1,7 +1,7 @@
 """The cells of one table's rows as numbers, by kind of column; null is a value of its own everywhere.
 
-    Cells ─► dense float32[n, F] (numbers, booleans, timestamps, text, bags, embeddings, difference to the seed)
-          └► category int64[n, C] (one index per categorical column, for the model's embedding tables)
+Cells ─► dense float32[n, F] (numbers, booleans, timestamps, text, bags, embeddings, difference to the seed)
+      └► category int64[n, C] (one index per categorical column, for the model's embedding tables)
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class CellEncoder:
         return dense, category
 
     def _compare(self, dense: Floats, seed: NDArray[np.int64], out: Floats) -> None:
-        """Write seed minus row, and its size, per number; zero where either is null. Numbers lead `dense`, then nulls."""
+        """Write seed minus row, and its size, per number; zero where one is null. `dense` has numbers, then nulls."""
         count = self._pairs
         numbers, null = dense[:, :count], dense[:, count : 2 * count]
         difference = numbers[seed] - numbers
@@ -201,7 +201,7 @@ _NULLS = {"numerical": np.nan, "coded": 0, "boolean": BOOLEAN_NULL, "timestamp":
 
 
 def _hide(cells: Cells, field: str, where: slice, seed: NDArray[np.int64]) -> Cells:
-    """Return the cells with one column null for every seed: the sampler hides it already, the model does not rely on it."""
+    """Return the cells with one column null for every seed: the sampler hides it too; a leak here would be silent."""
     values = getattr(cells, field).copy()
     values[seed, where] = _NULLS[field]
     return cells._replace(**{field: values})

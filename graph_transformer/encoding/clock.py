@@ -24,7 +24,8 @@ Floats = NDArray[np.float32]
 def log_age(age_us: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return log1p(seconds) / AGE_SCALE with the sign of the age: float64, for int64 microseconds of any shape."""
     seconds = age_us * 1e-6
-    return np.sign(seconds) * np.log1p(np.abs(seconds)) * (1.0 / AGE_SCALE)
+    age: NDArray[np.float64] = np.sign(seconds) * np.log1p(np.abs(seconds)) * (1.0 / AGE_SCALE)
+    return age
 
 
 def calendar(time_us: NDArray[np.int64], out: Floats) -> None:

@@ -1,7 +1,7 @@
 """Dictionary codes of one graph, translated into what the model learned from strings.
 
 Codes belong to a graph, vocabularies to a checkpoint: a server's graph numbers its strings differently from the graph
-the model was trained on, and keeps adding new ones. Each translator extends itself when it meets a code it has not seen.
+the model was trained on, and keeps adding new ones. Each translator extends itself when it meets a new code.
 """
 
 from __future__ import annotations

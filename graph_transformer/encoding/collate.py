@@ -1,8 +1,8 @@
 """One collate for training and serving: a neighborhood's columns become the batch a model reads.
 
-    Neighborhood ─► link paths ─┐
-                 ─► clock      ─┼─► Batch        no loop over rows: hops, tables and columns only
-                 ─► cells      ─┘
+Neighborhood ─► link paths ─┐
+             ─► clock      ─┼─► Batch        no loop over rows: hops, tables and columns only
+             ─► cells      ─┘
 """
 
 from __future__ import annotations

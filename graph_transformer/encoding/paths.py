@@ -83,7 +83,7 @@ def fit_paths(neighborhoods: Sequence[Neighborhood], schema: Schema, seed_table:
     counts: dict[tuple[str, ...], int] = {}
     tables: dict[tuple[str, ...], str] = {}
     for neighborhood in neighborhoods:
-        frontier = {(): np.flatnonzero(neighborhood.hop == 0)}
+        frontier: dict[tuple[str, ...], NDArray[np.intp]] = {(): np.flatnonzero(neighborhood.hop == 0)}
         depth = 0
         while frontier:
             depth += 1

@@ -20,7 +20,7 @@ def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def quantile_edges(values: NDArray[np.float64], bins: int = BINS) -> tuple[float, ...]:
-    """Return strictly rising edges at the quantiles of `values` float64[n]; fewer where values repeat; (0, 1) of none."""
+    """Return strictly rising edges at quantiles of `values` float64[n]; fewer where values repeat; (0, 1) of none."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return (0.0, 1.0)

@@ -8,7 +8,7 @@ Nothing later than a training example's own cut-off can be in a training neighbo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +101,8 @@ def fit_statistics(
         for table in dict.fromkeys(path.table for path in paths)
         for column in schema.table(table).columns
     )
-    return Statistics(seed_table, outcome, columns, paths, even_edges(np.concatenate([_ages(n) for n in neighborhoods])))
+    age_edges = even_edges(_joined([_ages(n) for n in neighborhoods]))
+    return Statistics(seed_table, outcome, columns, paths, age_edges)
 
 
 def _ages(neighborhood: Neighborhood) -> NDArray[np.float64]:
@@ -115,20 +116,20 @@ def _fit_column(
     neighborhoods: Sequence[Neighborhood], table: str, column: Column, strings: Strings
 ) -> ColumnStatistics:
     kind = column.kind
-    named = {"table": table, "column": column.name, "kind": kind.value}
+    fitted = ColumnStatistics(table, column.name, kind.value, dim=column.dim)
     parts = [(n, n.columns[table]) for n in neighborhoods if table in n.columns]
     if kind is ColumnKind.NUMERICAL:
         raw = _joined([c.numerical[:, c.numerical_names.index(column.name)] for _, c in parts])
         values = signed_log(raw[np.isfinite(raw)])
         mean, std = (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
-        return ColumnStatistics(**named, mean=mean, std=max(std, 1e-6), edges=quantile_edges(values))
+        return replace(fitted, mean=mean, std=max(std, 1e-6), edges=quantile_edges(values))
     if kind is ColumnKind.TIMESTAMP:
         ages = _joined([_timestamp_ages(n, c, column.name) for n, c in parts])
-        return ColumnStatistics(**named, edges=even_edges(ages))
+        return replace(fitted, edges=even_edges(ages))
     if kind in (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL):
         codes = _joined([c.coded[:, c.coded_names.index(column.name)] for _, c in parts]).astype(np.int32)
-        return ColumnStatistics(**named, values=_vocabulary(codes, table, column, strings))
-    return ColumnStatistics(**named, dim=column.dim)
+        return replace(fitted, values=_vocabulary(codes, table, column, strings))
+    return fitted
 
 
 def _timestamp_ages(neighborhood: Neighborhood, columns: TableColumns, name: str) -> NDArray[np.float64]:
