@@ -58,3 +58,11 @@ def describe(found: object) -> str:
 
 
 _YAML_NAMES = {"int": "integer", "float": "number"}
+
+
+class ArenaError(TemporalGraphError):
+    """An arena that can't be made, mapped or written: another writer, another layout, nothing served yet."""
+
+
+class ArenaFullError(ArenaError):
+    """The arena, or the file system it lies in, has no room for the next event."""

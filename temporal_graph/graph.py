@@ -1,0 +1,252 @@
+"""The write face of the graph: serialized row events in, published rows out.
+
+    RowEvent bytes ─► apply (native, GIL released) ─► rows, versions, links ─► publish ─► GraphView
+
+One writer. Readers see whole batches: the rows of an `apply` and the stream positions given with it appear together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from temporal_graph import _native
+from temporal_graph.errors import ArenaError, ArenaFullError
+from temporal_graph.generations import WriterLock
+from temporal_graph.memory import Memory, memory_of
+from temporal_graph.native_spec import native_links, native_tables
+from temporal_graph.schema import Schema
+from temporal_graph.view import GraphView
+
+ARENA_BYTES: Final = 4 << 30
+"""The default size of an arena: address space, not memory; pages are taken as they are written."""
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An event that is no RowEvent or does not fit the schema: where in the batch, a snake_case reason, the detail."""
+
+    index: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch. A duplicate changed nothing."""
+
+    applied: int
+    duplicate: int
+    rejected: tuple[Rejected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What a retention pass dropped."""
+
+    rows: int
+    entries: int
+
+
+class TemporalGraph:
+    """A live graph and the right to write it. Build it with `create`; close it, or use it as a context manager."""
+
+    def __init__(self, schema: Schema, native: _native.Graph, generation: int, lock: WriterLock | None) -> None:
+        self.schema: Final = schema
+        self.generation: Final = generation
+        self._native: _native.Graph | None = native
+        self._lock = lock
+
+    @classmethod
+    def create(
+        cls, schema: Schema, *, arena: Path | None = None, arena_bytes: int = ARENA_BYTES, publish: bool = True
+    ) -> Self:
+        """Make an empty graph.
+
+        Args:
+            schema: its tables and links.
+            arena: a folder (on tmpfs, for speed) whose arenas several processes map; None for memory of this process.
+            arena_bytes: the arena's size; a sparse file or address space, never more than the machine maps.
+            publish: whether readers of the folder are sent to this generation at once. False lets a new writer catch
+                up first; `publish_generation` then makes the switch.
+
+        Raises:
+            ArenaError: the folder has another writer, or the arena can't be made.
+        """
+        lock = WriterLock(arena) if arena is not None else None
+        generation, path = lock.next_arena() if lock is not None else (1, None)
+        try:
+            with _translated():
+                native = _native.Graph(
+                    native_tables(schema),
+                    native_links(schema),
+                    fingerprint=schema.fingerprint(),
+                    generation=generation,
+                    bytes=arena_bytes,
+                    path=None if path is None else str(path),
+                )
+        except BaseException:
+            if lock is not None:
+                lock.close()
+            raise
+        graph = cls(schema, native, generation, lock)
+        if publish:
+            graph.publish_generation()
+        return graph
+
+    def publish_generation(self) -> None:
+        """Send the readers of the folder to this generation. Without a folder there is nothing to do."""
+        if self._lock is not None:
+            self._lock.publish(self.generation)
+
+    def apply(
+        self,
+        events: Sequence[bytes],
+        *,
+        broker_time_us: Int64 | None = None,
+        topic: str = "",
+        partition: NDArray[np.int32] | None = None,
+        offset: Int64 | None = None,
+        backfill: bool = False,
+        positions: Mapping[tuple[str, int], int] | None = None,
+    ) -> Applied:
+        """Decode and apply serialized `nowgraph.v1.RowEvent`s, then publish them together with the positions.
+
+        Args:
+            events: the messages, in the order of the log.
+            broker_time_us: int64 [N], the broker's append times, for tables whose known time it is.
+            topic, partition, offset: where each came from; the key of rows in tables without a primary key.
+            backfill: history whose known time is the event time; late and future are not judged.
+            positions: the next offset of each (topic, partition), published in the same step.
+
+        Raises:
+            ArenaFullError: the arena is full. Events applied before stay unpublished; stop the writer.
+        """
+        places = [(name, number, next_offset) for (name, number), next_offset in (positions or {}).items()]
+        batch = events if isinstance(events, list) else list(events)
+        with _translated():
+            result = self._open().apply(
+                batch,
+                broker_time_us=broker_time_us,
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                backfill=backfill,
+                positions=places,
+            )
+        return _applied(result)
+
+    def append(
+        self,
+        table: str,
+        keys: Int64,
+        *,
+        event_time_us: Int64,
+        known_time_us: Int64 | None = None,
+        parents: Mapping[str, Int64] | None = None,
+    ) -> Applied:
+        """Insert whole columns of rows that have an integer key, integer links and no cells; all arrays int64 [N].
+
+        `known_time_us` None says that it is the event time; `parents` maps each link of the table to its keys.
+        """
+        by_name = parents or {}
+        links = [by_name[link.name] for link in self.schema.table(table).links]
+        with _translated():
+            result = self._open().append(self.schema.table_index(table), keys, event_time_us, known_time_us, links)
+        return _applied(result)
+
+    def evict(self) -> Evicted:
+        """Drop what the tables' retention no longer keeps, judged from record times; publishes."""
+        evicted = self._open().evict()
+        return Evicted(evicted.rows, evicted.entries)
+
+    @property
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The next offset of every (topic, partition) that the published graph contains."""
+        return self.view().position().offsets
+
+    def memory(self) -> Memory:
+        """Return the bytes of every part, counted by the allocator that gave them."""
+        return memory_of(self._open().memory())
+
+    def canonical_hash(self) -> str:
+        """Return 32 hex digits over keys, versions and links: equal graphs, however they arrived, have equal hashes."""
+        return self._open().canonical_hash()
+
+    def readers(self) -> int:
+        """Return how many reader slots living readers hold, the writer's own among them."""
+        return self._open().readers()
+
+    def dump(self) -> dict[str, Any]:
+        """Return the whole graph as plain values, in the form of `reference.ReferenceGraph.dump`; for small graphs."""
+        view = _native.View(self._open().arena)
+        tables: dict[str, Any] = {}
+        for index, table in enumerate(self.schema.tables):
+            rows = range(view.row_count(index))
+            keys = [key_text(key) for key in view.keys(index, np.arange(len(rows), dtype=np.int64))]
+            versions = [view.row_versions(index, row) for row in rows]
+            tables[table.name] = {
+                key: {"versions": [list(version) for version in found]}
+                for key, found in zip(keys, versions, strict=True)
+                if found is not None
+            }
+        tables["links"] = {link.backward: self._children(view, i) for i, link in enumerate(self.schema.links)}
+        return tables
+
+    def _children(self, view: _native.View, link: int) -> dict[str, list[list[Any]]]:
+        parent = self.schema.table_index(self.schema.links[link].parent)
+        keys = view.keys(parent, np.arange(view.row_count(parent), dtype=np.int64))
+        lists = ((key_text(key), view.row_children(link, row)) for row, key in enumerate(keys))
+        return {key: [[time, key_text(child)] for time, child in found] for key, found in lists if found}
+
+    def view(self) -> GraphView:
+        """Return a read face of this graph in this process."""
+        return GraphView(self.schema, self._open().arena, folder=None)
+
+    def close(self) -> None:
+        """Let go of the arena and of the right to write; views of this process keep the memory they hold."""
+        self._native = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> _native.Graph:
+        if self._native is None:
+            raise ArenaError("the graph is closed")
+        return self._native
+
+
+def key_text(key: object) -> str:
+    """Write a key as compact JSON: a list of its parts."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+
+
+def _applied(result: _native.Applied) -> Applied:
+    rejected = tuple(Rejected(one.index, one.reason, one.detail) for one in result.rejected)
+    return Applied(result.applied, result.duplicate, rejected)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except _native.ArenaFull as error:
+        raise ArenaFullError(str(error)) from error
+    except _native.ArenaRefused as error:
+        raise ArenaError(str(error)) from error

@@ -1,0 +1,238 @@
+// One arena addressed by offsets: anonymous memory in one process, a pre-sized sparse file mapped by several.
+//
+// The concurrency contract, in three parts:
+//   callers promise    one writer; every reader pins before it follows an offset and unpins soon after; no offset
+//                      outlives its pin.
+//   we guarantee       what a pinned reader can reach stays as it was; nobody waits for anybody; a reader that died
+//                      frees its slot by itself.
+//   how                the writer fills memory, then publishes it with a release store; a block that is replaced is
+//                      retired with the current epoch and reused only when every pinned epoch is later.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "types.hpp"
+
+namespace nowgraph {
+
+inline constexpr u32 READER_SLOTS = 256;
+inline constexpr u32 LAYOUT_VERSION = 1;
+inline constexpr char ARENA_MAGIC[8] = {'N', 'O', 'W', 'G', 'R', 'A', 'P', 'H'};
+
+struct alignas(64) ReaderSlot {
+  std::atomic<u64> epoch;  // 0: not pinned
+  std::atomic<u32> taken;  // only for anonymous memory: in a file the slot's lock tells
+};
+
+struct ArenaHeader {
+  char magic[8];
+  u32 layout_version;
+  u32 reserved;
+  u64 bytes;
+  char fingerprint[64];
+  i64 generation;
+  std::atomic<u64> used;
+  std::atomic<u64> epoch;
+  u64 graph_offset;  // of GraphHeader in layout.hpp
+  ReaderSlot slots[READER_SLOTS];
+};
+
+class Arena {
+ public:
+  // Anonymous memory of this process.
+  explicit Arena(u64 bytes) { map(bytes, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE); }
+
+  // A file: made and sized by the writer (create), mapped by readers.
+  Arena(const std::string& path, u64 bytes, bool create) : path_(path) {
+    fd_ = ::open(path.c_str(), create ? O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC : O_RDWR | O_CLOEXEC, 0600);
+    if (fd_ < 0) throw ArenaRefused("cannot open arena " + path + ": " + std::strerror(errno));
+    if (create) {
+      if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) throw ArenaRefused("cannot size arena " + path);
+    } else {
+      struct stat info {};
+      if (::fstat(fd_, &info) != 0 || static_cast<u64>(info.st_size) < sizeof(ArenaHeader))
+        throw ArenaRefused("not an arena: " + path);
+      bytes = static_cast<u64>(info.st_size);
+    }
+    map(bytes, fd_, MAP_SHARED);
+    if (!create) verify();
+  }
+
+  ~Arena() {
+    if (base_ != nullptr) ::munmap(base_, bytes_);
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  ArenaHeader& header() const { return *reinterpret_cast<ArenaHeader*>(base_); }
+  template <class T>
+  NOWGRAPH_INLINE T* at(u64 offset) const {
+    return reinterpret_cast<T*>(base_ + offset);
+  }
+  u64 bytes() const { return bytes_; }
+  bool shared() const { return fd_ >= 0; }
+  const std::string& path() const { return path_; }
+
+  // ---- writer -----------------------------------------------------------------------------------------------------
+
+  void format(std::string_view fingerprint, i64 generation) {
+    ArenaHeader& head = header();
+    backed_ = 0;
+    back(sizeof(ArenaHeader));
+    std::memcpy(head.magic, ARENA_MAGIC, sizeof ARENA_MAGIC);
+    head.layout_version = LAYOUT_VERSION;
+    head.bytes = bytes_;
+    std::memset(head.fingerprint, 0, sizeof head.fingerprint);
+    std::memcpy(head.fingerprint, fingerprint.data(), std::min(fingerprint.size(), sizeof head.fingerprint));
+    head.generation = generation;
+    head.epoch.store(1);
+    head.used.store((sizeof(ArenaHeader) + 4095) & ~u64{4095});
+  }
+
+  // New bytes, zeroed, aligned to 64 when they are that large and to 32 otherwise.
+  u64 allocate(u64 bytes) {
+    const u64 align = bytes >= 64 ? 64 : 32;
+    ArenaHeader& head = header();
+    const u64 start = (head.used.load(std::memory_order_relaxed) + align - 1) & ~(align - 1);
+    if (start + bytes > bytes_) throw ArenaFull("arena of " + std::to_string(bytes_) + " bytes is full");
+    back(start + bytes);
+    head.used.store(start + bytes, std::memory_order_relaxed);
+    return start;
+  }
+  u64 free_bytes() const { return bytes_ - header().used.load(std::memory_order_relaxed); }
+
+  // The oldest epoch that a reader is pinned to; UINT64_MAX when none is. A slot of a file arena whose lock nobody
+  // holds belonged to a reader that died: it is cleared here.
+  u64 oldest_pinned(bool check_dead) {
+    u64 oldest = UINT64_MAX;
+    ArenaHeader& head = header();
+    for (u32 slot = 0; slot < READER_SLOTS; ++slot) {
+      const u64 epoch = head.slots[slot].epoch.load(std::memory_order_seq_cst);
+      if (epoch == 0) continue;
+      if (check_dead && shared() && !own_[slot] && !locked_elsewhere(slot)) {
+        head.slots[slot].epoch.store(0, std::memory_order_seq_cst);
+        continue;
+      }
+      oldest = std::min(oldest, epoch);
+    }
+    return oldest;
+  }
+
+  // ---- readers ----------------------------------------------------------------------------------------------------
+
+  u32 take_slot() {
+    std::lock_guard<std::mutex> guard(slots_mutex_);
+    ArenaHeader& head = header();
+    for (u32 slot = 0; slot < READER_SLOTS; ++slot) {
+      if (own_[slot]) continue;
+      if (shared()) {
+        if (!lock(slot, F_WRLCK)) continue;
+      } else if (head.slots[slot].taken.exchange(1) != 0) {
+        continue;
+      }
+      own_[slot] = true;
+      head.slots[slot].epoch.store(0, std::memory_order_seq_cst);
+      return slot;
+    }
+    throw ArenaRefused("all " + std::to_string(READER_SLOTS) + " reader slots of the arena are taken");
+  }
+
+  void free_slot(u32 slot) {
+    std::lock_guard<std::mutex> guard(slots_mutex_);
+    header().slots[slot].epoch.store(0, std::memory_order_seq_cst);
+    own_[slot] = false;
+    if (shared())
+      lock(slot, F_UNLCK);
+    else
+      header().slots[slot].taken.store(0);
+  }
+
+  // Slots that a living reader holds.
+  u32 slots_taken() {
+    std::lock_guard<std::mutex> guard(slots_mutex_);
+    u32 taken = 0;
+    for (u32 slot = 0; slot < READER_SLOTS; ++slot)
+      taken += own_[slot] || (shared() ? locked_elsewhere(slot) : header().slots[slot].taken.load() != 0);
+    return taken;
+  }
+
+  // Reading the epoch again settles the race with a writer that looks at the slots in between: either it sees this
+  // slot, or this reader sees the new epoch and with it all that was published before.
+  NOWGRAPH_INLINE void pin(u32 slot) {
+    ArenaHeader& head = header();
+    u64 epoch = head.epoch.load(std::memory_order_seq_cst);
+    for (;;) {
+      head.slots[slot].epoch.store(epoch, std::memory_order_seq_cst);
+      const u64 again = head.epoch.load(std::memory_order_seq_cst);
+      if (again == epoch) return;
+      epoch = again;
+    }
+  }
+  NOWGRAPH_INLINE void unpin(u32 slot) { header().slots[slot].epoch.store(0, std::memory_order_release); }
+
+ private:
+  void map(u64 bytes, int fd, int flags) {
+    bytes_ = bytes;
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (memory == MAP_FAILED) throw ArenaFull("cannot map " + std::to_string(bytes) + " bytes");
+    base_ = static_cast<char*>(memory);
+    ::madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: where it is not granted, only speed suffers
+  }
+
+  void verify() const {
+    const ArenaHeader& head = header();
+    if (std::memcmp(head.magic, ARENA_MAGIC, sizeof ARENA_MAGIC) != 0) throw ArenaRefused("not an arena: " + path_);
+    if (head.layout_version != LAYOUT_VERSION)
+      throw ArenaRefused("arena " + path_ + " has layout " + std::to_string(head.layout_version) + ", expected " +
+                         std::to_string(LAYOUT_VERSION));
+  }
+
+  // A sparse file that outgrows its file system kills the process on touch; asking for the blocks ahead of use turns
+  // that into an error that names itself.
+  void back(u64 until) {
+    if (!shared() || until <= backed_) return;
+    const u64 step = u64{8} << 20;
+    const u64 target = std::min(bytes_, (until + step - 1) / step * step);
+    if (::posix_fallocate(fd_, static_cast<off_t>(backed_), static_cast<off_t>(target - backed_)) != 0)
+      throw ArenaFull("the file system of " + path_ + " is full");
+    backed_ = target;
+  }
+
+  // Open file description locks: they die with the process, whatever killed it.
+  bool lock(u32 slot, short type) const {
+    struct flock range {};
+    range.l_type = type;
+    range.l_whence = SEEK_SET;
+    range.l_start = static_cast<off_t>(bytes_ + slot);  // beyond the data: only the lock table knows these bytes
+    range.l_len = 1;
+    return ::fcntl(fd_, F_OFD_SETLK, &range) == 0;
+  }
+  bool locked_elsewhere(u32 slot) const {
+    struct flock range {};
+    range.l_type = F_WRLCK;
+    range.l_whence = SEEK_SET;
+    range.l_start = static_cast<off_t>(bytes_ + slot);
+    range.l_len = 1;
+    return ::fcntl(fd_, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK;
+  }
+
+  std::string path_;
+  int fd_ = -1;
+  char* base_ = nullptr;
+  u64 bytes_ = 0;
+  u64 backed_ = 0;
+  bool own_[READER_SLOTS] = {};
+  std::mutex slots_mutex_;
+};
+
+}  // namespace nowgraph

@@ -1,0 +1,86 @@
+// Blocks of 8-byte words that are replaced while readers are in them: taken from the arena by size class, retired with
+// the epoch, reused when every pinned epoch is later.
+#pragma once
+
+#include <algorithm>
+#include <deque>
+#include <vector>
+
+#include "layout.hpp"
+
+namespace nowgraph {
+
+class Blocks {
+ public:
+  explicit Blocks(Arena& arena) : arena_(arena) {}
+
+  // 4, 8, 12, 16, 24, 32, 48, ... words: whole 32-byte units.
+  static u32 capacity_for(u32 words) {
+    if (words <= 4) return 4;
+    if (words <= 8) return 8;
+    const u32 power = 31 - static_cast<u32>(__builtin_clz(words - 1));
+    const u32 low = 1u << power;
+    const u32 middle = low + (low >> 1);
+    return words <= middle ? middle : low << 1;
+  }
+
+  // The offset of a block of this capacity (one that capacity_for gives). Its content is whatever it was.
+  u64 take(u32 capacity) {
+    std::vector<u64>& free = free_[class_of(capacity)];
+    if (free.empty()) return carve(u64{capacity} * 8);
+    const u64 offset = free.back();
+    free.pop_back();
+    idle_bytes_ -= u64{capacity} * 8;
+    return offset;
+  }
+
+  void retire(u64 offset, u32 capacity) {
+    idle_bytes_ += u64{capacity} * 8;
+    limbo_.push_back({offset, arena_.header().epoch.load(std::memory_order_relaxed), capacity});
+  }
+
+  // Starts a new epoch and takes back what no reader can reach any more.
+  void reclaim(bool check_dead) {
+    if (limbo_.empty()) return;
+    const u64 epoch = arena_.header().epoch.fetch_add(1, std::memory_order_seq_cst) + 1;
+    const u64 oldest = std::min(arena_.oldest_pinned(check_dead), epoch);
+    for (; !limbo_.empty() && limbo_.front().epoch < oldest; limbo_.pop_front())
+      free_[class_of(limbo_.front().capacity)].push_back(limbo_.front().offset);
+  }
+
+  // Bytes that are retired or free to be used again.
+  u64 idle_bytes() const { return idle_bytes_; }
+
+ private:
+  struct Retired {
+    u64 offset;
+    u64 epoch;
+    u32 capacity;
+  };
+  static constexpr u64 SLAB_BYTES = u64{1} << 20;
+
+  static u32 class_of(u32 capacity) {
+    const u32 power = 31 - static_cast<u32>(__builtin_clz(capacity));
+    return 2 * power + (capacity != (1u << power));
+  }
+
+  u64 carve(u64 bytes) {
+    if (bytes > SLAB_BYTES / 4) return arena_.allocate(bytes);
+    if (slab_next_ + bytes > slab_end_) {
+      slab_next_ = arena_.allocate(SLAB_BYTES);
+      slab_end_ = slab_next_ + SLAB_BYTES;
+    }
+    const u64 offset = slab_next_;
+    slab_next_ += bytes;
+    return offset;
+  }
+
+  Arena& arena_;
+  u64 slab_next_ = 0;
+  u64 slab_end_ = 0;
+  u64 idle_bytes_ = 0;
+  std::vector<u64> free_[64];
+  std::deque<Retired> limbo_;
+};
+
+}  // namespace nowgraph

@@ -1,0 +1,225 @@
+// What lies in the arena. Everything is reached by offset from GraphHeader; nothing holds a pointer.
+//
+//   GraphHeader -> TableHeader -> row records (chunks)      one fixed-stride record a row
+//                              -> KeyMap                    key -> row
+//                              -> ColumnHeader -> Dictionary string -> code
+//               -> VersionPool                              changes of rows, newest first
+//               -> PublishedState x 2                       what readers may see, whole batches only
+//
+// A row record, packed to 4 bytes (8 when the table has children):
+//   list words    u64 per link that points at this table   the row's children: [count:28 | offset in 32 B units:36]
+//   key           i64, or the arena offset of the key's bytes
+//   event, known  i64 each; the row's insert, or ALWAYS_US / BARE_US for a row known only by a foreign key
+//   version head  u32: unit of the newest VersionRecord, NO_VERSION without any
+//   parents       u32 per link of this table; NONE for null
+//   cells         f64 numericals, i64 timestamps, u32 codes, f32 embeddings, u8 booleans
+//
+// The inline part never changes after the row is published; what changes later is a VersionRecord. Only list words and
+// the version head are atomics.
+#pragma once
+
+#include <atomic>
+
+#include "arena.hpp"
+#include "types.hpp"
+
+namespace nowgraph {
+
+inline constexpr u32 MAX_TABLES = 64;
+inline constexpr u32 MAX_LINKS = 128;      // of the whole schema
+inline constexpr u32 MAX_COLUMNS = 1024;   // of one table
+inline constexpr u32 MAX_PARTITIONS = 4096;
+inline constexpr u32 MAX_NAME_BYTES = 120;
+inline constexpr u32 CHUNK_ROWS_LOG2 = 13;
+inline constexpr u32 CHUNK_ROWS = 1u << CHUNK_ROWS_LOG2;
+
+enum class Kind : u8 { numerical = 0, timestamp = 1, coded = 2, embedding = 3, boolean = 4 };
+enum class KeyKind : u8 { integer = 0, bytes = 1 };
+enum class Operation : u8 { insert = 1, upsert = 2, remove = 3 };
+enum class KnownTimeKind : u8 { event_time = 0, broker = 1, column = 2 };
+
+inline constexpr u8 BOOLEAN_NULL = 2;
+inline constexpr u32 CODE_NULL = 0;
+
+// ------------------------------------------------------------------------------------------------------------------
+// Version head of a record.
+
+inline constexpr u32 NO_VERSION = 0x7FFFFFFFu;
+// Set when the versions can move or hide the row: a foreign key set by a version, a delete, or no inline insert.
+inline constexpr u32 STRUCTURAL = 0x80000000u;
+inline constexpr u32 EVICTED = 0xFFFFFFFEu;  // retention dropped the row
+NOWGRAPH_INLINE u32 version_unit(u32 head) { return head & 0x7FFFFFFFu; }
+
+inline constexpr u32 VERSION_UNIT_BYTES = 16;
+inline constexpr u32 VERSION_CHUNK_LOG2 = 15;  // units in a chunk: 512 KiB
+
+enum VersionFlag : u8 {
+  SETS_LINKS = 1,       // a link is among the cells (an insert always)
+  REPLACES_INLINE = 2,  // the inline insert again, known earlier: the inline one no longer counts
+};
+
+// A change of a row. Chained newest first by (event time, known time, operation, content); cells follow the record as
+// { u16 index, u16 is null, payload of the column's width }, columns first, links after them (index C + link).
+struct VersionRecord {
+  std::atomic<u32> next;  // unit of the next older one, NO_VERSION at the end
+  u8 operation;
+  u8 flags;  // VersionFlag
+  u16 cell_count;
+  i64 event_time_us;
+  i64 known_time_us;
+  u64 sequence;  // of the event that brought it: readers ignore those beyond their snapshot
+  u64 content;   // hash of the cells: tells a duplicate, and orders equal times
+};
+
+// A link that a version opened: the row hangs in the list at the version's time instead of its own.
+struct LinkOpen {
+  u32 row;
+  u32 reserved;
+  i64 open_time_us;
+};
+
+// ------------------------------------------------------------------------------------------------------------------
+// Children lists. Sorted by (open time, key); entries of equal tick are ordered by the exact time.
+
+struct Entry {
+  u32 target;  // row, or unit of a LinkOpen
+  u32 time;    // tick << 1 | is_open
+  NOWGRAPH_INLINE bool is_open() const { return time & 1u; }
+  NOWGRAPH_INLINE u32 tick() const { return time >> 1; }
+};
+static_assert(sizeof(Entry) == 8);
+
+inline constexpr u32 HUB_ENTRIES = 1024;  // a list longer than this is a directory of full blocks of this size
+inline constexpr u64 LIST_OFFSET_MASK = (u64{1} << 36) - 1;
+inline constexpr u32 LIST_MAX = (1u << 28) - 1;
+
+struct HubBlock {
+  u64 offset;
+  u32 first_tick;
+  u32 reserved;
+};
+
+NOWGRAPH_INLINE u64 list_word(u64 offset, u32 count) { return (offset >> 5) | (u64{count} << 36); }
+NOWGRAPH_INLINE u32 list_count(u64 word) { return static_cast<u32>(word >> 36); }
+NOWGRAPH_INLINE u64 list_offset(u64 word) { return (word & LIST_OFFSET_MASK) << 5; }
+
+// ------------------------------------------------------------------------------------------------------------------
+// Growing arrays of fixed-stride items: a directory of chunks, doubled by copy.
+
+struct Chunks {
+  std::atomic<u64> directory;  // offset of u64 chunk offsets
+  u32 directory_capacity;
+  u32 stride;
+  u32 log2_items;  // in a chunk
+  u32 chunk_count;
+
+  NOWGRAPH_INLINE char* item(const Arena& arena, u32 index) const {
+    const u64* chunks = arena.at<u64>(directory.load(std::memory_order_acquire));
+    return arena.at<char>(chunks[index >> log2_items]) + static_cast<u64>(index & ((1u << log2_items) - 1)) * stride;
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------------
+// Hash maps of u32 values: 1,024 shards that grow on their own, so that no growth is a pause. A slot is one atomic word
+// [high half of the hash:32 | value + 1:32]; the value's own key is compared by the caller.
+
+inline constexpr u32 MAP_SHARDS = 1024;
+inline constexpr u64 SLOT_ERASED = 0xFFFFFFFFull;
+
+struct MapShard {
+  std::atomic<u64> word;  // offset of the slots in 32 B units << 6 | log2 of their number; 0: empty
+  u32 used;               // the writer's count, erased ones included
+  u32 reserved;
+};
+struct Map {
+  MapShard shards[MAP_SHARDS];
+};
+
+struct Dictionary {
+  u64 map;       // offset of Map: string -> code
+  Chunks codes;  // code -> u64 offset of {u32 bytes, ...}
+  std::atomic<u32> size;  // codes in use, the null code counted
+};
+
+// ------------------------------------------------------------------------------------------------------------------
+
+struct ColumnHeader {
+  char name[MAX_NAME_BYTES];
+  Kind kind;
+  u8 joined;  // multicategorical: the dictionary's strings are joined sets
+  u8 is_outcome;
+  u8 reserved;
+  u32 dim;           // of an embedding
+  u32 offset;        // of the cell in the record
+  u32 kind_index;    // among the table's columns of this kind; for embeddings the first component's index
+  u64 dictionary;    // offset of Dictionary, for coded ones
+};
+
+struct LinkHeader {
+  char name[MAX_NAME_BYTES];
+  u32 child;
+  u32 parent;
+  u32 index_in_child;   // which of the child's parents
+  u32 word_in_parent;   // which of the parent's list words
+};
+
+struct TableHeader {
+  char name[MAX_NAME_BYTES];
+  KeyKind key_kind;
+  u8 has_key;
+  u8 has_time;
+  KnownTimeKind known_time;
+  u32 key_parts;
+  u8 key_part_is_text[16];
+  i64 lateness_us;  // INT64_MAX: no bound
+  i64 future_us;
+  i64 retention_age_us;  // INT64_MAX: none
+  u32 retention_degree;  // NONE: none
+  u32 stride;
+  u32 key_offset;     // in the record
+  u32 event_offset;   // known time follows
+  u32 version_offset;
+  u32 parents_offset;
+  u32 cells_offset;
+  u32 link_count;       // to parents
+  u32 child_link_count; // list words
+  u32 links[MAX_LINKS];        // index of each link to a parent
+  u32 child_links[MAX_LINKS];  // index of each link from a child, in word order
+  u32 column_count;
+  u32 kind_counts[5];  // columns of each kind; embeddings count components
+  u64 columns;         // offset of ColumnHeader[column_count]
+  u64 map;             // offset of Map
+  Chunks rows;
+  std::atomic<u32> row_count;  // written, published or not
+  std::atomic<i64> latest_event_us;
+};
+
+// What a pinned reader may see: whole batches, nothing of the one being applied. Two of them, used in turn.
+struct PublishedState {
+  u64 sequence;  // events applied
+  u32 row_limit[MAX_TABLES];
+  u32 partition_count;
+  i64 watermark_us;
+  i64 offsets[MAX_PARTITIONS];
+};
+
+struct PartitionName {
+  u64 topic;  // offset of {u32 bytes, ...}
+  i32 partition;
+  u32 reserved;
+};
+
+struct GraphHeader {
+  u32 table_count;
+  u32 link_count;
+  u64 tables[MAX_TABLES];
+  LinkHeader links[MAX_LINKS];
+  Chunks versions;              // units
+  std::atomic<u64> turn;        // even: published[0] holds, odd: published[1]
+  PublishedState published[2];
+  PartitionName partitions[MAX_PARTITIONS];
+  std::atomic<u64> evictions;   // counts retention passes: row indices may have become meaningless
+  std::atomic<u64> writer_pulse_us;
+};
+
+}  // namespace nowgraph

@@ -1,0 +1,94 @@
+// Retention, judged from record times alone, and the account of memory.
+#include "writer.hpp"
+
+namespace nowgraph {
+
+// Drops rows whose newest change lies beyond the table's age bound, counted back from the newest event time of the
+// graph, and list entries beyond its degree bound. A dropped row is no neighbour and no key any more; as a parent it
+// is bare.
+Evicted Writer::evict() {
+  Evicted evicted;
+  i64 newest = ALWAYS_US;
+  for (u32 t = 0; t < graph_.table_count; ++t)
+    newest = std::max(newest, table_of(t).latest_event_us.load(std::memory_order_relaxed));
+  std::vector<Reader::VersionKey> versions;
+  for (u32 t = 0; t < graph_.table_count; ++t) {
+    TableHeader& table = table_of(t);
+    if (table.retention_age_us == INT64_MAX || newest < ALWAYS_US + table.retention_age_us) continue;
+    const i64 bound = newest - table.retention_age_us;
+    for (u32 row = 0; row < table.row_count.load(std::memory_order_relaxed); ++row) {
+      char* record = table.rows.item(arena_, row);
+      auto& head = Reader::version_head(table, record);
+      if (head.load(std::memory_order_relaxed) == EVICTED) continue;
+      i64 last = Reader::inline_bare(table, record) ? ALWAYS_US : Reader::inline_visible_us(table, record);
+      if (head.load(std::memory_order_relaxed) != NO_VERSION) {
+        reader_.versions(table, record, UINT64_MAX, versions);
+        for (const auto& version : versions)
+          last = std::max(last, visible_time_us(version.event_time_us, version.known_time_us));
+      }
+      if (last == ALWAYS_US || last >= bound) continue;
+      const char* key = record + table.key_offset;
+      u64 hash;
+      if (table.key_kind == KeyKind::integer) {
+        hash = hash_integer(load<i64>(key));
+      } else {
+        const std::string_view bytes = reader_.string_at(load<u64>(key));
+        hash = hash_bytes(bytes.data(), bytes.size());
+      }
+      head.store(EVICTED, std::memory_order_release);
+      map_erase(table.map, hash, row);
+      ++evicted.rows;
+    }
+  }
+  for (u32 l = 0; l < graph_.link_count; ++l) evicted.entries += trim_lists(graph_.links[l]);
+  if (evicted.rows + evicted.entries > 0) graph_.evictions.fetch_add(1, std::memory_order_seq_cst);
+  return evicted;
+}
+
+u64 Writer::trim_lists(const LinkHeader& link) {
+  const TableHeader& child = table_of(link.child);
+  const TableHeader& parent = table_of(link.parent);
+  if (child.retention_age_us == INT64_MAX && child.retention_degree == NONE) return 0;
+  u64 dropped = 0;
+  for (u32 row = 0; row < parent.row_count.load(std::memory_order_relaxed); ++row) {
+    auto& word = reinterpret_cast<std::atomic<u64>*>(parent.rows.item(arena_, row))[link.word_in_parent];
+    const u64 now = word.load(std::memory_order_relaxed);
+    const u32 count = list_count(now);
+    u32 drop = count > child.retention_degree ? count - child.retention_degree : 0;
+    while (drop < count) {
+      const char* record = child.rows.item(arena_, reader_.child(adjacency_.at(now, count, drop)));
+      if (Reader::version_head(child, record).load(std::memory_order_relaxed) != EVICTED) break;
+      ++drop;
+    }
+    adjacency_.trim(word, drop);
+    dropped += drop;
+  }
+  return dropped;
+}
+
+Memory Writer::memory() const {
+  Memory memory;
+  memory.arena_bytes = arena_.bytes();
+  memory.used_bytes = arena_.header().used.load(std::memory_order_relaxed);
+  memory.idle_bytes = blocks_.idle_bytes();
+  memory.version_bytes = version_bytes_;
+  memory.versions = versions_;
+  memory.adjacency = adjacency_.bytes();
+  for (u32 t = 0; t < graph_.table_count; ++t) {
+    const TableHeader& table = table_of(t);
+    const TableState& state = states_[t];
+    TableMemory part;
+    part.name = table.name;
+    part.rows = table.row_count.load(std::memory_order_relaxed);
+    part.topology_bytes = part.rows * (16ull + 8 * table.child_link_count + 4 * table.link_count);
+    part.key_bytes = part.rows * 8 + state.key_string_bytes;
+    part.key_map_bytes = state.key_map_bytes;
+    part.version_head_bytes = part.rows * 4;
+    part.cell_bytes = part.rows * (table.stride - table.cells_offset);
+    part.dictionary_bytes = state.dictionary_bytes;
+    memory.tables.push_back(part);
+  }
+  return memory;
+}
+
+}  // namespace nowgraph

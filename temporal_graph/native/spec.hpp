@@ -1,0 +1,45 @@
+// A schema as plain data, and how a fresh arena is laid out from it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "layout.hpp"
+
+namespace nowgraph {
+
+struct ColumnSpec {
+  std::string name;
+  Kind kind = Kind::numerical;
+  bool joined = false;
+  bool is_outcome = false;
+  u32 dim = 0;
+};
+
+struct TableSpec {
+  std::string name;
+  std::vector<bool> key_parts_are_text;  // empty: no primary key
+  bool has_time = false;
+  KnownTimeKind known_time = KnownTimeKind::event_time;
+  i64 lateness_us = INT64_MAX;
+  i64 future_us = INT64_MAX;
+  i64 retention_age_us = INT64_MAX;
+  u32 retention_degree = NONE;
+  std::vector<ColumnSpec> columns;
+};
+
+struct LinkSpec {
+  std::string name;
+  u32 child = 0;
+  u32 parent = 0;
+};
+
+struct GraphSpec {
+  std::vector<TableSpec> tables;
+  std::vector<LinkSpec> links;
+};
+
+// Writes headers, empty maps and directories; the arena is then a graph without rows.
+void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerprint, i64 generation);
+
+}  // namespace nowgraph

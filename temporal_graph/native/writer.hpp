@@ -1,0 +1,149 @@
+// The write face: events become rows, versions and links, and are published a batch at a time. One writer an arena.
+//
+//   RowEvent bytes -> Decoder -> judge the clocks -> row (find, or create) -> inline insert | version -> links -> publish
+//
+// The final graph does not depend on the order of arrival: a row's versions are kept in the order of their own clocks,
+// a list in the order of visible times, and whatever an event of the past changes is worked out again from all of them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adjacency.hpp"
+#include "decode.hpp"
+#include "spec.hpp"
+
+namespace nowgraph {
+
+struct Rejected {
+  u64 index;
+  std::string reason;
+  std::string detail;
+};
+
+struct Applied {
+  u64 applied = 0;
+  u64 duplicate = 0;
+  std::vector<Rejected> rejected;
+};
+
+// What the log says of an event beside its bytes.
+struct LogPosition {
+  bool known = false;
+  i64 broker_time_us = ALWAYS_US;  // ALWAYS_US: none
+  std::string_view topic;
+  i32 partition = 0;
+  i64 offset = 0;
+};
+
+struct TableMemory {
+  std::string name;
+  u64 rows = 0;
+  u64 topology_bytes = 0;  // clocks, parents, list words
+  u64 key_bytes = 0;       // key words and key strings
+  u64 key_map_bytes = 0;
+  u64 cell_bytes = 0;
+  u64 dictionary_bytes = 0;
+  u64 version_head_bytes = 0;
+};
+
+struct Memory {
+  u64 arena_bytes = 0;
+  u64 used_bytes = 0;
+  u64 idle_bytes = 0;  // retired blocks, waiting for readers or free to be used again
+  u64 version_bytes = 0;
+  u64 versions = 0;
+  AdjacencyBytes adjacency;
+  std::vector<TableMemory> tables;
+};
+
+struct Evicted {
+  u64 rows = 0;
+  u64 entries = 0;
+};
+
+class Writer {
+ public:
+  explicit Writer(Arena& arena);
+
+  // Applies one event; not visible before publish().
+  void apply(std::string_view bytes, u64 index, const LogPosition& at, bool backfill, Applied& result);
+
+  // Columns of inserts without cells, one table, integer keys: the bulk path. `known_time_us` may be null (= event
+  // time); parents[l][i] is the i-th row's key in link l, already known to be integers. Existing keys are duplicates.
+  void append(u32 table, const i64* keys, const i64* event_time_us, const i64* known_time_us,
+              const std::vector<const i64*>& parents, u64 count, Applied& result);
+
+  void set_position(std::string_view topic, i32 partition, i64 next_offset);
+  void publish();
+  Evicted evict();
+  Memory memory() const;
+
+  u64 sequence() const { return sequence_; }
+  const Reader& reader() const { return reader_; }
+  const Catalog& catalog() const { return catalog_; }
+
+ private:
+  TableHeader& table_of(u32 index) const { return *arena_.at<TableHeader>(graph_.tables[index]); }
+  bool judge(const TableHeader& table, const LogPosition& at, bool backfill, RowChange& change, Refusal& refusal) const;
+  bool position_key(const LogPosition& at, RowChange& change, Refusal& refusal);
+  void ensure_headroom(u64 event_bytes) const;
+
+  u32 find(const TableHeader& table, const KeyValue& key) const {
+    return key.integer ? reader_.find(table, key.number) : reader_.find(table, key.bytes);
+  }
+  u32 create_row(u32 table_index, TableHeader& table, const KeyValue& key);
+  u32 find_or_create(u32 table_index, const KeyValue& key);
+  char* next_record(TableHeader& table, u32 table_index);
+  void insert_row(u32 table_index, TableHeader& table, const RowChange& change);
+  void link_row(const TableHeader& table, u32 row, const char* record);
+  bool add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change);
+  u32 write_version(u32 table_index, TableHeader& table, const RowChange& change);
+  bool chain_version(const TableHeader& table, char* record, u32 unit);
+  void open_links(const TableHeader& table, u32 row, const char* record,
+                  const std::vector<std::vector<Reader::Interval>>& before);
+  void put_entry(const LinkHeader& link, u32 parent_row, Entry entry);
+  u32 store_cell(u32 table_index, TableHeader& table, const CellValue& cell, char* to);
+  u32 code_of(ColumnHeader& column, std::string_view text, u64& account);
+  u64 keep_string(std::string_view text, u64& account);
+  u32 version_units(u32 bytes);
+  u64 trim_lists(const LinkHeader& link);
+  void grow_chunks(Chunks& chunks);
+  void map_insert(u64 map_offset, u64 hash, u32 value, u64& account);
+  void map_erase(u64 map_offset, u64 hash, u32 value);
+  int compare_keys(const TableHeader& table, u32 a, u32 b) const;
+  bool entry_before(const TableHeader& child, const Entry& a, const Entry& b) const;
+
+  struct TableState {
+    std::vector<char> blank;  // a record of nulls
+    u64 key_string_bytes = 0;
+    u64 key_map_bytes = 0;
+    u64 dictionary_bytes = 0;
+  };
+
+  Arena& arena_;
+  GraphHeader& graph_;
+  Reader reader_;  // never pinned: the writer retires nothing under itself
+  Catalog catalog_;
+  Decoder decoder_;
+  Blocks blocks_;
+  Adjacency adjacency_;
+  std::vector<TableState> states_;
+  std::map<std::pair<std::string, i32>, u32> partitions_;
+  std::vector<i64> offsets_;
+  RowChange change_;
+  std::string position_key_;
+  u64 sequence_ = 0;
+  u64 string_next_ = 0;
+  u64 string_end_ = 0;
+  u32 version_next_ = 0;  // unit
+  u32 version_end_ = 0;
+  u64 version_bytes_ = 0;
+  u64 versions_ = 0;
+  u64 headroom_ = 0;
+  u64 publishes_ = 0;
+};
+
+}  // namespace nowgraph

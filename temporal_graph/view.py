@@ -1,0 +1,174 @@
+"""The read face of the graph: keys to rows, codes to strings, positions. Any process, any number, never a lock.
+
+Sampling is done by `online_sampler.Sampler`, which takes a view; everything that reads rows at a cut-off goes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from temporal_graph import _native
+from temporal_graph.errors import ArenaError, SchemaMismatchError
+from temporal_graph.generations import CurrentGeneration, arena_path
+from temporal_graph.schema import Schema
+
+Key = int | str | tuple[int | str, ...]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphPosition:
+    """A published state: the arena's generation, events applied in it, and the next offset of each partition."""
+
+    generation: int
+    sequence: int
+    offsets: dict[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Every change that set a column: columns of equal length N.
+
+    row int64; event_time_us int64, of the row; value float64 (a boolean as 0 or 1, a categorical's code);
+    visible_time_us int64, from when on the change may be known.
+    """
+
+    row: Int64
+    event_time_us: Int64
+    value: NDArray[np.float64]
+    visible_time_us: Int64
+
+
+class GraphView:
+    """A reader of one generation. Not for two threads at once; samplers made from it have their own readers."""
+
+    def __init__(self, schema: Schema, arena: _native.Arena, *, folder: Path | None) -> None:
+        self.schema: Final = schema
+        self._arena = arena
+        self._native = _native.View(arena)
+        self._current = CurrentGeneration(folder) if folder is not None else None
+        self._tables = {table.name: index for index, table in enumerate(schema.tables)}
+        self._columns = {
+            (table.name, column.name): index for table in schema.tables for index, column in enumerate(table.columns)
+        }
+
+    @classmethod
+    def attach(cls, schema: Schema, arena: Path) -> Self:
+        """Map the serving generation of a folder.
+
+        Raises:
+            ArenaError: nothing is served from the folder, or its arena has another layout.
+            SchemaMismatchError: the arena was made under another schema.
+        """
+        for _ in range(ATTACH_ATTEMPTS):
+            current = CurrentGeneration(arena)
+            generation = current.get()
+            current.close()
+            if generation == 0:
+                raise ArenaError(f"no graph is served from {arena}: its writer has not caught up yet")
+            path = arena_path(arena, generation)
+            try:
+                native = _native.Arena.attach(str(path))
+            except _native.ArenaRefused as error:
+                if path.exists():
+                    raise ArenaError(str(error)) from error
+                continue  # replaced between the two looks
+            if native.fingerprint != schema.fingerprint():
+                raise SchemaMismatchError(
+                    f"the graph in {arena} was made under schema {native.fingerprint[:12]}, "
+                    f"not under {schema.fingerprint()[:12]}"
+                )
+            return cls(schema, native, folder=arena)
+        raise ArenaError(f"the generations of {arena} change faster than they can be mapped")
+
+    @property
+    def native(self) -> _native.View:
+        """The native view, for the sampler."""
+        return self._native
+
+    @property
+    def generation(self) -> int:
+        """The generation this view reads."""
+        return int(self._arena.generation)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the folder serves another generation by now: attach anew. One load from mapped memory."""
+        return self._current is not None and self._current.get() != self._arena.generation
+
+    @property
+    def watermark_us(self) -> int:
+        """The newest event time of the published graph; ALWAYS_US when no row has a time."""
+        return int(self._native.position().watermark_us)
+
+    @property
+    def writer_pulse_us(self) -> int:
+        """When the writer last published: microseconds of the wall clock."""
+        return int(self._native.writer_pulse_us())
+
+    @property
+    def evictions(self) -> int:
+        """Counts retention passes that dropped something: row indices found before may be gone."""
+        return int(self._native.evictions())
+
+    def position(self) -> GraphPosition:
+        """Return the published state, its sequence and offsets taken together."""
+        at = self._native.position()
+        offsets = dict(zip(zip(at.topics, at.partitions, strict=True), at.offsets, strict=True))
+        return GraphPosition(at.generation, at.sequence, offsets)
+
+    def row_count(self, table: str) -> int:
+        """Return the number of published rows, bare ones included."""
+        return int(self._native.row_count(self._table(table)))
+
+    def row_index(self, table: str, keys: Sequence[Key] | Int64) -> Int64:
+        """Return int64 [N]: the row of each key, -1 for one that is not in the graph."""
+        if isinstance(keys, np.ndarray):
+            return self._native.row_index_of_integers(self._table(table), keys)
+        return self._native.row_index(self._table(table), keys)
+
+    def keys(self, table: str, rows: Int64) -> list[Key | None]:
+        """Return the key of each row of int64 [N], None for -1. Raises IndexError for a row that is not published."""
+        return list(self._native.keys(self._table(table), np.ascontiguousarray(rows, dtype=np.int64)))
+
+    def strings(self, table: str, column: str, codes: NDArray[np.int32]) -> list[str | None]:
+        """Return the string of each code of int32 [N], None for 0 (null) and negative (unseen)."""
+        codes = np.ascontiguousarray(codes, dtype=np.int32)
+        return list(self._native.strings(self._table(table), self._column(table, column), codes))
+
+    def dictionary_size(self, table: str, column: str) -> int:
+        """Return the number of codes of a categorical, multicategorical or text column, the null code 0 counted."""
+        return int(self._native.dictionary_size(self._table(table), self._column(table, column)))
+
+    def outcomes(self, table: str, column: str) -> Outcomes:
+        """Return every change that set the column to something, in row order."""
+        return Outcomes(*self._native.outcomes(self._table(table), self._column(table, column)))
+
+    def times(self, table: str) -> tuple[Int64, Int64]:
+        """Return event and known time, int64 [rows] each, of every published row's first version."""
+        event_time_us, known_time_us = self._native.times(self._table(table))
+        return event_time_us, known_time_us
+
+    def close(self) -> None:
+        """Let go of the folder; the arena goes with the last view and sampler of it."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+    def _table(self, table: str) -> int:
+        index = self._tables.get(table)
+        return self.schema.table_index(table) if index is None else index
+
+    def _column(self, table: str, column: str) -> int:
+        self.schema.table(table).column(column)
+        return self._columns[table, column]
+
+
+ATTACH_ATTEMPTS: Final = 100
+"""How often `attach` looks again when the generation it saw is replaced under its hands."""
