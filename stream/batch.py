@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 NO_TIMESTAMP_US = -1
 """The timestamp of a record that carries none."""
 
+FILE_TOPIC_PREFIX = "file:"
+"""Begins the topic of rows that come from files; Kafka allows no colon there, so the two cannot be confused."""
+
 Header = tuple[str, bytes | None]
 Positions = dict[tuple[str, int], int]
 """The next offset of each (topic, partition): the first one that was not yet read."""

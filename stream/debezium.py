@@ -169,7 +169,7 @@ def _envelope(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     types: dict[str, Any] = {}
     for side in sides if type(sides) is list else []:
         if type(side) is dict and type(side.get("fields")) is list:
-            types[side.get("field")] = {one.get("field"): one for one in side["fields"] if type(one) is dict}
+            types[str(side.get("field"))] = {one.get("field"): one for one in side["fields"] if type(one) is dict}
     return _checked(payload), types
 
 

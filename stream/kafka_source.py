@@ -189,7 +189,7 @@ class KafkaSource:
                 self._raise_unless_passing(message)
             messages = [message for message in messages if message.error() is None]
         for message in messages:
-            by_topic.setdefault(message.topic(), []).append(message)
+            by_topic.setdefault(message.topic() or "", []).append(message)
         return [self._batch(topic, group) for topic, group in by_topic.items()]
 
     def _batch(self, topic: str, messages: list[Message]) -> Batch:
@@ -201,7 +201,8 @@ class KafkaSource:
         self._advance(topic, partition, offset)
 
         def headers(index: int) -> list[Header]:
-            return messages[index].headers() or []
+            pairs: Any = messages[index].headers()
+            return list(pairs or ())
 
         return Batch(
             topic=topic,
@@ -227,22 +228,24 @@ class KafkaSource:
 
     def _raise_unless_passing(self, message: Message) -> None:
         """librdkafka reconnects by itself; what it does not repair is raised."""
-        error: KafkaError = message.error()
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            topic, partition = message.topic(), message.partition()
-            raise GapError(topic, partition, self._positions.get((topic, partition), message.offset()), -1)
+        error: Any = message.error()
+        if error.code() == _OFFSET_GONE:
+            place = (message.topic() or "", int(message.partition() or 0))
+            raise GapError(*place, self._positions[place], -1)
         if error.fatal() or not (error.retriable() or error.code() in _PASSING):
             raise SourceError(f"Kafka at {self._settings.kafka_bootstrap}: {error.name()}: {error.str()}")
 
 
+# librdkafka's own codes (negative) have names with an underscore, which are public all the same.
+_OFFSET_GONE: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
 # Reported once and repaired by the client: a broker that restarts, a leader that moves.
 _PASSING = frozenset(
     {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-        KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._RESOLVE,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
     }

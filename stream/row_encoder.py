@@ -138,7 +138,7 @@ def _hash(privacy: Privacy | None) -> Hash:
     return privacy.hash
 
 
-def _key_part(table: Table, name: str, integer: bool, privacy: Privacy | None) -> tuple[str, Encode]:  # noqa: FBT001
+def _key_part(table: Table, name: str, integer: bool, privacy: Privacy | None) -> tuple[str, Encode]:
     hashed = _hash(privacy) if name in table.private_keys else None
     return name, lambda value: key_part(value, name, integer=integer, hashed=hashed)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from typing_extensions import Self
 
 
 class StreamSettings(BaseSettings):

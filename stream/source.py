@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from stream.batch import Batch, Positions, empty_batch
+from stream.batch import Batch, Positions
 
 
 class Source(Protocol):
@@ -32,6 +32,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release connections and files; poll no more."""
+
+
+@runtime_checkable
+class HasEnds(Protocol):
+    """A source that knows where its log ends."""
+
+    def end_positions(self) -> Positions:
+        """Return the offset that the next record of each partition will get."""
 
 
 class Hysteresis:
@@ -80,6 +88,14 @@ class ChainSource:
         """Return the lag of all sources that are not yet read to their end."""
         return sum(source.lag_records() for source in self._sources)
 
+    def end_positions(self) -> Positions:
+        """Return where the logs of all remaining sources end, of those that know it."""
+        ends: Positions = {}
+        for source in self._sources:
+            if isinstance(source, HasEnds):
+                ends.update(source.end_positions())
+        return ends
+
     @property
     def exhausted(self) -> bool:
         """Whether the last source is exhausted."""
@@ -89,6 +105,3 @@ class ChainSource:
         """Close every source that is still open."""
         for source in self._sources:
             source.close()
-
-
-__all__ = ["Batch", "ChainSource", "Hysteresis", "Positions", "Source", "empty_batch"]
