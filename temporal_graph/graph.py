@@ -124,7 +124,9 @@ class TemporalGraph:
         Args:
             events: the messages, in the order of the log.
             broker_time_us: int64 [N], the broker's append times, for tables whose known time it is.
-            topic, partition, offset: where each came from; the key of rows in tables without a primary key.
+            topic: where the batch came from. With partition and offset, the key of rows without a primary key.
+            partition: int32 [N].
+            offset: int64 [N].
             backfill: history whose known time is the event time; late and future are not judged.
             positions: the next offset of each (topic, partition), published in the same step.
 
@@ -193,7 +195,7 @@ class TemporalGraph:
         for index, table in enumerate(self.schema.tables):
             rows = range(view.row_count(index))
             keys = [key_text(key) for key in view.keys(index, np.arange(len(rows), dtype=np.int64))]
-            versions = [view.row_versions(index, row) for row in rows]
+            versions: list[Any] = [view.row_versions(index, row) for row in rows]
             tables[table.name] = {
                 key: {"versions": [list(version) for version in found]}
                 for key, found in zip(keys, versions, strict=True)

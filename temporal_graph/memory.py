@@ -24,7 +24,8 @@ class TableMemory:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The bytes of the arena. `adjacency_bytes` are the blocks of children lists in use, `idle_bytes` blocks that were
-    replaced and wait for readers or reuse, `version_bytes` changes of rows."""
+    replaced and wait for readers or reuse, `version_bytes` changes of rows.
+    """
 
     arena_bytes: int
     used_bytes: int

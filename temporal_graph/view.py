@@ -1,6 +1,6 @@
 """The read face of the graph: keys to rows, codes to strings, positions. Any process, any number, never a lock.
 
-Sampling is done by `online_sampler.Sampler`, which takes a view; everything that reads rows at a cut-off goes through it.
+Sampling is done by `online_sampler.Sampler`, which takes a view; whatever reads rows at a cut-off goes through it.
 """
 
 from __future__ import annotations
@@ -129,9 +129,12 @@ class GraphView:
 
     def row_index(self, table: str, keys: Sequence[Key] | Int64) -> Int64:
         """Return int64 [N]: the row of each key, -1 for one that is not in the graph."""
+        rows: Int64
         if isinstance(keys, np.ndarray):
-            return self._native.row_index_of_integers(self._table(table), keys)
-        return self._native.row_index(self._table(table), keys)
+            rows = self._native.row_index_of_integers(self._table(table), keys)
+        else:
+            rows = self._native.row_index(self._table(table), keys)
+        return rows
 
     def keys(self, table: str, rows: Int64) -> list[Key | None]:
         """Return the key of each row of int64 [N], None for -1. Raises IndexError for a row that is not published."""
