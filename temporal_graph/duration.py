@@ -12,7 +12,7 @@ _UNITS_US = {
     "h": 3_600_000_000,
     "d": 86_400_000_000,
 }
-_PATTERN = re.compile(r"(\d{1,18})(us|ms|s|m|h|d)")
+_PATTERN = re.compile(r"([0-9]{1,18})(us|ms|s|m|h|d)")
 
 DURATION_MAX_US = 100_000 * 86_400_000_000
 """About 273 years: longer is a typing error, and sums with it stay far inside int64."""

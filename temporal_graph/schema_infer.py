@@ -138,7 +138,7 @@ def _implied_parents(
     keys: Mapping[str, ColumnProfile | None],
     links: dict[str, dict[str, tuple[str, ColumnProfile]]],
 ) -> dict[str, KeyColumn]:
-    """Add links to parents that have no file: a column named as a key, with values that repeat or stand in two files."""
+    """Add links to parents without a file: columns named as a key, with values that repeat or stand in two files."""
     places: dict[str, list[tuple[TableProfile, ColumnProfile]]] = {}
     for profile in profiles:
         for column in profile.columns:

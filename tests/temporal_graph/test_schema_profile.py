@@ -1,0 +1,122 @@
+"""What is seen of a data file."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from temporal_graph import schema_profile
+from temporal_graph.errors import SchemaError
+from temporal_graph.schema_profile import ColumnProfile, profile_file
+
+
+def profile_column(folder: Path, values: Any) -> ColumnProfile:
+    """The profile of one Parquet column."""
+    path = folder / "table.parquet"
+    pq.write_table(pa.table({"c": values}), path)
+    return profile_file(path).columns[0]
+
+
+NOON = datetime(2018, 4, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("values", "family"),
+    [
+        ([1, 2, None], "integer"),
+        (pa.array([1, 2], pa.uint8()), "integer"),
+        ([0, 1, None, 1], "boolean"),
+        ([0, 0], "integer"),
+        ([True, None], "boolean"),
+        ([1.5, 2.0], "number"),
+        (pa.array([2**63], pa.uint64()), "number"),
+        (["a", None], "text"),
+        (pa.array(["a", "b"], pa.large_string()), "text"),
+        (pa.array(["a", "b"]).dictionary_encode(), "text"),
+        (pa.nulls(3), "text"),
+        ([NOON, None], "timestamp"),
+        ([date(2018, 4, 1)], "timestamp"),
+        (["2018-04-01 12:00:00", None], "timestamp"),
+        (["2018-04-01T12:00:00.123456Z", "2018-04-01T12:00:00+02:00"], "timestamp"),
+        (["2018-04-01", "soon"], "text"),
+        (["1:26.572", "1:25.187"], "text"),
+        ([["a"], [], None], "texts"),
+        ([[1, 2], [3]], "texts"),
+        ([[0.5, 1.0], [1.5, 2.0]], "vector"),
+        (pa.array([[0.5, 1.0, 2.0]], pa.list_(pa.float32(), 3)), "vector"),
+    ],
+)
+def test_families(tmp_path: Path, values: Any, family: str) -> None:
+    """Each Arrow type, and texts that are times, fall into the family a schema has for them."""
+    assert profile_column(tmp_path, values).family == family
+
+
+def test_counts(tmp_path: Path) -> None:
+    """Distinct values and nulls are counted apart, over texts and integers of any width."""
+    profile = profile_column(tmp_path, ["a", "bcd", "a", None])
+    assert (profile.distinct_count, profile.null_count, profile.length_mean) == (2, 1, 2.0)
+    profile = profile_column(tmp_path, pa.array([7, 7, 9, None], pa.int8()))
+    assert (sorted(profile.distinct.to_pylist()), profile.null_count) == ([7, 9], 1)
+    assert profile_column(tmp_path, [[0.5, 1.0]]).dim == 2
+    assert profile_column(tmp_path, pa.array(["a"]).dictionary_encode()).words_only
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([{"a": 1}], "struct"),
+        ([b"x"], "binary"),
+        ([[0.5], [0.5, 1.0]], "vectors of one length, found 'lengths from 1 to 2'"),
+        ([[True]], "a list of texts, integers or floating-point numbers"),
+    ],
+)
+def test_types_no_schema_has(tmp_path: Path, values: Any, says: str) -> None:
+    """A column that no kind fits is refused by name, not dropped in silence."""
+    with pytest.raises(SchemaError, match=r"^table\.c: ") as caught:
+        profile_column(tmp_path, values)
+    assert says in str(caught.value)
+
+
+def test_csv_and_parquet_agree(tmp_path: Path) -> None:
+    """The same rows as CSV and as Parquet have the same families and counts."""
+    (tmp_path / "my-rows.csv").write_text(
+        "id,at,amount,flag,name\n1,2018-04-01 12:00:00,1.5,0,x\n2,2018-04-02 12:00:00,2,1,\n"
+    )
+    table = pa.table({"id": [1, 2], "at": [NOON, NOON], "amount": [1.5, 2.0], "flag": [0, 1], "name": ["x", None]})
+    pq.write_table(table, tmp_path / "my-rows.parquet")
+    csv, parquet = (profile_file(tmp_path / f"my-rows.{suffix}") for suffix in ("csv", "parquet"))
+    assert csv.name == parquet.name == "my_rows"
+    assert csv.row_count == parquet.row_count == 2
+    described = [[(c.name, c.family, c.null_count, c.distinct_count) for c in each.columns] for each in (csv, parquet)]
+    assert described[0] == described[1]
+
+
+def test_rows_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most the stated number of rows is read, over row groups and CSV blocks alike."""
+    monkeypatch.setattr(schema_profile, "ROWS_MAX", 150)
+    monkeypatch.setattr(schema_profile, "_CSV_BLOCK_BYTES", 64)
+    pq.write_table(pa.table({"c": list(range(400))}), tmp_path / "t.parquet", row_group_size=100)
+    (tmp_path / "t.csv").write_text("c\n" + "".join(f"{i}\n" for i in range(400)))
+    assert profile_file(tmp_path / "t.parquet").row_count == 150
+    assert profile_file(tmp_path / "t.csv").row_count == 150
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    """Another format, a damaged file and a missing one are each refused as what they are."""
+    damaged = tmp_path / "damaged.parquet"
+    damaged.write_bytes(b"not parquet at all")
+    with pytest.raises(SchemaError, match=r"^damaged\.parquet: expected a readable Parquet or CSV file"):
+        profile_file(damaged)
+    with pytest.raises(
+        SchemaError, match=r"^a\.json: expected a file named \*\.parquet, \*\.pq, \*\.csv, found '\.json'"
+    ):
+        profile_file(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError):
+        profile_file(tmp_path / "none.parquet")
+    with pytest.raises(FileNotFoundError):
+        profile_file(tmp_path / "none.csv")
