@@ -1,0 +1,363 @@
+#include "sampler.hpp"
+
+namespace nowgraph {
+
+std::unique_ptr<Sample> Sampler::begin(u64 request) {
+  request_ = request;
+  std::unique_ptr<Sample> sample = pool_->take();
+  const u32 tables = reader_.graph().table_count;
+  sample->clear(tables);
+  snapshot_ = pin_at(reader_, *sample);
+  tables_.clear();
+  for (u32 table = 0; table < tables; ++table) tables_.emplace_back(reader_, table, snapshot_);
+  return sample;
+}
+
+void Sampler::walk_all(Sample& sample) {
+  sample_ = &sample;
+  const std::size_t count = seeds_.seeds().size();
+  sample.cutoff_time_us.reserve(count);
+  sample.seed_offset.reserve(count + 1);
+  sample.edge_offset.reserve(count + 1);
+  sample.seed_offset.push(0);
+  sample.edge_offset.push(0);
+  for (std::size_t i = 0; i < count; ++i) {
+    preview(i);
+    Seed& seed = seeds_.at(i);
+    seeds_.resolve(seed, tables_.data(), snapshot_);
+    random_.restart(seed_ ^ mix64(request_), i);
+    walk(seed);
+    sample.cutoff_time_us.push(seed.cutoff_time_us);
+    sample.seed_offset.push(static_cast<i64>(sample.table.size()));
+    sample.edge_offset.push(static_cast<i64>(sample.edge_source.size()));
+  }
+}
+
+// Room for `more` nodes and edges; sets the cursor's pointers anew.
+void Sampler::reserve(std::size_t more) {
+  Sample& out = *sample_;
+  const std::size_t node = static_cast<std::size_t>(cursor_.base), edge = out.edge_source.size();
+  out.reserve_nodes(node + cursor_.nodes + more);
+  out.reserve_edges(edge + cursor_.edges + more);
+  records_.reserve(cursor_.nodes + more);
+  cursor_.table = out.table.data() + node;
+  cursor_.hop = out.hop.data() + node;
+  cursor_.row = out.row.data() + node;
+  cursor_.event_time_us = out.event_time_us.data() + node;
+  cursor_.known_time_us = out.known_time_us.data() + node;
+  cursor_.parent = out.parent.data() + node;
+  cursor_.version = out.version.data() + node;
+  cursor_.link = out.link.data() + node;
+  cursor_.edge_source = out.edge_source.data() + edge;
+  cursor_.edge_target = out.edge_target.data() + edge;
+  cursor_.edge_link = out.edge_link.data() + edge;
+  cursor_.record = records_.data();
+  seen_.reserve(static_cast<u32>(std::min<std::size_t>(more, plan_.node_limit)), cursor_.table);
+}
+
+void Sampler::put_seed(const Seed& seed) {
+  seen_.clear();
+  cursor_.nodes = cursor_.edges = 0;
+  cursor_.base = static_cast<i32>(sample_->table.size());
+  reserve(1);
+  cursor_.table[0] = static_cast<u8>(seed.table);
+  cursor_.hop[0] = 0;
+  cursor_.row[0] = seed.origin == Origin::event || seed.row == NONE ? -1 : static_cast<i64>(seed.row);
+  cursor_.event_time_us[0] = seed.event_time_us;
+  cursor_.known_time_us[0] = seed.known_time_us;
+  cursor_.parent[0] = -1;
+  cursor_.version[0] = seed.version;
+  cursor_.link[0] = -1;
+  cursor_.record[0] = seed.record;
+  cursor_.nodes = 1;
+  // Its own row is node 0 and so never becomes its neighbor, whether the seed is that row or an event that repeats it.
+  if (seed.row != NONE) seen_.find_or_add(seed.table, seed.row, 0, cursor_.table);
+}
+
+void Sampler::walk(const Seed& seed) {
+  put_seed(seed);
+  u32 start = 0, end = 1;
+  for (u32 hop = 0; hop < plan_.hops && start < end; ++hop) {
+    const auto& steps = plan_.steps[hop];
+    for (u32 node = start; node < std::min(end, start + AHEAD_BLOCK); ++node) ahead_block(steps, node);
+    for (u32 node = start; node < end;) {
+      groups_.clear();
+      candidate_count_ = 0;
+      for (; node < end && candidate_count_ < CANDIDATES_MAX; ++node) {
+        if (node + AHEAD_BLOCK < end) ahead_block(steps, node + AHEAD_BLOCK);
+        if (node + AHEAD_HUB < end) ahead_hub(steps, node + AHEAD_HUB);
+        choose(seed, node, steps[cursor_.table[node]]);
+      }
+      fetch();
+      accept(seed, static_cast<u8>(hop + 1));
+    }
+    start = end;
+    end = cursor_.nodes;
+  }
+  Sample& out = *sample_;
+  out.set_nodes(static_cast<std::size_t>(cursor_.base) + cursor_.nodes);
+  out.set_edges(out.edge_source.size() + cursor_.edges);
+  GatheredTable* gathered = out.gathered.data();
+  if (seed.origin == Origin::event)
+    gather_.event(gathered[seed.table], cursor_.base, seed, seeds_.decode_again(seed));
+  else if (seed.origin == Origin::first_version)
+    gather_.first_version(gathered[seed.table], cursor_.base, seed, snapshot_);
+  else
+    gather_.row(gathered[seed.table], seed.table, cursor_.base, seed.record, seed.version, snapshot_,
+                seed.cutoff_time_us);
+  for (u32 node = 1; node < cursor_.nodes; ++node)
+    gather_.row(gathered[cursor_.table[node]], cursor_.table[node], cursor_.base + static_cast<i32>(node),
+                cursor_.record[node], cursor_.version[node], snapshot_, seed.cutoff_time_us);
+}
+
+// ---- choose ---------------------------------------------------------------------------------------------------------
+
+void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps) {
+  const char* record = cursor_.record[node];
+  for (const Step& step : steps) {
+    if (!step.to_parent) {
+      if (record != nullptr) choose_children(step, node, record, seed.cutoff_time_us);
+      continue;
+    }
+    u32 parent = NONE;
+    if (node == 0 && seed.given_parents)
+      parent = seeds_.parent(seed, step.index_in_child);
+    else if (cursor_.version[node] >= 0)
+      parent = reader_.parent(snapshot_, *tables_[cursor_.table[node]].header, record, step.index_in_child,
+                              seed.cutoff_time_us);
+    const TableRows& rows = tables_[step.to_table];
+    if (parent >= rows.limit) continue;
+    const char* parent_record = rows.record(parent);
+    rows.prefetch_record(parent_record);
+    candidates_.reserve(candidate_count_ + 1);
+    candidates_[candidate_count_] = {parent_record, Entry{}, parent};
+    groups_.push_back({&step, node, 1, candidate_count_, 1, true, List{}});
+    ++candidate_count_;
+  }
+}
+
+void Sampler::choose_children(const Step& step, u32 node, const char* record, i64 cutoff_time_us) {
+  const u64 word = Reader::list_word_of(record, step.word_in_parent);
+  if (list_count(word) == 0) return;
+  const List list = reader_.list(word);
+  const u32 visible = reader_.visible_prefix(list, *step.to, cutoff_time_us);
+  if (visible == 0) return;
+  const u32 count = std::min(step.number, visible);
+  const u32 first = candidate_count_;
+  const bool drawn = count < visible && step.strategy != Strategy::most_recent;
+  groups_.push_back({&step, node, visible, first, count, drawn, list});
+  candidate_count_ += count;
+  if (!drawn) return;
+  positions_.reserve(candidate_count_);
+  u32* position = positions_.data() + first;
+  const auto take = [&](u32 at) {
+    *position++ = at;
+    prefetch(&reader_.at(list, at));
+  };
+  if (step.strategy == Strategy::uniform)
+    draw_uniform(random_, tried_, visible, count, take);
+  else
+    draw_recency(random_, tried_, visible, count, step.half_life, take);
+}
+
+// ---- fetch ----------------------------------------------------------------------------------------------------------
+
+void Sampler::fetch() {
+  candidates_.reserve(candidate_count_);
+  for (const Group& group : groups_) {
+    if (group.step->to_parent) continue;
+    const TableRows& rows = tables_[group.step->to_table];
+    Candidate* candidate = candidates_.data() + group.first;
+    const auto take = [&](const Entry& entry) {
+      const u32 row = reader_.child(entry);
+      const char* record = row < rows.limit ? rows.record(row) : nullptr;
+      if (record != nullptr) rows.prefetch_record(record);
+      *candidate++ = {record, entry, row};
+    };
+    if (group.drawn) {
+      for (u32 i = 0; i < group.count; ++i) take(reader_.at(group.list, positions_[group.first + i]));
+    } else if (group.list.block != nullptr) {
+      const Entry* newest = group.list.block + group.visible - 1;
+      for (u32 i = 0; i < group.count; ++i) take(newest[-static_cast<std::ptrdiff_t>(i)]);
+    } else {
+      for (u32 i = 0; i < group.count; ++i) take(reader_.at(group.list, group.visible - 1 - i));
+    }
+  }
+}
+
+// ---- accept ---------------------------------------------------------------------------------------------------------
+
+void Sampler::accept(const Seed& seed, u8 next_hop) {
+  reserve(candidate_count_);
+  Cursor out = cursor_;
+  out.next_hop = next_hop;
+  const u32 node_limit = plan_.node_limit;
+  for (const Group& group : groups_) {
+    const Step& step = *group.step;
+    const TableRows& rows = tables_[step.to_table];
+    // Whether a row counts: an edge is written, and a node if it is new and there is room.
+    const auto reach = [&](const char* record, u32 row, const Visible& shown) __attribute__((always_inline)) {
+      const u32 node = out.nodes < node_limit ? seen_.find_or_add(step.to_table, row, out.nodes, out.table)
+                                              : seen_.find(step.to_table, row, out.table);
+      if (node == 0) return false;
+      if (node == NONE) return true;
+      if (node == out.nodes) {
+        out.table[node] = static_cast<u8>(step.to_table);
+        out.hop[node] = out.next_hop;
+        out.row[node] = row;
+        out.event_time_us[node] = shown.event_time_us;
+        out.known_time_us[node] = shown.known_time_us;
+        out.parent[node] = out.base + static_cast<i32>(group.node);
+        out.version[node] = shown.version;
+        out.link[node] = step.edge_type;
+        out.record[node] = record;
+        ++out.nodes;
+      }
+      out.edge_source[out.edges] = out.base + static_cast<i32>(group.node);
+      out.edge_target[out.edges] = out.base + static_cast<i32>(node);
+      out.edge_link[out.edges] = step.edge_type;
+      ++out.edges;
+      return true;
+    };
+    if (step.to_parent) {
+      const Candidate& parent = candidates_[group.first];
+      const Visible shown = reader_.resolve(snapshot_, *rows.header, parent.record, seed.cutoff_time_us);
+      if (shown.state != State::hidden) reach(parent.record, parent.row, shown);
+      continue;
+    }
+    const u32 parent_row = static_cast<u32>(out.row[group.node] < 0 ? seed.row : out.row[group.node]);
+    const auto take = [&](const char* record, const Entry& entry, u32 row) __attribute__((always_inline)) {
+      if (record == nullptr) return false;
+      if (__builtin_expect(rows.head(record) == NO_VERSION, 1))
+        return reach(record, row, {State::visible, 0, load<i64>(record + rows.event_offset),
+                                   load<i64>(record + rows.event_offset + 8)});
+      if (!reader_.linked(snapshot_, step.to_table, *rows.header, entry, row, record, step.index_in_child, parent_row,
+                          seed.cutoff_time_us))
+        return false;
+      return reach(record, row, reader_.resolve(snapshot_, *rows.header, record, seed.cutoff_time_us));
+    };
+    const Candidate* candidate = candidates_.data() + group.first;
+    u32 accepted = 0;
+    for (u32 i = 0; i < group.count; ++i) accepted += take(candidate[i].record, candidate[i].entry, candidate[i].row);
+    if (__builtin_expect(accepted < group.count && group.count < group.visible, 0))
+      replenish(group, accepted, parent_row, seed, take);
+  }
+  cursor_ = out;
+}
+
+// Some of the rows taken do not count (deleted, moved to another parent, not yet published, the seed itself): others of
+// the list take their place, by the group's own strategy.
+template <class Take>
+void Sampler::replenish(const Group& group, u32 accepted, u32 parent_row, const Seed& seed, Take&& take) {
+  const TableRows& rows = tables_[group.step->to_table];
+  const auto take_at = [&](u32 position) {
+    const Entry entry = reader_.at(group.list, position);
+    const u32 row = reader_.child(entry);
+    accepted += take(row < rows.limit ? rows.record(row) : nullptr, entry, row);
+  };
+  if (group.step->strategy == Strategy::most_recent) {
+    for (u32 position = group.visible - group.count; position-- > 0 && accepted < group.count;) take_at(position);
+    return;
+  }
+  tried_.clear(group.count * 2);
+  for (u32 i = 0; i < group.count; ++i) tried_.insert(positions_[group.first + i]);
+  if (group.step->strategy == Strategy::recency_weighted) {
+    const auto admits = [&](u32 position) {
+      return counts(*group.step, parent_row, reader_.at(group.list, position), seed);
+    };
+    race_recency(random_, tried_, group.visible, group.count - accepted, group.step->half_life, admits, take_at);
+    return;
+  }
+  while (accepted < group.count && tried_.size() < group.visible / 2) {
+    const u32 position = random_.below(group.visible);
+    if (tried_.insert(position)) take_at(position);
+  }
+  if (accepted == group.count) return;
+  std::vector<u32> rest;
+  for (u32 position = 0; position < group.visible; ++position)
+    if (!tried_.contains(position)) rest.push_back(position);
+  for (u32 i = 0; i < rest.size() && accepted < group.count; ++i) {
+    std::swap(rest[i], rest[i + random_.below(static_cast<u32>(rest.size()) - i)]);
+    take_at(rest[i]);
+  }
+}
+
+bool Sampler::counts(const Step& step, u32 parent_row, const Entry& entry, const Seed& seed) const {
+  const TableRows& rows = tables_[step.to_table];
+  const u32 row = reader_.child(entry);
+  if (row >= rows.limit || (row == seed.row && step.to_table == seed.table)) return false;
+  return reader_.linked(snapshot_, step.to_table, *rows.header, entry, row, rows.record(row), step.index_in_child,
+                        parent_row, seed.cutoff_time_us);
+}
+
+// ---- prefetch -------------------------------------------------------------------------------------------------------
+// Helpers that only prefetch must be inlined by force: GCC 12 takes them for pure and drops the calls.
+
+NOWGRAPH_INLINE void Sampler::prefetch_newest(const char* record, const Step& step) const {
+  const u64 word = Reader::list_word_of(record, step.word_in_parent);
+  const u32 count = list_count(word);
+  if (count == 0) return;
+  if (count > HUB_ENTRIES) {
+    prefetch(reader_.arena().at<HubBlock>(list_offset(word)) + (count - 1) / HUB_ENTRIES);
+    return;
+  }
+  const auto* newest = reinterpret_cast<const char*>(reader_.arena().at<Entry>(list_offset(word)) + count - 1);
+  prefetch(newest);
+  if (count > 64 / sizeof(Entry)) prefetch(newest - 64);
+}
+
+NOWGRAPH_INLINE void Sampler::ahead_block(const std::vector<std::vector<Step>>& steps, u32 node) const {
+  const char* record = cursor_.record[node];
+  if (record == nullptr) return;
+  for (const Step& step : steps[cursor_.table[node]])
+    if (!step.to_parent) prefetch_newest(record, step);
+}
+
+NOWGRAPH_INLINE void Sampler::ahead_hub(const std::vector<std::vector<Step>>& steps, u32 node) const {
+  const char* record = cursor_.record[node];
+  if (record == nullptr) return;
+  for (const Step& step : steps[cursor_.table[node]]) {
+    if (step.to_parent) continue;
+    const u64 word = Reader::list_word_of(record, step.word_in_parent);
+    const u32 count = list_count(word);
+    if (count <= HUB_ENTRIES) continue;
+    const HubBlock& last = reader_.arena().at<HubBlock>(list_offset(word))[(count - 1) / HUB_ENTRIES];
+    const auto* newest =
+        reinterpret_cast<const char*>(reader_.arena().at<Entry>(last.offset) + (count - 1) % HUB_ENTRIES);
+    prefetch(newest);
+    prefetch(newest - 64);
+  }
+}
+
+// Seeds to come, one stage of their first steps each, so that a batch does not wait at the start of every walk.
+NOWGRAPH_INLINE void Sampler::preview(std::size_t at) const {
+  const auto& seeds = seeds_.seeds();
+  const auto ahead = [&](std::size_t by) -> const Seed* {
+    return at + by < seeds.size() && seeds[at + by].record != nullptr ? &seeds[at + by] : nullptr;
+  };
+  if (const Seed* seed = ahead(12)) tables_[seed->table].prefetch_record(seed->record);
+  // The rest reads what the stage before has asked for.
+  const auto each_parent = [&](const Seed& seed, auto visit) {
+    for (const Step& step : plan_.steps[0][seed.table]) {
+      if (!step.to_parent) continue;
+      const u32 parent = seed.given_parents
+                             ? seeds_.parent(seed, step.index_in_child)
+                             : Reader::inline_parent(*tables_[seed.table].header, seed.record, step.index_in_child);
+      const TableRows& rows = tables_[step.to_table];
+      if (parent < rows.limit) visit(step.to_table, rows, rows.record(parent));
+    }
+  };
+  if (const Seed* seed = ahead(8)) {
+    for (const Step& step : plan_.steps[0][seed->table])
+      if (!step.to_parent) prefetch_newest(seed->record, step);
+    each_parent(*seed, [](u32, const TableRows& rows, const char* record) { rows.prefetch_record(record); });
+  }
+  const Seed* seed = plan_.hops < 2 ? nullptr : ahead(5);
+  if (seed == nullptr) return;
+  each_parent(*seed, [&](u32 table, const TableRows&, const char* record) {
+    for (const Step& step : plan_.steps[1][table])
+      if (!step.to_parent) prefetch_newest(record, step);
+  });
+}
+
+}  // namespace nowgraph

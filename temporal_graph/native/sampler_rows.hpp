@@ -1,0 +1,42 @@
+// The rows of a table as one pinned request sees them: the way from index to record with everything loaded once.
+#pragma once
+
+#include "reader.hpp"
+
+namespace nowgraph {
+
+using i16 = std::int16_t;
+
+struct TableRows {
+  const TableHeader* header;
+  const u64* chunks;  // of the directory that held when the request was pinned: covers every row below the limit
+  const char* base;
+  u32 stride;
+  u32 limit;
+  u32 version_offset;
+  u32 event_offset;
+
+  TableRows(const Reader& reader, u32 table, const Snapshot& snapshot)
+      : header(&reader.table(table)),
+        chunks(reader.arena().at<u64>(header->rows.directory.load(std::memory_order_acquire))),
+        base(reader.arena().at<char>(0)),
+        stride(header->stride),
+        limit(snapshot.row_limit[table]),
+        version_offset(header->version_offset),
+        event_offset(header->event_offset) {}
+
+  // `row` must be below the limit.
+  NOWGRAPH_INLINE const char* record(u32 row) const {
+    return base + chunks[row >> CHUNK_ROWS_LOG2] + static_cast<u64>(row & (CHUNK_ROWS - 1)) * stride;
+  }
+  NOWGRAPH_INLINE u32 head(const char* record) const {
+    return reinterpret_cast<const std::atomic<u32>*>(record + version_offset)->load(std::memory_order_acquire);
+  }
+  // Clocks and version head; list words stand before them. A record may lie across two lines.
+  NOWGRAPH_INLINE void prefetch_record(const char* record) const {
+    prefetch(record);
+    prefetch(record + version_offset);
+  }
+};
+
+}  // namespace nowgraph
