@@ -51,6 +51,7 @@ class GraphView:
     def __init__(self, schema: Schema, arena: _native.Arena, *, folder: Path | None) -> None:
         self.schema: Final = schema
         self._arena = arena
+        self._folder = folder
         self._native = _native.View(arena)
         self._current = CurrentGeneration(folder) if folder is not None else None
         self._tables = {table.name: index for index, table in enumerate(schema.tables)}
@@ -86,6 +87,10 @@ class GraphView:
                 )
             return cls(schema, native, folder=arena)
         raise ArenaError(f"the generations of {arena} change faster than they can be mapped")
+
+    def twin(self) -> Self:
+        """Return another view of the same generation, for another thread."""
+        return type(self)(self.schema, self._arena, folder=self._folder)
 
     @property
     def native(self) -> _native.View:
