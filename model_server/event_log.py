@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Where a record landed; `error` says why it did not, and then the position means nothing."""
-
-    topic: str
-    partition: int
-    offset: int
-    error: str | None = None
-
-
-OnDelivery = Callable[[Delivery], None]
+from stream.batch import Header
+from stream.producer import OnDelivery
 
 
 class EventLog(Protocol):
-    """The producing side of the log; `stream` implements it."""
+    """The producing side of the log; `stream.producer.EventProducer` is one."""
 
-    def publish(self, topic: str, *, key: bytes, value: bytes, on_delivery: OnDelivery) -> None:
+    def publish(
+        self,
+        topic: str,
+        *,
+        value: bytes | None,
+        key: bytes | None = None,
+        on_delivery: OnDelivery | None = None,
+        headers: Sequence[Header] = (),
+    ) -> None:
         """Queues a record without blocking; `on_delivery` is called once, on another thread.
 
-        Raises BufferError when the local buffer is full.
+        Raises BufferError when the local buffer is full, and DeliveryError for a record that can never be sent.
         """
 
     def flush(self, timeout_s: float) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from model_server.errors import NotFreshError
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 Offsets = Mapping[tuple[str, int], int]
 
@@ -39,12 +40,21 @@ class _Waiter:
 class Freshness:
     """Holds requests back until the graph has applied their tokens. Belongs to one event loop."""
 
-    def __init__(self, offsets: Callable[[], Offsets], *, poll_s: float) -> None:
+    def __init__(self, offsets: Callable[[], Offsets], *, poll_s: float, reserve_s: float = 0.0) -> None:
+        """`reserve_s` is kept back from every deadline, so that the refusal reaches the caller before it passes."""
         self._offsets = offsets
         self._poll_s = poll_s
+        self._reserve_s = reserve_s
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
         self.polls = 0
+
+    async def wait_for(self, request: service_pb2.ScoreRequest, deadline_s: float) -> float:
+        """As `wait`, for the request's token if it has one; without one it returns 0 at once."""
+        if not request.HasField("freshness_token"):
+            return 0.0
+        token = request.freshness_token
+        return await self.wait(Token(token.topic, token.partition, token.offset), deadline_s)
 
     async def wait(self, token: Token, deadline_s: float) -> float:
         """Returns the seconds waited once the graph has applied `token`.
@@ -54,7 +64,7 @@ class Freshness:
         start_s = time.monotonic()
         if token.reached_by(self._offsets()):
             return 0.0
-        waiter = _Waiter(token, deadline_s, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(token, deadline_s - self._reserve_s, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())

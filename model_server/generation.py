@@ -1,7 +1,9 @@
 """What is being served right now, replaced as a whole.
 
-A writer that takes over publishes a new generation of the graph in the arena's folder. The follower attaches to it,
-builds the predictor over it, and only then replaces what is served: every answer comes from one view and one model.
+    writer catches up ─► its generation becomes the folder's current one ─► Follower attaches ─► Generations.replace
+
+Every batch takes one `Serving` and keeps it: an answer comes from one generation and one model, whatever happens
+meanwhile. The old generation's memory goes with the last batch that used it.
 """
 
 from __future__ import annotations
@@ -20,20 +22,31 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """One view and the predictor over it; compared by identity."""
+    """One generation and the predictor over it, compared by identity.
+
+    A view belongs to one thread at a time, so each thread has its own: `view` is the engine's (its predictor reads it
+    too), `watch` the event loop's, `look` the inspection's.
+    """
 
     view: GraphView
+    watch: GraphView
+    look: GraphView
     predictor: Predictor
+
+    @classmethod
+    def over(cls, view: GraphView, predictor: Predictor) -> Serving:
+        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on."""
+        return cls(view, view.twin(), view.twin(), predictor)
 
 
 class Generations:
-    """Holds the Serving that new batches use. Reading and replacing are atomic; a batch keeps the one it began with."""
+    """Holds the Serving that new batches use. Reading and replacing are atomic, from any thread."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
     def current(self) -> Serving:
-        """What to serve with, from any thread."""
+        """What to serve with."""
         return self._serving
 
     def replace(self, serving: Serving) -> None:
@@ -42,34 +55,27 @@ class Generations:
 
 
 class Follower:
-    """Watches for a newer generation and switches to it. `run` belongs to the event loop; attaching does not."""
+    """Watches whether the served generation was superseded, and switches. `run` belongs to the event loop."""
 
-    def __init__(
-        self,
-        generations: Generations,
-        newest: Callable[[], int],
-        attach: Callable[[], Serving],
-        *,
-        poll_s: float,
-    ) -> None:
+    def __init__(self, generations: Generations, attach: Callable[[], Serving], *, poll_s: float) -> None:
         self._generations = generations
-        self._newest = newest
         self._attach = attach
         self._poll_s = poll_s
 
     async def run(self) -> None:
-        """Polls until cancelled. A generation that cannot be attached is logged, and the old one is kept."""
-        refused: int | None = None
+        """Looks until cancelled: one load from mapped memory each time.
+
+        Attaching is done beside the event loop. A generation that cannot be attached is logged and tried again at the
+        next look, and the old one goes on serving.
+        """
         while True:
             await asyncio.sleep(self._poll_s)
-            newest = await asyncio.to_thread(self._newest)
-            serving = self._generations.current()
-            if newest <= serving.view.position().generation or newest == refused:
+            if not self._generations.current().watch.superseded:
                 continue
             try:
-                self._generations.replace(await asyncio.to_thread(self._attach))
+                serving = await asyncio.to_thread(self._attach)
             except Exception:  # whatever is wrong with the new one, the old one still serves
-                refused = newest
-                log.exception("generation_refused", generation=newest)
-            else:
-                log.info("generation_replaced", generation=newest)
+                log.exception("generation_refused")
+                continue
+            self._generations.replace(serving)
+            log.info("generation_replaced", generation=serving.watch.generation)

@@ -7,11 +7,14 @@ import time
 from collections.abc import Mapping
 
 from model_server.errors import DeadlinePassedError, LogUnavailableError, NotConfiguredError
-from model_server.event_log import Delivery, EventLog
+from model_server.event_log import EventLog
 from model_server.metrics import Metrics
 from model_server.request import RequestReader
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from stream.errors import DeliveryError
+from stream.privacy import HASHED_HEADER
+from stream.producer import Delivery, event_key
 from temporal_graph.schema import Schema
 
 
@@ -62,14 +65,17 @@ class Ingest:
         try:
             self._log.publish(
                 self._topics[event.table],
-                key=event.table.encode() + b"\0" + event.key.SerializeToString(),
+                key=event_key(event),
                 value=event.SerializeToString(),
                 on_delivery=on_delivery,
+                headers=(HASHED_HEADER,),
             )
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                 delivery = await delivered
         except BufferError:
             raise LogUnavailableError("the log's buffer is full") from None
+        except DeliveryError as error:
+            raise LogUnavailableError(f"Kafka refused the event: {error}") from None
         except TimeoutError:
             raise DeadlinePassedError("Kafka did not confirm the event in time; it may still arrive") from None
         if delivery.error is not None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from model_server.answer import position_of
 from model_server.errors import OverloadedError
+from model_server.freshness import Freshness
 from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.request import AskedRow, RequestReader
@@ -37,25 +38,30 @@ class Inspection:
         self,
         serving: Callable[[], Serving],
         reader: RequestReader,
+        freshness: Freshness,
         settings: ServerSettings,
         metrics: Metrics,
     ) -> None:
         self._serving = serving
         self._reader = reader
+        self._freshness = freshness
         self._settings = settings
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nowgraph-inspection")
         self._sampler: tuple[Serving, Sampler] | None = None
         self._waiting = 0
 
-    async def neighborhood(self, request: service_pb2.ScoreRequest) -> service_pb2.NeighborhoodResponse:
-        """The neighborhood of one row; its row is neighbor 0. Raises InvalidRequestError and OverloadedError."""
-        asked = self._reader.read(request)
+    async def neighborhood(
+        self, request: service_pb2.NeighborhoodRequest, deadline_s: float
+    ) -> service_pb2.NeighborhoodResponse:
+        """The neighborhood of one row; its row is neighbor 0. Raises ServerError."""
+        asked = self._reader.read(request.request)
         if self._waiting >= self._settings.inspection_limit:
             self._metrics.shed.labels("inspection").inc()
             raise OverloadedError(f"{self._settings.inspection_limit} neighborhoods are being looked at already")
         self._waiting += 1
         try:
+            await self._freshness.wait_for(request.request, deadline_s)
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, asked)
         finally:
             self._waiting -= 1
@@ -67,12 +73,12 @@ class Inspection:
     def _look(self, asked: AskedRow) -> service_pb2.NeighborhoodResponse:
         serving = self._serving()
         if self._sampler is None or self._sampler[0] is not serving:
-            self._sampler = (serving, Sampler(serving.view, serving.predictor.plan))
+            self._sampler = (serving, Sampler(serving.look, serving.predictor.plan))
         found = self._sampler[1].sample_events([asked.event], np.array([asked.cutoff_time_us], dtype=np.int64))
         response = service_pb2.NeighborhoodResponse(
             cutoff_time_us=asked.cutoff_time_us, graph_position=position_of(found.position)
         )
-        response.neighbors.extend(neighbors_of(found, serving.view, asked.row.key))
+        response.neighbors.extend(neighbors_of(found, serving.look, asked.row.key))
         return response
 
 

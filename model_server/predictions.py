@@ -20,11 +20,13 @@ from collections.abc import Callable
 import structlog
 
 from model_server.errors import OverloadedError
-from model_server.event_log import Delivery, EventLog
+from model_server.event_log import EventLog
 from model_server.metrics import Metrics
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
+from stream.errors import DeliveryError
+from stream.producer import Delivery, event_key
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +53,7 @@ class Predictions:
         self._clock_us = clock_us
         self._lock = threading.Lock()
         self._unconfirmed = 0
-        self._backlog: deque[tuple[bytes, bytes]] = deque()
+        self._backlog: deque[tuple[bytes | None, bytes]] = deque()
         self._retrying: asyncio.Task[None] | None = None
 
     @property
@@ -74,7 +76,7 @@ class Predictions:
         )
         with self._lock:
             self._unconfirmed += 1
-        self._send(row.key.SerializeToString(), record.SerializeToString())
+        self._send(event_key(row), record.SerializeToString())
         if self._backlog:
             self._retry_soon()
         self._metrics.predictions_waiting.set(self._unconfirmed)
@@ -96,7 +98,7 @@ class Predictions:
             log.error("predictions_lost", answers=lost)
         return lost
 
-    def _send(self, key: bytes, value: bytes) -> None:
+    def _send(self, key: bytes | None, value: bytes) -> None:
         assert self._log is not None
 
         def on_delivery(delivery: Delivery) -> None:
@@ -112,6 +114,11 @@ class Predictions:
             self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery)
         except BufferError:
             self._backlog.append((key, value))
+        except DeliveryError as error:  # too large for the topic: it will never be sent
+            with self._lock:
+                self._unconfirmed -= 1
+            self._metrics.predictions_lost.inc()
+            log.error("prediction_refused", reason=str(error))  # noqa: TRY400 - the trace says nothing more
 
     def _retry_soon(self) -> None:
         if self._retrying is None or self._retrying.done():

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from model_server.answer import answer_of
 from model_server.engine import Engine, Question, Scored
 from model_server.errors import DeadlinePassedError, ServerError, code_of, number_of
-from model_server.freshness import Freshness, Token
+from model_server.freshness import Freshness
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.request import AskedRow, RequestReader
-from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 
@@ -30,7 +29,6 @@ class Scoring:
         freshness: Freshness,
         engine: Engine,
         predictions: Predictions,
-        settings: ServerSettings,
         metrics: Metrics,
         task: str,
     ) -> None:
@@ -38,7 +36,6 @@ class Scoring:
         self._freshness = freshness
         self._engine = engine
         self._predictions = predictions
-        self._settings = settings
         self._metrics = metrics
         self._task = task
 
@@ -49,7 +46,7 @@ class Scoring:
         self._predictions.admit()
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline_s - time.monotonic()):
-                waited_s = await self.wait_fresh(request, deadline_s)
+                waited_s = await self._freshness.wait_for(request, deadline_s)
                 question = Question(asked.event, asked.cutoff_time_us, deadline_s)
                 scored = await self._engine.submit(question)
         except TimeoutError:
@@ -69,19 +66,12 @@ class Scoring:
         """Every item's answer or error, in the order of the requests; they are batched with whatever else waits."""
         return list(await asyncio.gather(*(self.result(request, deadline_s) for request in requests)))
 
-    async def wait_fresh(self, request: service_pb2.ScoreRequest, deadline_s: float) -> float:
-        """Waits for the request's freshness token, if it has one; returns the seconds waited. Raises NotFreshError."""
-        if not request.HasField("freshness_token"):
-            return 0.0
-        token = Token(request.freshness_token.topic, request.freshness_token.partition, request.freshness_token.offset)
-        waited_s = await self._freshness.wait(token, deadline_s - self._settings.deadline_reserve_ms / 1e3)
-        self._metrics.stages["freshness"].observe(waited_s)
-        return waited_s
-
     def _answer(self, asked: AskedRow, scored: Scored, waited_s: float, start_s: float) -> service_pb2.ScoreResponse:
         total_s = time.monotonic() - start_s
         response = answer_of(asked, scored, task=self._task, waited_s=waited_s, total_s=total_s)
         self._predictions.publish(asked.row, response)
+        if waited_s:
+            self._metrics.stages["freshness"].observe(waited_s)
         self._metrics.stages["total"].observe(total_s)
         if scored.history.history_count == 0:
             self._metrics.empty_history.inc()

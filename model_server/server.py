@@ -16,10 +16,11 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from graph_transformer.predictor import Predictor
 from model_server.engine import Engine, Question
 from model_server.event_log import EventLog
 from model_server.freshness import Freshness
-from model_server.generation import Follower, Generations
+from model_server.generation import Follower, Generations, Serving
 from model_server.ingest import Ingest
 from model_server.inspection import Inspection
 from model_server.metrics import Metrics, MetricsEndpoint
@@ -31,8 +32,10 @@ from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 from protos.nowgraph.v1 import row_event_pb2
-from stream.privacy import Privacy
+from stream.errors import ConfigurationError
+from stream.privacy import Privacy, is_private
 from temporal_graph.schema import KeyType, Table
+from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
 
@@ -71,18 +74,20 @@ class Server:
             schema, settings, task=task.name, table=task.table, outcome=task.outcome, privacy=privacy
         )
         self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
+        freshness = Freshness(
+            lambda: generations.current().watch.position().offsets,
+            poll_s=settings.freshness_poll_ms / 1e3,
+            reserve_s=settings.deadline_reserve_ms / 1e3,
+        )
         scoring = Scoring(
             reader=reader,
-            freshness=Freshness(
-                lambda: generations.current().view.position().offsets, poll_s=settings.freshness_poll_ms / 1e3
-            ),
+            freshness=freshness,
             engine=self._engine,
             predictions=self._predictions,
-            settings=settings,
             metrics=self.metrics,
             task=task.name,
         )
-        self._inspection = Inspection(generations.current, reader, settings, self.metrics)
+        self._inspection = Inspection(generations.current, reader, freshness, settings, self.metrics)
         self._in_flight = InFlight()
         self._service = PredictionService(
             scoring=scoring,
@@ -92,7 +97,7 @@ class Server:
             settings=settings,
             metrics=self.metrics,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set when the module is imported
         self._background: list[asyncio.Task[None]] = []
         self._grpc: grpc.aio.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
@@ -170,7 +175,7 @@ class Server:
 
     async def _pulse(self) -> None:
         while True:
-            view = self._generations.current().view
+            view = self._generations.current().watch
             position = view.position()
             self.metrics.graph_generation.set(position.generation)
             self.metrics.graph_events.set(position.sequence)
@@ -178,6 +183,32 @@ class Server:
             self.metrics.graph_watermark.set(watermark_s)
             self.metrics.graph_staleness.set(max(0.0, time.time() - watermark_s))
             await asyncio.sleep(PULSE_S)
+
+
+def build_server(
+    view: GraphView,
+    predictor: Predictor,
+    *,
+    settings: ServerSettings | None = None,
+    privacy: Privacy | None = None,
+    event_log: EventLog | None = None,
+    predictions_topic: str = "nowgraph.predictions",
+) -> Server:
+    """A server over a graph of this process (`graph.view()`); the view and the predictor loaded for it are its own now.
+
+    Without `event_log` answers are not recorded and Ingest is refused. Raises ConfigurationError when the schema has
+    private values and there is no `privacy` to hash them.
+    """
+    if privacy is None and any(is_private(table) for table in view.schema.tables):
+        raise ConfigurationError("the schema has private values: build the server with privacy_for(schema, secret)")
+    generations = Generations(Serving.over(view, predictor))
+    return Server(
+        generations,
+        settings if settings is not None else ServerSettings(),
+        privacy=privacy,
+        predictions_topic=predictions_topic,
+        event_log=event_log,
+    )
 
 
 def _unknown_key(table: Table) -> row_event_pb2.Key:

@@ -32,6 +32,8 @@ class ServerSettings(BaseSettings):
     deadline_default_ms: int = Field(default=1_000, gt=0)
     # Kept back from a freshness wait, so that "not fresh" reaches the caller before the deadline does.
     deadline_reserve_ms: int = Field(default=20, ge=0)
+    # A server may start before its updater has caught up; then it waits, unhealthy, at most this long.
+    attach_timeout_s: float = Field(default=600.0, ge=0)
     freshness_poll_ms: float = Field(default=1.0, gt=0)
     generation_poll_ms: float = Field(default=100.0, gt=0)
 

@@ -216,7 +216,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connection; calls in flight fail."""
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def score(
         self,

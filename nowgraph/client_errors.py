@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -65,7 +66,7 @@ _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 def error_from_call(error: grpc.RpcError) -> ClientError:
     """The error of a call that failed as a whole."""
     code: str = error.code().name
-    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
+    metadata: Iterable[Any] = error.trailing_metadata() or ()
     return _error(code, error.details() or code, field=_field_of(metadata))
 
 
@@ -79,12 +80,12 @@ def _error(code: str, message: str, *, field: str = "", request_id: str = "") ->
     return _CLASSES.get(code, ServerFailureError)(message, code=code, field=field, request_id=request_id)
 
 
-def _field_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+def _field_of(metadata: Iterable[Any]) -> str:
     for key, value in metadata:
         if key != _DETAILS_KEY or not isinstance(value, bytes):
             continue
         request = error_details_pb2.BadRequest()
         for detail in status_pb2.Status.FromString(value).details:
             if detail.Unpack(request) and request.field_violations:
-                return request.field_violations[0].field
+                return str(request.field_violations[0].field)
     return ""

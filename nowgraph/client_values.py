@@ -116,10 +116,10 @@ def key_to_wire(key: Key) -> row_event_pb2.Key:
     return row_event_pb2.Key(parts=[_part_to_wire(part) for part in parts])
 
 
-def _part_to_wire(part: KeyPart) -> row_event_pb2.KeyPart:
+def _part_to_wire(part: object) -> row_event_pb2.KeyPart:
     if isinstance(part, str):
         return row_event_pb2.KeyPart(text=part)
-    if isinstance(part, Integral) and not isinstance(part, bool):
+    if not isinstance(part, bool) and isinstance(part, Integral):
         return row_event_pb2.KeyPart(integer=int(part))
     raise TypeError(f"a key part is an int or a str, found {type(part).__name__}")
 

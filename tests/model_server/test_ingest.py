@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from model_server.errors import DeadlinePassedError, InvalidRequestError, LogUnavailableError, NotConfiguredError
-from model_server.event_log import Delivery, OnDelivery
 from model_server.ingest import Ingest, topics_of
 from model_server.metrics import Metrics
 from model_server.request import RequestReader
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
+from stream.batch import Header
+from stream.privacy import HASHED_HEADER
+from stream.producer import Delivery, OnDelivery
 from temporal_graph.schema import Schema
 
 Payment = Callable[[], service_pb2.ScoreRequest]
@@ -26,10 +28,22 @@ class Log:
         self.answer = answer
         self.published: list[tuple[str, bytes, bytes]] = []
 
-    def publish(self, topic: str, *, key: bytes, value: bytes, on_delivery: OnDelivery) -> None:
+    def publish(
+        self,
+        topic: str,
+        *,
+        value: bytes | None,
+        key: bytes | None = None,
+        on_delivery: OnDelivery | None = None,
+        headers: Sequence[Header] = (),
+    ) -> None:
         """Answers at once, from another thread as Kafka's client does."""
         if isinstance(self.answer, BufferError):
             raise self.answer
+        assert key is not None
+        assert value is not None
+        assert on_delivery is not None
+        assert HASHED_HEADER in headers
         self.published.append((topic, key, value))
         if self.answer is not None:
             asyncio.get_running_loop().run_in_executor(None, on_delivery, self.answer)

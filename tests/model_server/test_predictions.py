@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from model_server.errors import OverloadedError
-from model_server.event_log import Delivery, OnDelivery
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
+from stream.batch import Header
+from stream.producer import Delivery, OnDelivery
 
 
 class Log:
@@ -21,10 +23,20 @@ class Log:
         self.pending: list[tuple[bytes, OnDelivery]] = []
         self.records: list[bytes] = []
 
-    def publish(self, topic: str, *, key: bytes, value: bytes, on_delivery: OnDelivery) -> None:
+    def publish(
+        self,
+        topic: str,
+        *,
+        value: bytes | None,
+        key: bytes | None = None,
+        on_delivery: OnDelivery | None = None,
+        headers: Sequence[Header] = (),
+    ) -> None:
         """Takes a record, or is full."""
         if self.full:
             raise BufferError
+        assert value is not None
+        assert on_delivery is not None
         self.pending.append((value, on_delivery))
 
     def confirm(self, error: str | None = None) -> None:
