@@ -34,6 +34,9 @@ class DemoSettings:
     # Enough steps to learn the reports' meaning within the minutes of a demo; `nowgraph train` takes more.
     steps: int = 700
     alone_steps: int = 300
+    # However slow the machine, the schedules shrink to this, so that the demo ends in its six minutes.
+    train_budget_s: float = 110.0
+    alone_budget_s: float = 15.0
     # No payment is begun after this; what was scored by then is what is measured.
     live_budget_s: float = 130.0
     # Payments being scored at the same time, as terminals would: one alone would leave the micro-batcher idle.
@@ -58,6 +61,8 @@ class DemoSettings:
             cards_a_day=10,
             steps=60,
             alone_steps=40,
+            train_budget_s=15.0,
+            alone_budget_s=5.0,
             live_budget_s=15.0,
             report_pause_s=0.0,
             arena_bytes=1 << 30,
