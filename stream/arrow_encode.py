@@ -288,4 +288,4 @@ def _filled(array: pa.Array, value: float) -> Any:
 
 def _is_text(kind: pa.DataType, column: ColumnKind | None = None) -> bool:
     integers = column is ColumnKind.CATEGORICAL and pa.types.is_integer(kind)
-    return integers or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(integers or pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -9,6 +9,7 @@ the buffer is allocated once and nothing is moved.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -129,4 +130,4 @@ def assemble(pieces: Sequence[Piece], rows: int) -> list[bytes]:
         piece.write(buffer, at)
         at = at + piece.lengths
     whole, bounds = buffer.tobytes(), [0, *ends.tolist()]
-    return [whole[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [whole[start:end] for start, end in pairwise(bounds)]

@@ -111,8 +111,8 @@ def redrive(
 ) -> int:
     """Publish the exact bytes of dead letters to their original topic and partition; returns how many.
 
-    The filters are those of `list_dead_letters`; rows of files have no topic to go to and are left. Each is marked once its record is acknowledged, so that a second
-    call sends nothing again.
+    The filters are those of `list_dead_letters`; rows of files have no topic to go to and are left. Each is marked
+    once its record is acknowledged, so that a second call sends nothing again.
 
     Raises:
         DeliveryError: a record was not taken; those before it stand and are marked.

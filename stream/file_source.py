@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,10 +151,7 @@ class _Merged:
             index = np.delete(index, [at - start for at in refused])
             values = [values[i] for i in index.tolist()]
         decoded = Decoded(values, index, batch.timestamp_us[index], dead, times[index])
-        return Batch(
-            batch.topic, batch.partition, batch.offset, batch.timestamp_us, batch.keys, batch.values,
-            backfill=True, decoded=decoded,
-        )  # fmt: skip
+        return replace(batch, decoded=decoded)
 
 
 class _Merge:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+# Fixtures for the tests of several packages, in files beside this one; loaded by path, as tests/ is never on sys.path.
+PLUGINS = ("kafka_fixtures",)
 NEVER_SKIPPED_IN_CI = ("integration", "kafka")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the plugins, before any test is collected."""
+    for name in PLUGINS:
+        spec = importlib.util.spec_from_file_location(f"nowgraph_tests_{name}", Path(__file__).parent / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config.pluginmanager.register(module, name)
 
 
 @pytest.fixture(scope="session")
