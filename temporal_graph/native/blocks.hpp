@@ -66,14 +66,27 @@ class Blocks {
 
   u64 carve(u64 bytes) {
     if (bytes > SLAB_BYTES / 4) return arena_.allocate(bytes);
-    if (slab_next_ + bytes > slab_end_) {
-      slab_next_ = arena_.allocate(SLAB_BYTES);
-      slab_end_ = slab_next_ + SLAB_BYTES;
-    }
+    if (slab_next_ + bytes > slab_end_) open_slab(bytes);
     const u64 offset = slab_next_;
     slab_next_ += bytes;
     return offset;
   }
+
+  // A large block that nobody needs in its own size any more is cut up before the arena is asked for more.
+  void open_slab(u64 bytes) {
+    for (u32 size_class = 63; size_class >= CUT_CLASS; --size_class) {
+      const u64 words = (u64{1} << (size_class / 2)) * (size_class % 2 == 0 ? 2 : 3) / 2;
+      if (free_[size_class].empty() || words * 8 < bytes) continue;
+      slab_next_ = free_[size_class].back();
+      slab_end_ = slab_next_ + words * 8;
+      free_[size_class].pop_back();
+      idle_bytes_ -= words * 8;
+      return;
+    }
+    slab_next_ = arena_.allocate(SLAB_BYTES);
+    slab_end_ = slab_next_ + SLAB_BYTES;
+  }
+  static constexpr u32 CUT_CLASS = 2 * 11;  // 2,048 words: two of the largest list blocks
 
   Arena& arena_;
   u64 slab_next_ = 0;
