@@ -8,7 +8,8 @@ Rules, each in one place below:
   content is `reference_values.content_hash` of the cells.
 - The state at cut-off c is the fold, in that order, of the versions whose visible time (the later clock) is <= c.
   insert = the whole row, upsert = a patch, delete hides and keeps what lies beneath, so that a later upsert revives it.
-- The same (event time, operation, content) again is a duplicate; the earliest known time wins.
+- The same (event time, operation, content) again changes nothing and is counted as a duplicate, unless it was known
+  earlier: the earliest known time wins.
 - A table without time has ALWAYS_US on both clocks.
 - A row named only by a foreign key, in any version, is bare. A row with no visible version is shown bare as a parent.
 - A link is opened at a visible time at which the folded foreign key becomes this parent; deletes do not close it.
@@ -149,8 +150,8 @@ class ReferenceGraph:
         identity = (event_time_us, event.operation, content)
         row = self._rows[table.name].setdefault(event.key, _Row())
         earlier = row.versions.get(identity)
-        if earlier is not None:
-            known_time_us = min(known_time_us, earlier.known_time_us)
+        if earlier is not None and earlier.known_time_us <= known_time_us:
+            return False
         version = _Version(event_time_us, known_time_us, event.operation, content, cells)
         row.versions[identity] = version
         row.timeline = None
@@ -160,7 +161,7 @@ class ReferenceGraph:
                 assert isinstance(parent, tuple)
                 self._rows[link.parent].setdefault(parent, _Row())
                 self._named_by[link.backward].setdefault(parent, set()).add(event.key)
-        return earlier is None
+        return True
 
     def state(self, table: str, key: Key, cutoff_time_us: int) -> State:
         """Return the visible cells (links included, nulls left out), BARE or HIDDEN; an unknown key reads as bare."""

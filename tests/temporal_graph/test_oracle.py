@@ -1,0 +1,332 @@
+"""The native graph and sampler against the plain twin, on sequences made to collide: few keys, few times, all rules."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from online_sampler import Neighborhood, Sampler, SamplingPlan
+from protos.nowgraph.v1 import row_event_pb2 as pb
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.reference import HIDDEN, ReferenceEvent, ReferenceGraph
+from temporal_graph.reference_sampler import ReferencePlan, sample_most_recent
+from temporal_graph.reference_values import Key, Value
+from temporal_graph.schema import ColumnKind, parse_schema
+from temporal_graph.time_rule import ALWAYS_US, visible_time_us
+
+ARENA_BYTES = 64 << 20
+
+SCHEMA = parse_schema("""
+version: 1
+name: oracle
+tables:
+  customers:
+    primary_key: {customer_id: integer}
+    columns: {city: categorical}
+  shops:
+    primary_key: {code: string}
+    time_column: opened_at
+    columns: {size: numerical}
+    links: {owner: customers}
+  orders:
+    primary_key: {region: string, number: integer}
+    time_column: at
+  payments:
+    primary_key: {payment_id: integer}
+    time_column: at
+    known_time: {column: reported_at}
+    lateness: 10s
+    future: 5s
+    columns:
+      amount: numerical
+      fraud: {kind: boolean, outcome: true}
+      note: text
+      tags: multicategorical
+      due: timestamp
+      vector: {kind: embedding, dim: 2}
+    links:
+      customer_id: customers
+      shop: shops
+      order: {table: orders, columns: [order_region, order_number]}
+      refund_of: payments
+""")
+
+# A tick of the native children lists is 2**22 us: times within one, across two, and beyond both ends of what ticks say.
+TICK_US = 1 << 22
+TIMES = [0, 1, 2, TICK_US - 1, TICK_US, TICK_US + 1, 3 * TICK_US, -(1 << 52) - 5, -(1 << 52), 1 << 53, 1 << 53 | 1]
+DELAYS = [None, 0, 0, 1, TICK_US, 10_000_000, 10_000_001, -1, -5_000_000, -5_000_001]
+
+KEYS: dict[str, list[Key]] = {
+    "customers": [(-1,), (7,), (8,)],
+    "shops": [("a",), ("é",), ("\U0001f600",)],
+    "orders": [("a", 1), ("a", 2), ("ab", -1)],
+    "payments": [(1,), (2,), (3,), (10,)],
+}
+CELLS: dict[ColumnKind, list[Value]] = {
+    ColumnKind.NUMERICAL: [None, 0.0, 1.5, -2.0],
+    ColumnKind.CATEGORICAL: [None, "x", "y", ""],
+    ColumnKind.TEXT: [None, "x", "yé"],
+    ColumnKind.MULTICATEGORICAL: [None, [], ["b", "a"], ["a", "b", "a"], ["a"]],
+    ColumnKind.BOOLEAN: [None, True, False],
+    ColumnKind.TIMESTAMP: [None, 0, -5],
+    ColumnKind.EMBEDDING: [None, [0.1, 2.0], [-1.0, 0.0]],
+}
+
+
+def cells_of(table: str) -> st.SearchStrategy[dict[str, Value]]:
+    """Any of a table's cells, absent, null or with one of few values."""
+    named = SCHEMA.table(table)
+    values: dict[str, st.SearchStrategy[Value]] = {c.name: st.sampled_from(CELLS[c.kind]) for c in named.columns}
+    values |= {link.name: st.sampled_from([None, *KEYS[link.parent]]) for link in named.links}
+    return st.fixed_dictionaries({}, optional=values)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> ReferenceEvent:
+    """One event of any table; most are payments."""
+    table = draw(st.sampled_from(["payments", "payments", "payments", "shops", "orders", "customers"]))
+    timed = SCHEMA.table(table).time_column is not None
+    event_time_us = draw(st.sampled_from(TIMES)) if timed else ALWAYS_US
+    delay = draw(st.sampled_from(DELAYS)) if timed else None
+    return ReferenceEvent(
+        table,
+        draw(st.sampled_from(["insert", "insert", "upsert", "upsert", "delete"])),
+        draw(st.sampled_from(KEYS[table])),
+        event_time_us,
+        None if delay is None else event_time_us + delay,
+        draw(cells_of(table)),
+    )
+
+
+def put_key(message: pb.Key, key: Key) -> None:
+    """Write a key part by part."""
+    for part in key:
+        message.parts.add(integer=part) if isinstance(part, int) else message.parts.add(text=part)
+
+
+def wire(event: ReferenceEvent) -> bytes:
+    """The event as a serialized RowEvent."""
+    message = pb.RowEvent(table=event.table, operation=pb.Operation.Value(f"OPERATION_{event.operation.upper()}"))
+    put_key(message.key, event.key)
+    if event.event_time_us != ALWAYS_US:
+        message.event_time_us = event.event_time_us
+    if event.known_time_us is not None:
+        message.known_time_us = event.known_time_us
+    kinds = {column.name: column.kind for column in SCHEMA.table(event.table).columns}
+    for name, value in event.cells.items():
+        put_cell(message.cells.add(column=name), kinds.get(name), value)
+    return message.SerializeToString()
+
+
+def put_cell(cell: pb.Cell, kind: ColumnKind | None, value: Any) -> None:
+    """Write one typed value; kind None is a foreign key."""
+    if value is None:
+        cell.null = pb.NULL_VALUE_UNSPECIFIED
+    elif kind is None and len(value) > 1:
+        put_key(cell.key, value)
+    elif kind is None:
+        setattr(cell, "integer" if isinstance(value[0], int) else "text", value[0])
+    elif kind is ColumnKind.MULTICATEGORICAL:
+        cell.texts.values.extend(value)
+        cell.texts.SetInParent()
+    elif kind is ColumnKind.EMBEDDING:
+        cell.vector.values.extend(value)
+    else:
+        fields = {ColumnKind.NUMERICAL: "number", ColumnKind.BOOLEAN: "boolean", ColumnKind.TIMESTAMP: "timestamp_us"}
+        setattr(cell, fields.get(kind, "text"), value)
+
+
+def both(batches: Iterable[Sequence[ReferenceEvent]]) -> tuple[TemporalGraph, ReferenceGraph]:
+    """The native graph and the twin with the same batches applied, each batch judged and counted alike."""
+    graph = TemporalGraph.create(SCHEMA, arena_bytes=ARENA_BYTES)
+    twin = ReferenceGraph(SCHEMA)
+    for batch in batches:
+        applied, expected = graph.apply([wire(event) for event in batch]), twin.apply(batch)
+        assert (applied.applied, applied.duplicate) == (expected.applied, expected.duplicate)
+        assert tuple((one.index, one.reason) for one in applied.rejected) == expected.rejected
+    return graph, twin
+
+
+def split(items: Sequence[ReferenceEvent], at: Iterable[int]) -> list[Sequence[ReferenceEvent]]:
+    """Cut a sequence into batches, empty ones among them."""
+    cuts = [0, *sorted(cut % (len(items) + 1) for cut in at), len(items)]
+    return [items[start:stop] for start, stop in pairwise(cuts)]
+
+
+def cutoffs_of(sequence: Sequence[ReferenceEvent]) -> list[int]:
+    """Both sides of every visible time of the sequence."""
+    visible = {
+        visible_time_us(event.event_time_us, event.known_time_us if event.known_time_us is not None else ALWAYS_US)
+        for event in sequence
+        if event.event_time_us != ALWAYS_US
+    }
+    return sorted({cutoff for time in visible for cutoff in (time - 1, time)} | {0})
+
+
+PLAN = {
+    "num_neighbors": [
+        {"hop1": {"default": 2}},
+        {"hop2": {"default": 3, "payments.shop->shops.code": 0}},
+        {"hop3": {"default": 1}},
+    ],
+    "node_limit": 9,
+}
+REFERENCE_PLAN = ReferencePlan([next(iter(hop.values())) for hop in PLAN["num_neighbors"]], PLAN["node_limit"])  # type: ignore[attr-defined, index, arg-type]
+
+
+def native_key(key: Key) -> Any:
+    """A key as the view takes it: a scalar where it has one part."""
+    return key[0] if len(key) == 1 else key
+
+
+def walked(graph: TemporalGraph, found: Neighborhood, seeds: Sequence[tuple[str, Key]]) -> list[dict[str, Any]]:
+    """A native sample in the twin's words: per seed its nodes, edges, versions and cells."""
+    view, names = graph.view(), [table.name for table in SCHEMA.tables]
+    cells = node_cells(graph, found)
+    walks = []
+    for seed, (table, key) in enumerate(seeds):
+        first, last = found.seed_offset[seed : seed + 2].tolist()
+        nodes = []
+        for node in range(first, last):
+            name = names[found.table[node]]
+            shown = view.keys(name, found.row[node : node + 1])[0] if node > first else native_key(key)
+            assert name == table or node > first
+            nodes.append(
+                {
+                    "row": (name, shown),
+                    "hop": int(found.hop[node]),
+                    "parent": max(int(found.parent[node]) - first, -1),
+                    "link": SCHEMA.edge_types[found.link[node]] if found.link[node] >= 0 else None,
+                    "version": (
+                        int(found.version[node]),
+                        int(found.event_time_us[node]),
+                        int(found.known_time_us[node]),
+                    ),
+                    "cells": cells[node],
+                }
+            )
+        edges = slice(*found.edge_offset[seed : seed + 2].tolist())
+        walks.append(
+            {
+                "nodes": nodes,
+                "edges": [
+                    (source - first, target - first, SCHEMA.edge_types[link])
+                    for source, target, link in zip(
+                        found.edge_source[edges].tolist(),
+                        found.edge_target[edges].tolist(),
+                        found.edge_link[edges].tolist(),
+                        strict=True,
+                    )
+                ],
+            }
+        )
+    return walks
+
+
+def node_cells(graph: TemporalGraph, found: Neighborhood) -> dict[int, dict[str, Any]]:
+    """The gathered cells of every node, nulls left out."""
+    view, cells = graph.view(), {}
+    for table in SCHEMA.tables:
+        columns = found.columns[table.name]
+        for at, node in enumerate(columns.node.tolist()):
+            values: dict[str, Any] = dict(zip(columns.numerical_names, columns.numerical[at].tolist(), strict=True))
+            values |= dict(
+                zip(columns.boolean_names, [[False, True, None][b] for b in columns.boolean[at]], strict=True)
+            )
+            values |= dict(zip(columns.timestamp_names, columns.timestamp[at].tolist(), strict=True))
+            for place, name in enumerate(columns.coded_names):
+                text = view.strings(table.name, name, columns.coded[at, place : place + 1])[0]
+                joined = table.column(name).kind is ColumnKind.MULTICATEGORICAL and text is not None
+                values[name] = (text.split("\x1f") if text else []) if joined and text is not None else text
+            for name in columns.embedding_names:
+                vector = columns.embedding[at].tolist()
+                values[name] = None if np.isnan(vector[0]) else vector
+            cells[node] = {k: v for k, v in values.items() if v is not None and v == v and v != ALWAYS_US}  # noqa: PLR0124
+    return cells
+
+
+def expected_walks(
+    twin: ReferenceGraph, seeds: Sequence[tuple[str, Key]], cutoffs: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What `walked` must give for seeds taken as of their cut-offs."""
+    walks = []
+    for found, cutoff in zip(sample_most_recent(twin, seeds, REFERENCE_PLAN, cutoffs), cutoffs, strict=True):
+        nodes = []
+        for node in found.nodes:
+            state = twin.state(node.table, node.key, cutoff)
+            version = twin.shown_version(node.table, node.key, cutoff)
+            links = {link.name for link in SCHEMA.table(node.table).links}
+            cells = {} if isinstance(state, str) else {k: v for k, v in state.items() if k not in links}
+            if state == HIDDEN:  # a deleted entity that is asked about is shown without cells
+                version = (-1, ALWAYS_US, ALWAYS_US)
+            nodes.append(
+                {
+                    "row": (node.table, native_key(node.key)),
+                    "hop": node.hop,
+                    "parent": node.parent,
+                    "link": node.edge_type,
+                    "version": version,
+                    "cells": cells,
+                }
+            )
+        walks.append({"nodes": nodes, "edges": found.edges})
+    return walks
+
+
+SEQUENCES = st.lists(events(), min_size=1, max_size=14)
+CUTS = st.lists(st.integers(0, 20), max_size=4)
+SLOWER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@SLOWER
+@given(SEQUENCES, CUTS)
+def test_the_graph_is_the_twins(sequence: list[ReferenceEvent], cuts: list[int]) -> None:
+    """Versions, bare rows, link intervals, counts and refusals are the twin's, in whichever batches events arrive."""
+    graph, twin = both(split(sequence, cuts))
+    assert graph.dump() == twin.dump()
+    graph.close()
+
+
+@SLOWER
+@given(SEQUENCES, CUTS, st.randoms(use_true_random=False))
+def test_the_hash_knows_no_order(sequence: list[ReferenceEvent], cuts: list[int], shuffler: random.Random) -> None:
+    """Shuffled, split and partly repeated, the same events give the same graph and the same canonical hash."""
+    graph, twin = both([sequence])
+    shuffled = [*sequence, *sequence[::3]]
+    shuffler.shuffle(shuffled)
+    again, _ = both(split(shuffled, cuts))
+    assert again.dump() == graph.dump() == twin.dump()
+    assert again.canonical_hash() == graph.canonical_hash()
+    graph.close()
+    again.close()
+
+
+@SLOWER
+@given(SEQUENCES, events())
+def test_the_hash_knows_every_difference(sequence: list[ReferenceEvent], more: ReferenceEvent) -> None:
+    """One more event changes the canonical hash exactly if it changes the graph."""
+    graph, _ = both([sequence])
+    before, before_hash = graph.dump(), graph.canonical_hash()
+    graph.apply([wire(more)])
+    assert (graph.dump() == before) == (graph.canonical_hash() == before_hash)
+    graph.close()
+
+
+@SLOWER
+@given(SEQUENCES)
+def test_the_sampler_walks_as_the_twin_does(sequence: list[ReferenceEvent]) -> None:
+    """At both sides of every visible time and around every key: the same rows, edges, versions, clocks and cells."""
+    graph, twin = both([sequence])
+    sampler = Sampler(graph.view(), SamplingPlan.from_dict(PLAN))
+    for table, keys in KEYS.items():
+        asked = [((table, key), cutoff) for cutoff in cutoffs_of(sequence) for key in keys]
+        seeds, cutoffs = [seed for seed, _ in asked], [cutoff for _, cutoff in asked]
+        found = sampler.sample_keys(table, [native_key(key) for _, key in seeds], np.array(cutoffs, dtype=np.int64))
+        assert walked(graph, found, seeds) == expected_walks(twin, seeds, cutoffs)
+    graph.close()
