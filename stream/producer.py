@@ -164,6 +164,8 @@ class EventProducer:
         self.flush(self._settings.delivery_timeout_s)
         self._closing.set()
         self._thread.join()
+        # Whoever still holds this object must not keep its connections: they would look for a broker that is gone.
+        self._producer.close()
 
     def __enter__(self) -> Self:
         return self
