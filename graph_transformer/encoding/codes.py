@@ -39,7 +39,9 @@ class CategoryIndex:
             known = [UNSEEN_INDEX if text is None else self._vocabulary.get(text, UNSEEN_INDEX) for text in texts]
             # Replaced, never changed in place: another thread may be reading the old array.
             self._index = np.concatenate([self._index, np.asarray(known, dtype=np.int64)])
-        return self._index[codes]
+        known = self._index[codes]
+        known[codes < 0] = UNSEEN_INDEX  # would read from the end
+        return known
 
 
 class CodeVectors:

@@ -7,6 +7,8 @@ Neighborhood ─► link paths ─┐
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,13 @@ class Encoding:
             SchemaError: the schema lacks a table or column the statistics name.
         """
         self.statistics, self.schema = statistics, schema
+        # A view is not for two threads at once, and training collates in two.
+        one_at_a_time = threading.Lock()
+
+        def texts(table: str, column: str, codes: NDArray[np.int32]) -> Sequence[str | None]:
+            with one_at_a_time:
+                return strings(table, column, codes)
+
         self.paths = PathTable(statistics.paths, schema)
         self.age_bins = Bins([statistics.age_edges])
         used = statistics.tables()
@@ -71,7 +80,7 @@ class Encoding:
             table = schema.table(name)
             columns = [c for c in statistics.columns if c.table == name]
             hidden = statistics.outcome if name == statistics.seed_table else None
-            self.encoders[name] = CellEncoder(table, columns, strings, seed_outcome=hidden)
+            self.encoders[name] = CellEncoder(table, columns, texts, seed_outcome=hidden)
             booleans = [column.name for column in table.columns if column.kind is ColumnKind.BOOLEAN]
             if table.outcome is not None and table.outcome.name in booleans:
                 self.outcome_at[name] = booleans.index(table.outcome.name)

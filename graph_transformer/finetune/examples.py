@@ -54,21 +54,17 @@ class Examples:
 def labeled_rows(view: GraphView, task: Task, *, known_by_us: int | None = None) -> Examples:
     """Return every row whose label is visible by `known_by_us` (None: ever), with the label as known then.
 
-    Of several reports on a row the last one counts, as for a neighbor seen at that time.
+    Of several reports on a row the one known last counts.
     """
     outcomes = view.outcomes(task.table, task.outcome)
     usable = outcomes.visible_time_us <= (TIME_MAX_US if known_by_us is None else known_by_us)
-    row, label = outcomes.row[usable], outcomes.value[usable] > 0.5
-    visible, reported = outcomes.visible_time_us[usable], outcomes.event_time_us[usable]
-    # Versions fold in the order of their event time; the last of each row stands.
-    order = np.lexsort((visible, reported, row))
+    row, event_time_us = outcomes.row[usable], outcomes.event_time_us[usable]
+    visible, label = outcomes.visible_time_us[usable], outcomes.value[usable] > 0.5
+    order = np.lexsort((visible, row))
     last = order[np.flatnonzero(np.diff(row[order], append=-1))]
-    event_time_us = view.times(task.table)[0][row[last]]
-    timed = event_time_us != ALWAYS_US
-    last, event_time_us = last[timed], event_time_us[timed]
-    order = np.lexsort((row[last], event_time_us))
-    last, event_time_us = last[order], event_time_us[order]
-    return Examples(row[last], event_time_us, visible[last], label[last])
+    last = last[event_time_us[last] != ALWAYS_US]
+    last = last[np.lexsort((row[last], event_time_us[last]))]
+    return Examples(row[last], event_time_us[last], visible[last], label[last])
 
 
 def examples_of(view: GraphView, task: Task, interval: Interval, *, known_by_us: int | None) -> Examples:

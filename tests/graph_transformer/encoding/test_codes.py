@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from graph_transformer.encoding import codes
+from graph_transformer.encoding.codes import NULL_INDEX, UNSEEN_INDEX, CategoryIndex, CodeVectors, hashed_ngrams
+
+
+class Dictionary:
+    """A graph's dictionary that counts how often it is asked."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts, self.asked = texts, 0
+
+    def __call__(self, table: str, column: str, asked: NDArray[np.int32]) -> Sequence[str | None]:
+        self.asked += len(asked)
+        return [self.texts[code - 1] if 0 < code <= len(self.texts) else None for code in asked.tolist()]
+
+
+def codes_of(*values: int) -> NDArray[np.int32]:
+    return np.array(values, dtype=np.int32)
+
+
+def test_the_same_text_is_the_same_category_in_any_graph() -> None:
+    """Two graphs number their strings differently; the index follows the string."""
+    one = CategoryIndex("t", "c", ["de", "fr"], Dictionary(["de", "fr"]))
+    other = CategoryIndex("t", "c", ["de", "fr"], Dictionary(["it", "fr", "de"]))
+    assert one.of(codes_of(1, 2)).tolist() == other.of(codes_of(3, 2)).tolist()
+
+
+def test_null_and_unseen_are_categories_of_their_own() -> None:
+    """Null is not unseen, and a text that training did not have is no category it had."""
+    index = CategoryIndex("t", "c", ["de"], Dictionary(["de", "xx"]))
+    assert index.of(codes_of(0, 1, 2)).tolist() == [NULL_INDEX, 2, UNSEEN_INDEX]
+
+
+def test_a_dictionary_may_grow_while_serving() -> None:
+    """A code that appears later is looked up then, once."""
+    dictionary = Dictionary(["de"])
+    index = CategoryIndex("t", "c", ["de", "fr"], dictionary)
+    assert index.of(codes_of(1)).tolist() == [2]
+    dictionary.texts.append("fr")
+    assert index.of(codes_of(2, 2, 1)).tolist() == [3, 3, 2]
+    asked = dictionary.asked
+    index.of(codes_of(2, 1))
+    assert dictionary.asked == asked
+
+
+def test_a_code_no_dictionary_has_is_unseen() -> None:
+    """A negative code (an event's string the graph has never stored) counts as unseen, not as the last category."""
+    index = CategoryIndex("t", "c", ["de", "fr"], Dictionary(["de", "fr"]))
+    assert index.of(codes_of(2, -1)).tolist() == [3, UNSEEN_INDEX]
+
+
+def test_bags_count_their_elements() -> None:
+    """Each known element has its place, all others share the last, null is empty."""
+    vectors = CodeVectors("t", "c", Dictionary(["a\x1fb", "b\x1fz"]), ["a", "b"])
+    assert vectors.of(codes_of(1, 0, 2)).tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 1]]
+
+
+def test_similar_texts_have_similar_vectors() -> None:
+    """One changed letter moves a text less than other words do; case does not matter."""
+    first, typo, other = (hashed_ngrams(text) for text in ("Payment refused", "payment refuSSed", "new shoes, blue"))
+    assert np.dot(first, typo) > 0.7 > 0.3 > np.dot(first, other)
+    assert np.linalg.norm(first) == pytest.approx(1.0)
+    assert np.array_equal(hashed_ngrams("ABC"), hashed_ngrams("abc"))
+
+
+@pytest.mark.parametrize("text", ["", "a", "é", "ab"])
+def test_short_texts_have_vectors_too(text: str) -> None:
+    """Texts shorter than an n-gram do not vanish."""
+    assert np.linalg.norm(hashed_ngrams(text)) == pytest.approx(1.0)
+
+
+def test_the_cache_of_vectors_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More distinct texts than the cache holds still give the right vectors, and memory stays bounded."""
+    monkeypatch.setattr(codes, "CACHED_MAX", 8)
+    texts = [f"text number {n}" for n in range(50)]
+    vectors = CodeVectors("t", "c", Dictionary(texts))
+    for start in range(0, 50, 5):
+        found = vectors.of(np.arange(start + 1, start + 6, dtype=np.int32))
+        assert np.allclose(found, np.stack([hashed_ngrams(text) for text in texts[start : start + 5]]))
+    assert len(vectors._cache) <= 8

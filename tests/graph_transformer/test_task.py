@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from graph_transformer.errors import TaskError
+from graph_transformer.task import load_task, parse_task, task_from_dict
+from temporal_graph.errors import SchemaError
+from temporal_graph.schema import Schema, load_schema
+from temporal_graph.time_rule import time_us_from_datetime
+
+TASK = """
+version: 1
+name: fraud
+table: transactions
+outcome: fraud
+kind: binary
+entity: customer_id
+splits:
+  train: {start: 2018-07-11, end: 2018-07-18T12:00:00}
+  validation: {start: 2018-07-25, end: 2018-08-01}
+  refit: {start: 2018-07-25, end: 2018-08-01}
+  test: {start: 2018-08-08, end: 2018-08-15}
+sampling_plan:
+  num_neighbors:
+    - hop1: {default: 1}
+    - hop2: {default: 8}
+training: {steps: 5}
+"""
+
+
+def test_times_are_utc_microseconds() -> None:
+    """Dates and date-times of the file are the instants they say, in UTC."""
+    splits = parse_task(TASK).splits
+    assert splits.train.start_us == time_us_from_datetime(datetime(2018, 7, 11, tzinfo=UTC))
+    assert splits.train.end_us == time_us_from_datetime(datetime(2018, 7, 18, 12, tzinfo=UTC))
+
+
+def test_labels_count_as_known_by_the_start_of_the_test() -> None:
+    """Unless the file says otherwise, the finished model stands for the start of the test split."""
+    splits = parse_task(TASK).splits
+    assert splits.test is not None
+    assert splits.trained_by_us == splits.test.start_us
+
+
+def test_a_task_travels_as_plain_values() -> None:
+    """A task read back from a checkpoint's values is the same."""
+    task = parse_task(TASK)
+    assert task_from_dict(task.to_dict()) == task
+    assert task_from_dict(yaml.safe_load(yaml.safe_dump(task.to_dict()))) == task
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("version: 1", "version: 2", "version"),
+        ("kind: binary", "kind: ranking", "kind"),
+        ("table: transactions", "table: 3", "table"),
+        ("end: 2018-08-15", "end: 2018-08-01", "splits.test.end"),
+        ("start: 2018-08-08", "start: 2018-07-30", "splits.test.start"),
+        ("start: 2018-07-11", "start: soon", "splits.train.start"),
+        ("training: {steps: 5}", "training: {steps: 0}", "training.steps"),
+        ("training: {steps: 5}", "training: {epochs: 5}", "training.epochs"),
+        ("  validation: {start: 2018-07-25, end: 2018-08-01}\n", "", "splits.refit"),
+        ("  refit: {start: 2018-07-25, end: 2018-08-01}", "  refit: {start: 2018-07-25, end: 2018-08-09}",
+         "splits.refit.end"),
+        ("training:", "known_by: 1\ntraining:", "task.known_by"),
+    ],
+)  # fmt: skip
+def test_a_task_that_does_not_fit_is_refused_with_the_key(old: str, new: str, path: str) -> None:
+    """Every entry that can not be followed is named."""
+    assert old in TASK
+    with pytest.raises(TaskError) as refused:
+        parse_task(TASK.replace(old, new))
+    assert refused.value.path == path
+
+
+def test_a_task_is_checked_against_the_schema(payments_schema: Schema) -> None:
+    """A task whose columns exist passes; one that predicts a number, or names no link, is refused."""
+    parse_task(TASK).check(payments_schema)
+    with pytest.raises(TaskError, match="boolean"):
+        parse_task(TASK.replace("outcome: fraud", "outcome: amount")).check(payments_schema)
+    with pytest.raises(SchemaError):
+        parse_task(TASK.replace("entity: customer_id", "entity: card_id")).check(payments_schema)
+    with pytest.raises(SchemaError):
+        parse_task(TASK.replace("table: transactions", "table: payments")).check(payments_schema)
+
+
+def test_the_example_fits_its_schema(repository: Path) -> None:
+    """The task of the payments example is one for the schema beside it."""
+    folder = repository / "examples" / "payments"
+    load_task(folder / "task.yaml").check(load_schema(folder / "schema.yaml"))
