@@ -10,7 +10,8 @@ Rules, each in one place below:
   insert = the whole row, upsert = a patch, delete hides and keeps what lies beneath, so that a later upsert revives it.
 - The same (event time, operation, content) again changes nothing and is counted as a duplicate, unless it was known
   earlier: the earliest known time wins.
-- A table without time has ALWAYS_US on both clocks.
+- A row of a table without time has ALWAYS_US on both clocks; an upsert or delete of it may say when it happened.
+- A backfill is not judged late or future; where it does not know the known time, it is the event time.
 - A row named only by a foreign key, in any version, is bare. A row with no visible version is shown bare as a parent.
 - A link is opened at a visible time at which the folded foreign key becomes this parent; deletes do not close it.
 
@@ -56,7 +57,7 @@ State = dict[str, Value] | Literal["bare", "hidden"]
 class ReferenceEvent:
     """One change to one row. `cells` holds columns and links by name; a foreign key is a value or a tuple of parts.
 
-    The times of a table without time are ignored; a missing known time is the event time.
+    The times of an insert into a table without time are ignored; a missing known time is the event time.
     """
 
     table: str
@@ -121,12 +122,12 @@ class ReferenceGraph:
         self._named_by: dict[str, dict[Key, set[Key]]] = {link.backward: {} for link in schema.links}
 
     def apply(self, events: Iterable[ReferenceEvent], *, backfill: bool = False) -> ReferenceApplied:
-        """Apply events in the order given; a backfill has known = event and is not judged."""
+        """Apply events in the order given; a backfill is not judged."""
         applied = duplicate = 0
         rejected: list[tuple[int, str]] = []
         for position, event in enumerate(events):
             table = self._tables[event.table]
-            event_time_us, known_time_us = self._clocks(table, event, backfill=backfill)
+            event_time_us, known_time_us = self._clocks(table, event)
             reason = None if backfill else _judge(table, event_time_us, known_time_us)
             if reason is not None:
                 rejected.append((position, reason))
@@ -137,10 +138,10 @@ class ReferenceGraph:
         return ReferenceApplied(applied, duplicate, tuple(rejected))
 
     @staticmethod
-    def _clocks(table: Table, event: ReferenceEvent, *, backfill: bool) -> tuple[int, int]:
-        if table.time_column is None:
+    def _clocks(table: Table, event: ReferenceEvent) -> tuple[int, int]:
+        if table.time_column is None and (event.operation == "insert" or event.event_time_us == ALWAYS_US):
             return ALWAYS_US, ALWAYS_US
-        if backfill or event.known_time_us is None:
+        if event.known_time_us is None:
             return event.event_time_us, event.event_time_us
         return event.event_time_us, event.known_time_us
 
@@ -208,11 +209,13 @@ class ReferenceGraph:
         return None if isinstance(state, str) else self.shown_parent(link, state, cutoff_time_us)
 
     def shown_parent(self, link: Link, cells: Mapping[str, Value], cutoff_time_us: int) -> Key | None:
-        """Return the parent that `cells` name through a link, unless it is deleted at the cut-off."""
+        """Return the parent that `cells` name through a link, unless it is unknown, or deleted at the cut-off."""
         parent = cells.get(link.name)
-        if parent is None or self.state(link.parent, _as_key(parent), cutoff_time_us) == HIDDEN:
+        if parent is None:
             return None
-        return _as_key(parent)
+        key = _as_key(parent)
+        known = key in self._rows[link.parent]
+        return key if known and self.state(link.parent, key, cutoff_time_us) != HIDDEN else None
 
     def keys(self, table: str) -> list[Key]:
         """Return the keys of all rows of a table, bare ones too, in key order."""

@@ -92,11 +92,13 @@ def events(draw: st.DrawFn) -> ReferenceEvent:
     """One event of any table; most are payments."""
     table = draw(st.sampled_from(["payments", "payments", "payments", "shops", "orders", "customers"]))
     timed = SCHEMA.table(table).time_column is not None
+    operation = draw(st.sampled_from(["insert", "insert", "upsert", "upsert", "delete"]))
+    timed = timed or draw(st.booleans())
     event_time_us = draw(st.sampled_from(TIMES)) if timed else ALWAYS_US
     delay = draw(st.sampled_from(DELAYS)) if timed else None
     return ReferenceEvent(
         table,
-        draw(st.sampled_from(["insert", "insert", "upsert", "upsert", "delete"])),
+        operation,
         draw(st.sampled_from(KEYS[table])),
         event_time_us,
         None if delay is None else event_time_us + delay,

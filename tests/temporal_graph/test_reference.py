@@ -180,11 +180,22 @@ def test_deleted_parents_are_not_shown() -> None:
     assert graph.state("payments", (1,), 100) == {"customer_id": (7,)}
 
 
-def test_tables_without_time_are_always_visible() -> None:
-    """Their rows have ALWAYS_US on both clocks, whatever times an event carries."""
+def test_rows_without_time_are_always_visible() -> None:
+    """A row of a table without time has ALWAYS_US on both clocks, whatever times its insert carries."""
     graph = graph_of(ReferenceEvent("customers", "insert", (7,), 5_000, 6_000, {"city": "Bern"}))
     assert graph.state("customers", (7,), ALWAYS_US) == {"city": "Bern"}
     assert graph.dump()["customers"]["[7]"]["versions"] == [[ALWAYS_US, ALWAYS_US, "insert", {"city": "Bern"}]]
+
+
+def test_changes_of_rows_without_time_may_have_one() -> None:
+    """A customer that moves, or leaves, does so at the time the change says; without one it always has."""
+    move = ReferenceEvent("customers", "upsert", (7,), 5_000, 6_000, {"city": "Rome"})
+    graph = graph_of(ReferenceEvent("customers", "insert", (7,), cells={"city": "Bern"}), move)
+    assert [graph.state("customers", (7,), cutoff) for cutoff in (5_999, 6_000)] == [{"city": "Bern"}, {"city": "Rome"}]
+    graph.apply([ReferenceEvent("customers", "delete", (7,), 7_000)])
+    assert [graph.state("customers", (7,), cutoff) for cutoff in (6_999, 7_000)] == [{"city": "Rome"}, HIDDEN]
+    graph.apply([ReferenceEvent("customers", "upsert", (8,), cells={"city": "Oslo"})])
+    assert graph.state("customers", (8,), ALWAYS_US) == {"city": "Oslo"}
 
 
 def test_duplicates_keep_the_earliest_known_time() -> None:
@@ -209,10 +220,13 @@ def test_bounds_at_one_microsecond(event_us: int, known_us: int, reason: str | N
 
 
 def test_a_backfill_is_not_judged() -> None:
-    """A declared backfill has known = event and never is late."""
+    """A declared backfill is never late; it is known when it happened unless it says when it was known."""
     graph = ReferenceGraph(SCHEMA)
-    assert graph.apply([pay("insert", 1, 0, 10**12)], backfill=True).applied == 1
-    assert graph.dump()["payments"]["[1]"]["versions"] == [[0, 0, "insert", {}]]
+    assert graph.apply([pay("insert", 1, 0, 10**12), pay("insert", 2, 7)], backfill=True).applied == 2
+    assert graph.dump()["payments"] == {
+        "[1]": {"versions": [[0, 10**12, "insert", {}]]},
+        "[2]": {"versions": [[7, 7, "insert", {}]]},
+    }
 
 
 def test_shown_version_counts_changes_and_keeps_the_rows_own_times() -> None:
