@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from graph_transformer.calibration import Calibration
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.config import ModelConfig
+from graph_transformer.encoding.collate import Encoding
+from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.model import GraphTransformer
+from graph_transformer.task import Interval, Splits, Task
+from online_sampler.plan import SamplingPlan
 from temporal_graph.schema import ColumnKind, Schema, Table, parse_schema
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -279,3 +288,33 @@ def drawn_history(drawing: Drawing, seeds: int, rows: int, seed: int = 0, labels
                 cells = {"amount": float(random.lognormal(3, 1)), "fraud": fraud if labels else None}
                 drawing.row(parent, backward, cells, event=cutoff - age)
     return drawing.build()
+
+
+@pytest.fixture
+def checkpoint(payments: Drawing) -> Checkpoint:
+    """A checkpoint of a model of payments, not trained, with a calibration and a metric."""
+    neighborhood = drawn_history(Drawing(payments.schema), 16, 20, seed=9)
+    statistics = fit_statistics(
+        [neighborhood], payments.schema, payments.strings, seed_table="transactions", outcome="fraud"
+    )
+    encoding = Encoding(statistics, payments.schema, payments.strings)
+    torch.manual_seed(1)
+    config = ModelConfig()
+    task = Task(
+        name="fraud",
+        table="transactions",
+        outcome="fraud",
+        kind="binary",
+        splits=Splits(Interval(0, 10)),
+        sampling_plan=SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 1}}, {"hop2": {"default": 64}}]}),
+        model=config,
+    )
+    return Checkpoint(
+        task=task,
+        fingerprint=payments.schema.fingerprint(statistics.tables()),
+        statistics=statistics,
+        model=config,
+        calibration=Calibration(0.8, -0.1, -2.0),
+        weights=GraphTransformer(encoding.layout(), config).state_dict(),
+        metrics={"test": {"average_precision": 0.5}},
+    )

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.errors import CheckpointMismatch
+from graph_transformer.predictor import Predictor
+from temporal_graph.schema import parse_schema
+
+
+@pytest.fixture
+def folder(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """A folder with a good checkpoint."""
+    checkpoint.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_predictor_says_what_it_is(folder: Path, checkpoint: Checkpoint, payments: Any) -> None:
+    """Task, sampling plan and version are those of the checkpoint."""
+    predictor = Predictor.load(folder, payments)
+    assert predictor.version == checkpoint.version
+    assert predictor.task == checkpoint.task
+    assert predictor.sampling_plan == predictor.plan == checkpoint.task.sampling_plan
+
+
+def test_probability_is_the_calibrated_logit(
+    folder: Path, payments: Any, draw_history: Callable[..., Any]
+) -> None:
+    """probability = 1 / (1 + e^-logit), one float64 per seed."""
+    prediction = Predictor.load(folder, payments).predict(draw_history(payments, 7, 12))
+    assert prediction.logit.shape == prediction.probability.shape == (7,)
+    assert prediction.logit.dtype == prediction.probability.dtype == np.float64
+    assert np.allclose(prediction.probability, 1 / (1 + np.exp(-prediction.logit)))
+
+
+def test_equal_inputs_give_equal_logits_in_any_batch(
+    folder: Path, payments: Any, draw_history: Callable[..., Any]
+) -> None:
+    """Alone or among others the logit is the same within 1e-5."""
+    predictor = Predictor.load(folder, payments)
+    first = predictor.predict(draw_history(payments, 1, 40)).logit[0]
+    among = predictor.predict(draw_history(payments, 20, 40)).logit[0]
+    assert abs(first - among) < 1e-5
+
+
+def test_fixed_shape_gives_equal_bits(folder: Path, payments: Any, draw_history: Callable[..., Any]) -> None:
+    """In the mode that replays use, company, threads and repetition change no bit; the answer is the usual one."""
+    exact = Predictor.load(folder, payments, fixed_shape=True)
+    alone = exact.predict(draw_history(payments, 1, 40)).logit[0]
+    threads = torch.get_num_threads()
+    for several in (1, 2):
+        torch.set_num_threads(several)
+        found = [exact.predict(draw_history(payments, size, 40)).logit[0] for size in (1, 3, 20)]
+        assert [value.tobytes() for value in found] == [alone.tobytes()] * 3
+        assert torch.get_num_threads() == several
+    torch.set_num_threads(threads)
+    usual = Predictor.load(folder, payments).predict(draw_history(payments, 3, 40)).logit[0]
+    assert abs(usual - alone) < 1e-5
+
+
+def test_no_seeds_no_answers(folder: Path, payments: Any) -> None:
+    """An empty request is answered with nothing, not with an error."""
+    assert len(Predictor.load(folder, payments).predict(payments.build()).logit) == 0
+
+
+def test_a_key_never_seen_is_answered(folder: Path, payments: Any) -> None:
+    """A payment without history, and one without any cell, get finite answers."""
+    payments.seed("transactions", 1000, {"amount": 20.0})
+    payments.seed("transactions", 1000)
+    assert np.isfinite(Predictor.load(folder, payments).predict(payments.build()).logit).all()
+
+
+def test_several_threads_predict_at_once(folder: Path, payments: Any, draw_history: Callable[..., Any]) -> None:
+    """Concurrent callers get the answers they would have got in turn."""
+    predictor = Predictor.load(folder, payments)
+    neighborhoods = [draw_history(payments, 4, 30, seed=seed) for seed in range(12)]
+    expected = [predictor.predict(neighborhood).logit for neighborhood in neighborhoods]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: predictor.predict(n).logit, neighborhoods))
+    assert np.allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
+
+
+def test_a_graph_of_another_schema_is_refused(folder: Path) -> None:
+    """A predictor never starts on a graph that its model was not made for."""
+
+    class Other:
+        schema = parse_schema("version: 1\nname: o\ntables:\n  things:\n    primary_key: {id: integer}\n")
+
+        def strings(self, *_: object) -> list[None]:
+            return []
+
+    with pytest.raises(CheckpointMismatch):
+        Predictor.load(folder, Other())
+
+
+def test_the_number_of_threads_can_be_set(folder: Path, payments: Any) -> None:
+    """`threads` reaches PyTorch."""
+    before = torch.get_num_threads()
+    Predictor.load(folder, payments, threads=1)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
