@@ -1,6 +1,6 @@
 """The reader's side of the live graph: a plan and seeds with their cut-offs in, neighborhoods out.
 
-    SamplingPlan + GraphView -> Sampler; seeds + cut-offs -> Sampler -> Neighborhood
+SamplingPlan + GraphView -> Sampler; seeds + cut-offs -> Sampler -> Neighborhood
 """
 
 from online_sampler.errors import PlanError, SamplerError, SeedError

@@ -1,6 +1,6 @@
 """The sample: the rows a question may know, as frozen named columns over all nodes of all seeds.
 
-    native Sample (one block a column) -> Neighborhood -> numpy arrays over the same memory, made when first asked for
+native Sample (one block a column) -> Neighborhood -> numpy arrays over the same memory, made when first asked for
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What to sample: how many neighbors of which link at which hop, by which strategy.
 
-    YAML or dict -> SamplingPlan (names as written) -> ResolvedPlan (arrays [hops, edge types], checked against a schema)
+    YAML or dict -> SamplingPlan (names as written) -> ResolvedPlan (arrays [hops, edge types], names checked)
 
 The fan-outs are written in the field's format, one entry per hop, with overrides per edge type of the schema:
 

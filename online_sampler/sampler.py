@@ -1,6 +1,6 @@
 """The reader's question: seeds, each with its own cut-off, to their neighborhoods, by one plan.
 
-    rows | keys | events, cut-offs -> native walk over the pinned graph -> Neighborhood
+rows | keys | events, cut-offs -> native walk over the pinned graph -> Neighborhood
 """
 
 from __future__ import annotations
