@@ -76,8 +76,10 @@ sources:
 
 @pytest.fixture
 def settings() -> ServerSettings:
-    """Free ports, and limits small enough to reach."""
-    return ServerSettings(port=0, metrics_port=0, cells_limit=16, row_bytes_limit=4096, id_bytes_limit=64)
+    """Free ports, limits small enough to reach, and a deadline that a loaded machine can hold."""
+    return ServerSettings(
+        port=0, metrics_port=0, cells_limit=16, row_bytes_limit=4096, id_bytes_limit=64, deadline_default_ms=20_000
+    )
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +207,11 @@ def grow(world: World, payments: int) -> None:
     minute_us = 60_000_000
     rows = [
         world.event(
-            number, world.start_us + number * minute_us, customer=number % 20, terminal=number % 10, amount=5.0 + number % 7
+            number,
+            world.start_us + number * minute_us,
+            customer=number % 20,
+            terminal=number % 10,
+            amount=5.0 + number % 7,
         )
         for number in range(payments)
     ]

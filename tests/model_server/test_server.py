@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from model_server.background import BackgroundServer
+from model_server.server import HEALTH_NAMES, SERVICE_NAME, build_server
+from model_server.settings import ServerSettings
+from nowgraph.client import Client
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
+from stream.errors import ConfigurationError
+
+pytestmark = pytest.mark.integration
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_health_is_told_for_the_process_and_the_service(running: BackgroundServer) -> None:
+    """Both names are SERVING once the server has warmed up; an unknown name is NOT_FOUND."""
+    with grpc.insecure_channel(running.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in HEALTH_NAMES:
+            assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_lists_the_service(running: BackgroundServer) -> None:
+    """A tool without our protos can find the service and its methods."""
+    with grpc.insecure_channel(running.target) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE_NAME),
+        ]
+        services, file = list(stub.ServerReflectionInfo(iter(requests), timeout=5))
+    names = {service.name for service in services.list_services_response.service}
+    assert {SERVICE_NAME, "grpc.health.v1.Health"} <= names
+    assert b"ScoreStream" in file.file_descriptor_response.file_descriptor_proto[0]
+
+
+def test_a_drain_says_not_serving_and_finishes_what_it_took(
+    world: Any, payment: Callable[[], service_pb2.ScoreRequest]
+) -> None:
+    """Watchers hear NOT_SERVING while a request is in flight; it gets its answer, and new ones are UNAVAILABLE."""
+    settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=10_000, drain_notice_s=0.2)
+    request = payment()
+    request.row.event_time_us = world.start_us + 10**11
+    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="transaction_events", offset=100))
+    statuses: list[tuple[float, int]] = []
+    with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
+
+        def watch() -> None:
+            try:
+                for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
+                    statuses.append((time.monotonic(), answer.status))
+            except grpc.RpcError:
+                pass
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        stub = service_grpc.PredictionServiceStub(channel)
+        in_flight: Future[service_pb2.ScoreResponse] = stub.Score.future(request, timeout=10)
+        time.sleep(0.3)
+        drain = asyncio.run_coroutine_threadsafe(running.server.drain(), running._loop)
+        time.sleep(0.5)
+        assert [status for _, status in statuses] == [SERVING, NOT_SERVING]
+        assert not in_flight.done()
+        with grpc.insecure_channel(running.target) as other, pytest.raises(grpc.RpcError) as caught:
+            service_grpc.PredictionServiceStub(other).Score(payment(), timeout=2)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        world.apply([world.event(6_000, world.start_us + 10**10)])
+        answer = in_flight.result(timeout=10)
+        assert answer.graph_position.partitions[0].next_offset == 101
+        drain.result(timeout=10)
+        watcher.join(timeout=5)
+    assert not watcher.is_alive()
+
+
+def test_a_drain_does_not_wait_for_idle_streams(world: Any, settings: ServerSettings) -> None:
+    """An open stream with nothing in flight ends with UNAVAILABLE, long before the grace period does."""
+    with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
+        stop = threading.Event()
+
+        def requests() -> Any:
+            stop.wait(20)
+            yield from ()
+
+        call = service_grpc.PredictionServiceStub(channel).ScoreStream(requests())
+        time.sleep(0.3)
+        start_s = time.monotonic()
+        running.close()
+        assert time.monotonic() - start_s < settings.drain_grace_s / 2
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        stop.set()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_private_schemas_need_their_secret(world: Any, settings: ServerSettings) -> None:
+    """A server that could not hash what it receives refuses to be built."""
+    view = world.graph.view()
+    with pytest.raises(ConfigurationError, match="private"):
+        build_server(view, world.predictor(view), settings=settings)
+
+
+def test_two_servers_over_one_graph_answer_alike(world: Any, settings: ServerSettings) -> None:
+    """Any number of servers read the same graph; the same row has the same answer from each."""
+    with (
+        BackgroundServer(lambda: world.server(settings)) as one,
+        BackgroundServer(lambda: world.server(settings)) as two,
+        Client(one.target, timeout_s=10) as first,
+        Client(two.target, timeout_s=10) as second,
+    ):
+        cells = {"tx_amount": 3.0, "customer_id": 2, "terminal_id": 2}
+        answers = [c.score("transactions", 1, cells, event_time=world.start_us + 10**10) for c in (first, second)]
+    assert answers[0].logit == pytest.approx(answers[1].logit, abs=1e-5)
