@@ -43,7 +43,7 @@ inline constexpr u32 TICK_MAX = 0x7FFFFFFFu;
 
 NOWGRAPH_INLINE u32 tick_of(i64 time_us) {
   if (time_us < TICK_ORIGIN_US) return 0;
-  const u64 tick = static_cast<u64>(time_us - TICK_ORIGIN_US) >> TICK_SHIFT;
+  const u64 tick = (static_cast<u64>(time_us) - static_cast<u64>(TICK_ORIGIN_US)) >> TICK_SHIFT;
   return tick > TICK_MAX ? TICK_MAX : static_cast<u32>(tick);
 }
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from protos.nowgraph.v1 import row_event_pb2 as pb
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.reference import HIDDEN, ReferenceEvent, ReferenceGraph
 from temporal_graph.reference_sampler import ReferencePlan, sample_most_recent
-from temporal_graph.reference_values import Key, Value
+from temporal_graph.reference_values import Key, Value, key_text
 from temporal_graph.schema import ColumnKind, parse_schema
 from temporal_graph.time_rule import ALWAYS_US, visible_time_us
 
@@ -55,6 +56,10 @@ tables:
       shop: shops
       order: {table: orders, columns: [order_region, order_number]}
       refund_of: payments
+  visits:
+    time_column: at
+    columns: {pages: numerical}
+    links: {customer_id: customers}
 """)
 
 # A tick of the native children lists is 2**22 us: times within one, across two, and beyond both ends of what ticks say.
@@ -67,6 +72,7 @@ KEYS: dict[str, list[Key]] = {
     "shops": [("a",), ("é",), ("\U0001f600",)],
     "orders": [("a", 1), ("a", 2), ("ab", -1)],
     "payments": [(1,), (2,), (3,), (10,)],
+    "visits": [("a",), ("b",)],  # a table without key: the event id stands for it
 }
 CELLS: dict[ColumnKind, list[Value]] = {
     ColumnKind.NUMERICAL: [None, 0.0, 1.5, -2.0],
@@ -90,7 +96,7 @@ def cells_of(table: str) -> st.SearchStrategy[dict[str, Value]]:
 @st.composite
 def events(draw: st.DrawFn) -> ReferenceEvent:
     """One event of any table; most are payments."""
-    table = draw(st.sampled_from(["payments", "payments", "payments", "shops", "orders", "customers"]))
+    table = draw(st.sampled_from(["payments", "payments", "payments", "shops", "orders", "customers", "visits"]))
     timed = SCHEMA.table(table).time_column is not None
     operation = draw(st.sampled_from(["insert", "insert", "upsert", "upsert", "delete"]))
     timed = timed or draw(st.booleans())
@@ -115,7 +121,10 @@ def put_key(message: pb.Key, key: Key) -> None:
 def wire(event: ReferenceEvent) -> bytes:
     """The event as a serialized RowEvent."""
     message = pb.RowEvent(table=event.table, operation=pb.Operation.Value(f"OPERATION_{event.operation.upper()}"))
-    put_key(message.key, event.key)
+    if SCHEMA.table(event.table).primary_key:
+        put_key(message.key, event.key)
+    else:
+        message.event_id = str(event.key[0])
     if event.event_time_us != ALWAYS_US:
         message.event_time_us = event.event_time_us
     if event.known_time_us is not None:
@@ -331,4 +340,60 @@ def test_the_sampler_walks_as_the_twin_does(sequence: list[ReferenceEvent]) -> N
         seeds, cutoffs = [seed for seed, _ in asked], [cutoff for _, cutoff in asked]
         found = sampler.sample_keys(table, [native_key(key) for _, key in seeds], np.array(cutoffs, dtype=np.int64))
         assert walked(graph, found, seeds) == expected_walks(twin, seeds, cutoffs)
+    graph.close()
+
+
+@SLOWER
+@given(SEQUENCES)
+def test_outcomes_and_times_are_the_twins(sequence: list[ReferenceEvent]) -> None:
+    """Every version that sets an outcome is listed with the row's own time; a row's times are its first version's."""
+    graph, twin = both([sequence])
+    view, versions = graph.view(), {key: row["versions"] for key, row in twin.dump()["payments"].items()}
+    keys = [key_text((key,)) for key in view.keys("payments", np.arange(view.row_count("payments")))]  # type: ignore[arg-type]
+    outcomes = view.outcomes("payments", "fraud")
+    found = zip(
+        [keys[row] for row in outcomes.row],
+        outcomes.event_time_us.tolist(),
+        outcomes.value.tolist(),
+        outcomes.visible_time_us.tolist(),
+        strict=True,
+    )
+    assert sorted(found) == sorted(
+        (key, changes[0][0], float(cells["fraud"]), visible_time_us(event, known))
+        for key, changes in versions.items()
+        for event, known, _, cells in changes
+        if cells.get("fraud") is not None
+    )
+    times = zip(*(clock.tolist() for clock in view.times("payments")), strict=True)
+    first = {key: tuple(changes[0][:2]) if changes else (ALWAYS_US, ALWAYS_US) for key, changes in versions.items()}
+    assert dict(zip(keys, times, strict=True)) == first
+    graph.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_lists(seed: int) -> None:
+    """Lists of thousands of children, arriving in any order, with ties, deletes and moves, are the twin's."""
+    rng = random.Random(seed)
+    customers: list[Value] = [(7,), (7,), (7,), (8,), None]
+    sequence = []
+    for key in range(3_000):
+        at = rng.randrange(0, 60) * (TICK_US // 3)
+        cells = {"amount": float(key), "customer_id": rng.choice(customers)}
+        sequence.append(ReferenceEvent("payments", "insert", (key,), at, at + rng.choice([0, 0, 1, 9_000_000]), cells))
+        if rng.random() < 0.2:
+            later, moved = at + rng.randrange(0, 20) * (TICK_US // 3), {"customer_id": rng.choice(customers)}
+            operation: Any = rng.choice(["upsert", "upsert", "delete"])
+            sequence.append(ReferenceEvent("payments", operation, (key,), later, later, moved))
+    rng.shuffle(sequence)
+    graph, twin = both(split(sequence, [rng.randrange(10_000) for _ in range(9)]))
+    assert graph.dump() == twin.dump()
+    sampler = Sampler(graph.view(), SamplingPlan.from_dict({"num_neighbors": [{"hop1": 2_000}], "node_limit": 5_000}))
+    to_children = "customers.customer_id->payments.customer_id"
+    view = graph.view()
+    for cutoff in [time + edge for time in range(-TICK_US, 40 * TICK_US, 5 * TICK_US) for edge in (-1, 0)]:
+        found = sampler.sample_keys("customers", [7, 8], np.array([cutoff, cutoff]))
+        for at, customer in enumerate((7, 8)):
+            rows = found.row[found.seed_offset[at] + 1 : found.seed_offset[at + 1]]
+            newest_first = [key for _, key in reversed(twin.children(to_children, (customer,), cutoff))]
+            assert view.keys("payments", rows) == [key[0] for key in newest_first[:2_000]]
     graph.close()
