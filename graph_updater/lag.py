@@ -25,6 +25,10 @@ Positions = Mapping[tuple[str, int], int]
 class HasEnds(Protocol):
     """A source whose log has an end that can be asked for, such as Kafka."""
 
+    @property
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The next offset of each partition that it will give."""
+
     def end_positions(self) -> dict[tuple[str, int], int]:
         """The offset that the next record of each partition will get."""
 
@@ -38,12 +42,15 @@ class LagWatch:
     def __init__(
         self,
         applied: Callable[[], Positions],
-        sources: Sequence[object],
+        sources: Sequence[HasEnds],
         settings: UpdaterSettings,
         metrics: UpdaterMetrics,
     ) -> None:
         self._applied = applied
-        self._sources = [source for source in sources if isinstance(source, HasEnds)]
+        self._sources = list(sources)
+        # A partition that gives nothing has no position in the graph: it stands where its source began.
+        self._started_at = {place: offset for source in sources for place, offset in source.positions.items()}
+        self._target: dict[tuple[str, int], int] | None = None
         self._interval_s = settings.lag_interval_s
         self._metrics = metrics
         self._behind = Hysteresis(settings.behind_enter_records, settings.behind_leave_records)
@@ -54,6 +61,13 @@ class LagWatch:
     def behind(self) -> bool:
         """Whether the graph is behind its log, with hysteresis."""
         return self._behind.on
+
+    def caught_up(self) -> bool:
+        """Whether everything is applied that the logs held when this was first asked; raises StreamError as they do."""
+        if self._target is None:
+            self._target = {place: end for source in self._sources for place, end in source.end_positions().items()}
+        applied = self._applied()
+        return all(self._at(place, applied) >= end for place, end in self._target.items())
 
     def start(self) -> None:
         """Begins to watch; without a source that knows its end there is nothing to watch."""
@@ -76,11 +90,14 @@ class LagWatch:
             ends = source.end_positions()
             applied = self._applied()
             for (topic, partition), end in ends.items():
-                lag = max(0, end - applied.get((topic, partition), 0))
+                lag = max(0, end - self._at((topic, partition), applied))
                 self._metrics.lag.labels(topic=topic, partition=str(partition)).set(lag)
                 total += lag
         self._metrics.behind.set(self._behind.update(total))
         return total
+
+    def _at(self, place: tuple[str, int], applied: Positions) -> int:
+        return applied.get(place, self._started_at.get(place, 0))
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._interval_s):

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from graph_updater.lag import LagWatch
+from graph_updater.lag import HasEnds, LagWatch
 from graph_updater.metrics import UpdaterMetrics, memory_parts
 from graph_updater.settings import UpdaterSettings
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
@@ -60,7 +60,9 @@ class Updater:
         *,
         settings: UpdaterSettings | None = None,
         metrics: UpdaterMetrics | None = None,
+        logs: Sequence[HasEnds] | None = None,
     ) -> None:
+        """``logs`` say how far there is to go; None stands for those of the sources that know their end."""
         if not sources:
             raise ValueError("expected at least one source")
         self._graph = graph
@@ -71,7 +73,8 @@ class Updater:
         self.metrics = metrics if metrics is not None else UpdaterMetrics()
         self._view = graph.view()
         self._positions = graph.positions
-        self._lag = LagWatch(lambda: self._positions, sources, self._settings, self.metrics)
+        ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
+        self._lag = LagWatch(lambda: self._positions, ends, self._settings, self.metrics)
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -80,6 +83,13 @@ class Updater:
     def behind(self) -> bool:
         """Whether the graph is behind its log, with hysteresis."""
         return self._lag.behind
+
+    def caught_up(self) -> bool:
+        """Whether everything is applied that the logs held when this was first asked; may wait for the broker.
+
+        Raises StreamError when the broker does not say where its logs end.
+        """
+        return self._lag.caught_up()
 
     @property
     def exhausted(self) -> bool:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from nowgraph.commands import dead_letters, demo, replay, schema, serve, train, update
-from nowgraph.errors import explain
+from nowgraph.errors import UsageError, explain
 
 
 class _Group(TyperGroup):
@@ -56,11 +56,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  # its callback has acted already
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    log_level: Annotated[
+        str, typer.Option(envvar="NOWGRAPH_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "warning",
 ) -> None:
     """A live temporal graph of your tables, and a graph transformer that answers on it."""
+    from nowgraph.logs import configure_logs
+
+    if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise UsageError(f"--log-level {log_level}: expected debug, info, warning or error")
+    configure_logs(log_level)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ _VALUE_BYTES_SHOWN = 60
 
 @app.command("list")
 def list_(
+    *,
     bootstrap_servers: Bootstrap,
     topic: _Topic = None,
     reason: _Reason = None,
@@ -44,6 +45,7 @@ def list_(
 
 @app.command("redrive")
 def redrive_(
+    *,
     bootstrap_servers: Bootstrap,
     topic: _Topic = None,
     reason: _Reason = None,

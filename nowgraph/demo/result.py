@@ -17,8 +17,8 @@ ALONE = "the same model on the payment's own columns"
 class Rates:
     """What the running system did while payments were scored; latencies in milliseconds.
 
-    ``visible`` is from the broker's timestamp to the graph, as the upper bound of a histogram's bucket; ``score`` is the
-    client's whole call over gRPC with ``in_flight`` calls at a time.
+    ``visible`` is from the broker's timestamp to the graph, as the upper bound of a histogram's bucket; ``score`` is
+    the client's whole call over gRPC with ``in_flight`` calls at a time.
     """
 
     scored: int

@@ -1,0 +1,152 @@
+"""How the parts become a running system: schema, settings and files in; sources, updater, graph and server out.
+
+The one place, with the demo, that knows every package's constructors; the commands and the demo share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from graph_updater.lag import HasEnds
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.settings import UpdaterSettings
+from graph_updater.updater import DeadLetters as DeadLetterSink
+from graph_updater.updater import Updater
+from nowgraph.errors import UsageError
+from stream.decode import Decoder
+from stream.embedded_broker import EmbeddedBroker
+from stream.file_rows import FileTable
+from stream.file_source import FileSource
+from stream.kafka_source import KafkaSource
+from stream.privacy import Privacy, privacy_for
+from stream.producer import EventProducer
+from stream.settings import StreamSettings
+from stream.source import ChainSource, Source
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import Schema
+
+if TYPE_CHECKING:
+    from model_server.server import Server
+    from model_server.settings import ServerSettings
+
+Positions = Mapping[tuple[str, int], int]
+
+EVENTS_TOPIC = "nowgraph.events"
+"""Where RowEvents go that have no topic of their own; the server's default for Ingest."""
+EMBEDDED = "embedded"
+"""In place of Kafka's address: librdkafka's mock cluster, in this process."""
+
+
+def privacy_of(schema: Schema, settings: StreamSettings) -> Privacy | None:
+    """What hashes private values at the door; raises ConfigurationError where it needs a secret that is not set."""
+    return privacy_for(schema, settings.secret_bytes())
+
+
+def broker_address(bootstrap: str, schema: Schema, stack: ExitStack, *, partitions: int = 2) -> str:
+    """The address of Kafka; starts the embedded broker with the schema's topics where the address asks for it."""
+    if bootstrap != EMBEDDED:
+        return bootstrap
+    defaults = StreamSettings()
+    topics = dict.fromkeys(topics_of(schema), partitions)
+    topics |= {defaults.dead_letter_topic: 1, defaults.predictions_topic: partitions}
+    topics.setdefault(EVENTS_TOPIC, partitions)
+    return stack.enter_context(EmbeddedBroker(topics)).bootstrap
+
+
+def topics_of(schema: Schema) -> tuple[str, ...]:
+    """The topics of the schema's sources, each once, in its order; raises UsageError where it names none."""
+    topics = tuple(dict.fromkeys(source.topic for source in schema.sources))
+    if not topics:
+        raise UsageError(f"schema {schema.name}: it has no sources, so there is no topic to read")
+    return topics
+
+
+def history_source(
+    schema: Schema,
+    files: Sequence[Path],
+    settings: StreamSettings,
+    *,
+    positions: Positions | None = None,
+    speed: float | None = None,
+) -> FileSource:
+    """The rows of files, merged by event time; a file's name up to the first dot is its topic or table."""
+    for path in files:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+    tables = [FileTable.of(schema, path) for path in files]
+    return FileSource(schema, tables, positions=positions, speed=speed, privacy=privacy_of(schema, settings))
+
+
+def live_source(
+    graph: TemporalGraph,
+    files: Sequence[Path],
+    settings: StreamSettings,
+    *,
+    from_positions: Positions | None = None,
+    gaps: Literal["error", "allow"] = "allow",
+) -> tuple[Source, KafkaSource]:
+    """History in files first, then Kafka: from the graph's positions, else from the given ones, else its beginning.
+
+    Returns the whole and its Kafka part, whose logs say how far there is to go.
+    """
+    schema = graph.schema
+    positions = {**(from_positions or {}), **graph.positions}
+    kafka = KafkaSource(topics_of(schema), positions=positions, gaps=gaps, settings=settings)
+    if not files:
+        return kafka, kafka
+    history = history_source(schema, files, settings, positions=graph.positions)
+    return ChainSource([history, kafka]), kafka
+
+
+def updater_of(
+    graph: TemporalGraph,
+    source: Source,
+    dead_letters: DeadLetterSink,
+    stream: StreamSettings,
+    *,
+    settings: UpdaterSettings | None = None,
+    metrics: UpdaterMetrics | None = None,
+    logs: Sequence[HasEnds] | None = None,
+) -> Updater:
+    """The writer of the graph, fed by the source; ``logs`` say how far there is to go, where the source does not."""
+    decoder = Decoder(graph.schema, privacy_of(graph.schema, stream), settings=stream)
+    return Updater(graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs)
+
+
+def embedded_server(
+    graph: TemporalGraph,
+    checkpoint: Path,
+    settings: ServerSettings,
+    *,
+    stream: StreamSettings,
+    producer: EventProducer | None,
+) -> Server:
+    """A server over a graph of this process; call it on the thread whose event loop will run the server."""
+    from graph_transformer.predictor import Predictor
+    from model_server.generation import Generations, Serving
+    from model_server.server import Server
+
+    view = graph.view()
+    predictor = Predictor.load(checkpoint, view, threads=settings.compute_threads)
+    return Server(
+        Generations(Serving.over(view, predictor)),
+        settings,
+        privacy=privacy_of(graph.schema, stream),
+        predictions_topic=stream.predictions_topic,
+        event_log=producer,
+    )
+
+
+def parse_positions(texts: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Reads ``topic/partition=offset``; raises UsageError for anything else."""
+    positions: dict[tuple[str, int], int] = {}
+    for text in texts:
+        place, equals, offset = text.partition("=")
+        topic, slash, partition = place.rpartition("/")
+        if not (equals and slash and topic and partition.isdecimal() and offset.isdecimal()):
+            raise UsageError(f"--from {text}: expected topic/partition=offset, such as transactions/0=1500")
+        positions[topic, int(partition)] = int(offset)
+    return positions

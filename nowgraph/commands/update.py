@@ -1,0 +1,111 @@
+"""``nowgraph update``: the writer as a process of its own; it keeps the live graph in an arena that servers map."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from prometheus_client import start_http_server
+
+from graph_updater.embedded import UpdaterThread
+from graph_updater.updater import Updater
+from nowgraph.assembly import EMBEDDED, broker_address, live_source, parse_positions, updater_of
+from nowgraph.commands.options import ArenaPath, AsJson, Bootstrap, Quiet, SchemaPath
+from nowgraph.commands.running import Stop, progress_line
+from nowgraph.report import emit, progress_console
+from stream.dead_letters import DeadLetters
+from stream.producer import EventProducer
+from stream.settings import StreamSettings
+from temporal_graph.graph import ARENA_BYTES, TemporalGraph
+from temporal_graph.schema import load_schema
+
+_TICK_S = 0.2
+
+
+def update(
+    *,
+    schema: SchemaPath,
+    arena: ArenaPath,
+    bootstrap_servers: Bootstrap,
+    history: Annotated[
+        list[Path] | None,
+        typer.Option("--history", help="Parquet or JSONL to load first; named as its topic or table."),
+    ] = None,
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", help="Where the history ends on Kafka: topic/partition=offset.")
+    ] = None,
+    arena_bytes: Annotated[
+        int, typer.Option(help="Size of the arena: address space, pages as they are used.")
+    ] = ARENA_BYTES,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics on loopback; 0 for none.")] = 9465,
+    until_caught_up: Annotated[bool, typer.Option(help="End once the log's present end is applied.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep the live graph: history from files, then every event of the schema's topics, until stopped.
+
+    Each start is a new generation, rebuilt from files and log; servers switch to it once it has caught up.
+    """
+    loaded = load_schema(schema)
+    stop = Stop(signal.SIGTERM, signal.SIGINT)
+    with ExitStack() as stack:
+        address = broker_address(bootstrap_servers, loaded, stack)
+        stream = StreamSettings(kafka_bootstrap=address)
+        if bootstrap_servers == EMBEDDED and not quiet:
+            progress_console().print(f"Broker: {address}", highlight=False)
+        producer = stack.enter_context(EventProducer(stream))
+        graph = stack.enter_context(TemporalGraph.create(loaded, arena=arena, arena_bytes=arena_bytes, publish=False))
+        gaps: Literal["error", "allow"] = "error" if bootstrap_servers == EMBEDDED else "allow"
+        source, kafka = live_source(
+            graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps
+        )
+        updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=[kafka])
+        if metrics_port:
+            server, thread = start_http_server(metrics_port, addr="127.0.0.1", registry=updater.metrics.registry)
+            stack.callback(thread.join)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+        with UpdaterThread(updater) as running:
+            _keep(updater, running, graph, stop, until_caught_up=until_caught_up, quiet=quiet)
+        emit([_state(updater, graph)], title="Stopped", as_json=as_json, document=_state(updater, graph))
+
+
+def _keep(
+    updater: Updater, running: UpdaterThread, graph: TemporalGraph, stop: Stop, *, until_caught_up: bool, quiet: bool
+) -> None:
+    """Publishes the generation once it has caught up, shows progress, and returns when it is time to stop."""
+    published = False
+    with progress_line(quiet=quiet) as show:
+        while running.alive and not stop.wait(_TICK_S):
+            if not published and updater.caught_up():
+                graph.publish_generation()
+                published = True
+                show(f"generation {graph.generation} serves", lasting=True)
+            if published and until_caught_up:
+                break
+            show(_progress(updater))
+
+
+def _progress(updater: Updater) -> str:
+    value = updater.metrics.registry.get_sample_value
+    applied = value("nowgraph_events_applied_total") or 0
+    duplicate = value("nowgraph_events_duplicate_total") or 0
+    watermark_s = value("nowgraph_watermark_seconds") or 0
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(watermark_s)) if watermark_s else "-"
+    state = "behind" if updater.behind else "live"
+    return f"{applied:,.0f} events applied, {duplicate:,.0f} duplicate; up to {until} UTC; {state}"
+
+
+def _state(updater: Updater, graph: TemporalGraph) -> dict[str, object]:
+    value = updater.metrics.registry.get_sample_value
+    return {
+        "generation": graph.generation,
+        "applied": int(value("nowgraph_events_applied_total") or 0),
+        "duplicate": int(value("nowgraph_events_duplicate_total") or 0),
+        "used bytes": graph.memory().used_bytes,
+        "positions": ", ".join(f"{topic}/{part}={at}" for (topic, part), at in sorted(graph.positions.items())),
+    }
