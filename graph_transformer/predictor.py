@@ -6,6 +6,7 @@ sampler.sample_events(...) ─► Neighborhood ─► predict ─► Prediction
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.calibration import sigmoid
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import collate
 from temporal_graph.schema import Schema
 
@@ -39,10 +41,15 @@ class GraphDictionaries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Calibrated answers, one per seed: logit float64[B], and probability float64[B] = 1 / (1 + e^-logit)."""
+    """Calibrated answers, one per seed: logit float64[B], and probability float64[B] = 1 / (1 + e^-logit).
+
+    `collate_us` and `forward_us` say how long the two halves of the work took, for all seeds together.
+    """
 
     logit: NDArray[np.float64]
     probability: NDArray[np.float64]
+    collate_us: int = 0
+    forward_us: int = 0
 
 
 class Predictor:
@@ -93,24 +100,27 @@ class Predictor:
         seeds = len(neighborhood.cutoff_time_us)
         if not seeds:
             return Prediction(np.empty(0), np.empty(0))
-        if self._fixed_shape:
-            raw = self._alone(neighborhood, seeds)
-        else:
-            with torch.inference_mode():
-                raw = self._model(collate(neighborhood, self._encoding)).numpy().astype(np.float64)
+        start_s = time.perf_counter()
+        with torch.inference_mode():
+            batch = collate(neighborhood, self._encoding)
+            collated_s = time.perf_counter()
+            if self._fixed_shape:
+                raw = self._alone(batch, neighborhood.seed_offset)
+            else:
+                raw = self._model(batch).numpy().astype(np.float64)
         logit = self._calibration.apply(raw)
-        return Prediction(logit, sigmoid(logit))
+        forward_us = round((time.perf_counter() - collated_s) * 1e6)
+        return Prediction(logit, sigmoid(logit), round((collated_s - start_s) * 1e6), forward_us)
 
-    def _alone(self, neighborhood: Neighborhood, seeds: int) -> NDArray[np.float64]:
+    def _alone(self, batch: Batch, seed_offset: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compute each seed by itself, on one thread, from memory PyTorch has aligned: then the bits do not vary."""
-        raw = np.empty(seeds)
-        with self._one_thread, torch.inference_mode():
+        raw = np.empty(len(seed_offset) - 1)
+        with self._one_thread:
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             try:
-                batch = collate(neighborhood, self._encoding)
-                for seed in range(seeds):
-                    raw[seed] = float(self._model(batch.alone(neighborhood.seed_offset, seed))[0])
+                for seed in range(len(raw)):
+                    raw[seed] = float(self._model(batch.alone(seed_offset, seed))[0])
             finally:
                 torch.set_num_threads(threads)
         return raw

@@ -26,7 +26,6 @@ from model_server.errors import DeadlinePassedError, DrainingError, OverloadedEr
 from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.settings import ServerSettings
-from online_sampler.neighborhood import Neighborhood
 from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphPosition
 
@@ -172,8 +171,8 @@ class Engine:
         sample_start_s = time.perf_counter()
         neighborhood = sampler.sample_events([job.question.event for job in jobs], cutoff_time_us)
         sample_us = round((time.perf_counter() - sample_start_s) * 1e6)
-        prediction, collate_us, forward_us = _predict(serving, neighborhood)
-        self._observe(jobs, started_s, sample_us, collate_us, forward_us)
+        prediction = serving.predictor.predict(neighborhood)
+        self._observe(jobs, started_s, sample_us, prediction)
         return [
             Scored(
                 probability=probability,
@@ -181,7 +180,12 @@ class Engine:
                 history=history,
                 position=neighborhood.position,
                 model_version=serving.predictor.version,
-                stages=Stages(round((started_s - job.enqueued_s) * 1e6), sample_us, collate_us, forward_us),
+                stages=Stages(
+                    queue_us=round((started_s - job.enqueued_s) * 1e6),
+                    sample_us=sample_us,
+                    collate_us=prediction.collate_us,
+                    forward_us=prediction.forward_us,
+                ),
             )
             for job, probability, logit, history in zip(
                 jobs,
@@ -198,15 +202,13 @@ class Engine:
             self._sampler = (serving, Sampler(serving.view, serving.predictor.plan))
         return self._sampler[1]
 
-    def _observe(
-        self, jobs: Sequence[_Job], started_s: float, sample_us: int, collate_us: int, forward_us: int
-    ) -> None:
+    def _observe(self, jobs: Sequence[_Job], started_s: float, sample_us: int, prediction: Prediction) -> None:
         stages = self._metrics.stages
         for job in jobs:
             stages["queue"].observe(started_s - job.enqueued_s)
         stages["sample"].observe(sample_us / 1e6)
-        stages["collate"].observe(collate_us / 1e6)
-        stages["forward"].observe(forward_us / 1e6)
+        stages["collate"].observe(prediction.collate_us / 1e6)
+        stages["forward"].observe(prediction.forward_us / 1e6)
         self._metrics.batch_rows.observe(len(jobs))
         self._metrics.model_rows.inc(len(jobs))
 
@@ -216,13 +218,6 @@ class Engine:
             self._loop.call_soon_threadsafe(_resolve, jobs, outcomes)
         except RuntimeError:  # the loop is gone, and with it everyone who waited
             log.warning("answers_without_loop", rows=len(jobs))
-
-
-def _predict(serving: Serving, neighborhood: Neighborhood) -> tuple[Prediction, int, int]:
-    """The prediction, and the microseconds that collate and forward took."""
-    start_s = time.perf_counter()
-    prediction = serving.predictor.predict(neighborhood)
-    return prediction, 0, round((time.perf_counter() - start_s) * 1e6)
 
 
 def _resolve(jobs: list[_Job], outcomes: list[Outcome]) -> None:
