@@ -117,6 +117,10 @@ class GraphView:
         """When the writer last published: microseconds of the wall clock."""
         return int(self._native.writer_pulse_us())
 
+    def readers(self) -> int:
+        """Return how many reader slots of the arena living readers hold, the writer's own among them."""
+        return int(self._native.readers())
+
     @property
     def evictions(self) -> int:
         """Counts retention passes that dropped something: row indices found before may be gone."""

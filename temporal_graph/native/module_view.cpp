@@ -224,6 +224,7 @@ void bind_view(nb::module_& module) {
       .def(nb::init<std::shared_ptr<Arena>>(), nb::arg("arena"))
       .def("position", &View::position)
       .def("evictions", [](const View& view) { return view.reader.graph().evictions.load(); })
+      .def("readers", [](const View& view) { return view.arena->slots_taken(); })
       .def("writer_pulse_us", [](const View& view) { return view.reader.graph().writer_pulse_us.load(); })
       .def("row_count", [](View& view, u32 table) { return Pinned(view.reader).snapshot.row_limit[table]; }, nb::arg("table"))
       .def("row_index", &row_index, nb::arg("table"), nb::arg("keys"))
