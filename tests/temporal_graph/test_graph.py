@@ -150,7 +150,7 @@ def test_a_full_arena_says_so(schema: Schema, payment: Build) -> None:
 
 
 def test_retention_forgets_by_age_and_by_degree() -> None:
-    """Rows beyond the age bound are no key and no neighbour, at the bound they stay; a list keeps its newest children."""
+    """Rows beyond the age bound are no key and no neighbour, at it they stay; a list keeps its newest children."""
     text = "{version: 1, name: n, tables: {a: {primary_key: {id: integer}}, b: {primary_key: {id: integer}, "
     schema = parse_schema(text + "time_column: t, links: {a_id: a}, retention: {age: 1s, degree: 3}}}}")
     times = np.array([0, 999_999, 1_000_000, 1_500_000, 1_600_000, 2_000_000])
