@@ -28,7 +28,8 @@ class _Frozen:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]  # the same refusal; the value is never given
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be removed")
 
 
 class TableColumns(_Frozen):

@@ -24,7 +24,8 @@ def test_every_cell_has_its_number() -> None:
     assert resolved.num_neighbors.tolist() == [[5, 5, 5, 9], [0, 2, 2, 2]]
     assert resolved.strategy.tolist() == [[1, 2, 1, 1]] * 2
     assert resolved.half_life.tolist() == [[32, 4, 32, 32]] * 2
-    assert (resolved.num_neighbors.dtype, resolved.strategy.dtype) == (np.int32, np.uint8)
+    assert resolved.num_neighbors.dtype == np.int32
+    assert resolved.strategy.dtype == np.uint8
 
 
 @pytest.mark.parametrize("field", ["num_neighbors", "strategy", "half_life"])

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from online_sampler import Neighborhood, Sampler, SamplingPlan
 from temporal_graph.graph import TemporalGraph
-from temporal_graph.reference import ReferenceEvent, ReferenceGraph
+from temporal_graph.reference import Operation, ReferenceEvent, ReferenceGraph
 from temporal_graph.reference_sampler import ReferenceNeighborhood, ReferencePlan, sample_most_recent
 from temporal_graph.schema import ColumnKind, Schema
 from temporal_graph.time_rule import ALWAYS_US, visible_time_us
 
-# Ticks of the lists are 2**22 microseconds: times on both sides of a boundary, microseconds apart and whole ticks apart.
+# Ticks of the lists are 2**22 microseconds: times on both sides of a boundary, microseconds and whole ticks apart.
 BASE_US = 1_700_000_000_000_000 >> 22 << 22
 TIMES = st.builds(lambda tick, offset: BASE_US + tick * (1 << 22) + offset, st.integers(0, 2), st.integers(-4, 4))
+OPERATIONS: list[Operation] = ["insert", "insert", "upsert", "delete"]
 USERS = st.tuples(st.integers(0, 2))
 SHOPS = st.tuples(st.sampled_from(["", "é", "shop"]))
 PAYS = st.tuples(st.integers(0, 9))
@@ -44,14 +45,14 @@ CELLS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 # Explaining a failure runs it hundreds of times more than finding it.
 SETTINGS = settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
-KEYS = {"users": USERS, "shops": SHOPS, "pays": PAYS, "notes": NOTES}
+KEYS: dict[str, st.SearchStrategy[Any]] = {"users": USERS, "shops": SHOPS, "pays": PAYS, "notes": NOTES}
 
 
 @st.composite
 def events(draw: st.DrawFn) -> ReferenceEvent:
     """An event of the shop; payments most often."""
     table = draw(st.sampled_from(["pays", "pays", "pays", "users", "shops", "notes"]))
-    operation = draw(st.sampled_from(["insert", "insert", "upsert", "delete"]))
+    operation: Operation = draw(st.sampled_from(OPERATIONS))
     cells = {}
     if operation != "delete":
         for name, values in CELLS[table].items():
