@@ -138,7 +138,7 @@ def assert_no_future(found: Neighborhood, stream: Stream) -> None:
 
 
 def test_the_newest_of_what_was_known_are_taken(graph: TemporalGraph, stream: Stream) -> None:
-    """Against the stream sorted by hand: the most recent rows of a user at a cut-off are the last ones known by then."""
+    """Against the stream sorted by hand: the most recent rows of a user at a cut-off are the last known by then."""
     count = 20_000
     graph.append(
         "pays",
