@@ -83,6 +83,12 @@ def settings() -> ServerSettings:
 
 
 @pytest.fixture(scope="session")
+def schema_text() -> str:
+    """The schema as its file says it."""
+    return SCHEMA
+
+
+@pytest.fixture(scope="session")
 def schema() -> Schema:
     """Payments with every kind of column, a composite key, and private parts."""
     return parse_schema(SCHEMA)
@@ -151,6 +157,7 @@ class World:
     privacy: Privacy
     checkpoint: Path
     start_us: int = START_US
+    secret: str = SECRET.decode()
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def event(self, transaction_id: int, time_us: int, *, customer: int = 1, terminal: int = 1, **more: float) -> bytes:
@@ -167,8 +174,8 @@ class World:
         self.privacy.protect(row)
         return row.SerializeToString()
 
-    def apply(self, events: Sequence[bytes], *, topic: str = "transaction_events", partition: int = 0) -> int:
-        """Applies events as if they had come from the log; returns the first offset that is not applied."""
+    def apply(self, events: Sequence[bytes], *, topic: str = "history", partition: int = 0) -> int:
+        """Applies events as if they had come from a log of their own; returns the first offset that is not applied."""
         next_offset = self.offsets.get((topic, partition), 0) + len(events)
         self.offsets[topic, partition] = next_offset
         applied = self.graph.apply(list(events), backfill=True, positions=self.offsets)

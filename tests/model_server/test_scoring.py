@@ -90,7 +90,7 @@ async def test_a_refused_request_is_no_answer(scoring: Scoring, payment: Payment
     """What was invalid or not fresh in time is not recorded."""
     wrong, early = payment(), payment()
     wrong.row.cells[0].text = "x"
-    early.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="transaction_events", offset=10**6))
+    early.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=10**6))
     with pytest.raises(InvalidRequestError):
         await scoring.score(wrong, deadline_s())
     with pytest.raises(NotFreshError):

@@ -57,7 +57,7 @@ def test_a_drain_says_not_serving_and_finishes_what_it_took(
     settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=10_000, drain_notice_s=0.2)
     request = payment()
     request.row.event_time_us = world.start_us + 10**11
-    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="transaction_events", offset=100))
+    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=100))
     statuses: list[tuple[float, int]] = []
     with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
 

@@ -239,7 +239,7 @@ def test_a_call_without_a_deadline_gets_the_servers(world: Any, known: Payment) 
     """gRPC clients set none by default; the server's own ends a wait for a token that never comes."""
     settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=150)
     request = known()
-    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="transaction_events", offset=10**6))
+    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=10**6))
     with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
         start_s = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
@@ -252,7 +252,7 @@ def test_a_freshness_token_is_waited_for(stub: Any, known: Payment, world: Any) 
     """The answer comes after the token's offset is applied, contains its event, and says how long it waited."""
     request = known()
     before = stub.Score(request, timeout=10).history_count
-    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="transaction_events", offset=100))
+    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=100))
     event = world.event(6_000, request.row.event_time_us - 5, customer=1, terminal=77)
     threading.Timer(0.1, lambda: world.apply([event])).start()
     answer = stub.Score(request, timeout=10)
@@ -265,7 +265,7 @@ def test_a_freshness_token_is_waited_for(stub: Any, known: Payment, world: Any) 
 def test_a_token_out_of_reach_is_a_failed_precondition(stub: Any, known: Payment) -> None:
     """When the deadline does not allow more waiting, the caller hears that the graph is behind, not a mere timeout."""
     request = known()
-    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="transaction_events", offset=100))
+    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=100))
     with pytest.raises(grpc.RpcError, match="offsets below 100") as caught:
         stub.Score(request, timeout=0.3)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
