@@ -11,6 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+_PIPE_COLUMNS = 180
 Row = Mapping[str, Any]
 
 
@@ -25,6 +26,9 @@ def emit(rows: Sequence[Row], *, title: str, as_json: bool, document: Mapping[st
         emit_json(document if document is not None else list(rows))
         return
     console = Console()
+    if not console.is_terminal:
+        # Whoever reads a pipe or a file can scroll; a word cut in two cannot be searched for.
+        console = Console(width=_PIPE_COLUMNS)
     console.print(table_of(rows, title) if rows else f"{title}: none")
 
 

@@ -32,15 +32,19 @@ def train(
     budget_s: Annotated[float | None, typer.Option("--budget", help="Seconds that fitting may take.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models, unless a budget ends them.")] = 0,
     baseline: Annotated[bool, typer.Option(help="Also fit and measure the row's own columns alone.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch; sampling runs beside on its own.")] = 1,
     device: Annotated[str, typer.Option(help="Where to fit: cpu or cuda.")] = "cpu",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model on a task, through the same updater, sampler and collate that serve."""
+    import torch
+
     from graph_transformer.finetune.progress import progress_bars
     from graph_transformer.finetune.train import train as fit
     from graph_transformer.task import load_task
 
+    torch.set_num_threads(threads)
     loaded, loaded_task = load_schema(schema), load_task(task)
     if (arena is None) == (not history):
         raise UsageError("either --history (files) or --arena (a running updater's graph) says what to train on")

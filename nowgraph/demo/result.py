@@ -9,8 +9,8 @@ from typing import Any
 
 from nowgraph.demo.measures import Measures
 
-GRAPH = "graph transformer on the live graph"
-ALONE = "the same model on the payment's own columns"
+GRAPH = "with the graph"
+ALONE = "the payment alone"
 
 
 @dataclass(frozen=True, slots=True)

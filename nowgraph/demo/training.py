@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from graph_transformer.finetune.train import own_columns, train
 from graph_transformer.predictor import Predictor
@@ -35,6 +36,8 @@ def demo_task(task: Task, settings: DemoSettings, *, steps: int) -> Task:
 
 def train_both(graph: TemporalGraph, task: Task, settings: DemoSettings, on_step: OnStep) -> tuple[Path, Path]:
     """Trains both models and returns their checkpoints: with the graph, and alone."""
+    # The feed samples on another thread: a second one for torch would only make the two wait for each other.
+    torch.set_num_threads(1)
     folders = settings.output / "model", settings.output / "model-alone"
     with_graph = demo_task(task, settings, steps=settings.steps)
     alone = own_columns(demo_task(task, settings, steps=settings.alone_steps))

@@ -1,0 +1,77 @@
+"""`nowgraph replay` brings every row of files where it was told to, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stream.embedded_broker import EmbeddedBroker
+from stream.kafka_source import KafkaSource
+from stream.settings import StreamSettings
+from temporal_graph.schema import load_schema
+from temporal_graph.view import GraphView
+
+
+def test_into_an_arena_the_graph_stays_for_readers(
+    run_json: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Every payment is a row that a reader of the folder finds; the order of the files does not change the graph."""
+    rows = pq.read_metadata(town[0]).num_rows
+    arenas = tmp_path / "one", tmp_path / "two"
+    schema = example / "schema.yaml"
+    first = run_json("replay", *town, "--schema", schema, "--arena", arenas[0], "--quiet")
+    second = run_json("replay", *reversed(town), "--schema", schema, "--arena", arenas[1], "--quiet")
+    assert (first["rows"], first["applied"], first["dead letters"]) == (2 * rows, 2 * rows, 0)
+    assert first["graph"] == second["graph"]
+    view = GraphView.attach(load_schema(schema), arenas[0])
+    assert view.row_count("transactions") == rows
+    assert len(view.outcomes("transactions", "tx_fraud").row) == rows
+    view.close()
+
+
+def test_rows_that_do_not_fit_are_set_aside_and_counted(
+    run_json: Callable, example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is no JSON and a row without a key: two dead letters in the file, the good row in the graph."""
+    monkeypatch.chdir(tmp_path)
+    good = {
+        "transaction_id": 1,
+        "tx_datetime": "2018-04-01T00:00:00Z",
+        "customer_id": 1,
+        "terminal_id": 2,
+        "tx_amount": 3,
+    }
+    lines = [json.dumps(good), "{no json", json.dumps({"tx_amount": 1.0})]
+    (tmp_path / "transactions.jsonl").write_text("\n".join(lines) + "\n")
+    done = run_json("replay", "transactions.jsonl", "--schema", example / "schema.yaml", "--arena", "arena", "--quiet")
+    assert (done["rows"], done["applied"], done["dead letters"]) == (3, 1, 2)
+    letters = [json.loads(line) for line in (tmp_path / "dead-letters.jsonl").read_text().splitlines()]
+    assert [letter["offset"] for letter in letters] == [1, 2]
+
+
+@pytest.mark.integration
+def test_to_kafka_every_row_is_a_row_event(run_json: Callable, example: Path, town: tuple[Path, Path]) -> None:
+    """As many records as rows arrive on the topic, in partitions by their row's key."""
+    rows = pq.read_metadata(town[0]).num_rows
+    with EmbeddedBroker({"events": 2}) as broker:
+        done = run_json(
+            "replay", town[0], "--schema", example / "schema.yaml", "--bootstrap-servers", broker.bootstrap,
+            "--topic", "events", "--quiet",
+        )  # fmt: skip
+        assert (done["rows"], done["published"]) == (rows, rows)
+        source = KafkaSource(["events"], settings=StreamSettings(kafka_bootstrap=broker.bootstrap))
+        assert source.lag_records() == rows
+        source.close()
+
+
+def test_a_place_to_go_to_is_needed_and_only_one(run_command: Callable, example: Path, town: tuple[Path, Path]) -> None:
+    """Neither Kafka nor an arena, or both: an error that says so. So is a file that is not there."""
+    schema = example / "schema.yaml"
+    for where in ((), ("--arena", "a", "--bootstrap-servers", "b:1")):
+        assert "either" in run_command("replay", town[0], "--schema", schema, *where, exit_code=2).stderr
+    missing = run_command("replay", "transactions.parquet", "--schema", schema, "--arena", "a", exit_code=2)
+    assert "transactions.parquet" in missing.stderr

@@ -1,0 +1,54 @@
+"""What the command's tests share: a runner, and a small town's payments in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from nowgraph.cli import app
+from nowgraph.payments_data import load_payments
+from nowgraph.payments_generator import GeneratorSettings, generate
+
+SMALL = GeneratorSettings(customers=60, terminals=80, days=30, radius=20.0, terminals_taken_per_day=1, seed=5)
+EXAMPLE = Path("examples") / "payments"
+
+
+@pytest.fixture
+def run_command() -> Callable[..., Result]:
+    """Runs the command in this process; checks the exit code, and gives the result with both outputs."""
+
+    def run(*arguments: object, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == exit_code, (result.output, result.stderr, result.exception)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def run_json(run_command: Callable[..., Result]) -> Callable[..., Any]:
+    """Runs the command with --json and gives the document: standard output holds nothing else."""
+    return lambda *arguments: json.loads(run_command(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def example(repository: Path) -> Path:
+    """The folder of the payments example."""
+    return repository / EXAMPLE
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """transactions.parquet and fraud_reports.parquet of a month in a small town."""
+    folder = tmp_path_factory.mktemp("town")
+    generate(SMALL).write(folder / "raw")
+    payments = load_payments(folder / "raw")
+    payments.write_transactions(folder / "transactions.parquet")
+    payments.write_fraud_reports(folder / "fraud_reports.parquet")
+    return folder / "transactions.parquet", folder / "fraud_reports.parquet"
