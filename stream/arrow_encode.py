@@ -106,7 +106,7 @@ class ArrowEncoder:
         ):
             values = _filled(array.cast(pa.float64(), safe=False), 0.0)
             present &= ~np.isnan(values)
-            _refuse(result, np.isinf(values) & present, "bad_number", f"{column.name}: expected a finite number")
+            _refuse(result, np.isinf(values) & present, "not_finite", f"{column.name}: expected a finite number")
             mask = _mask(present)
             content = [Constant(head + wire.CELL_NUMBER, rows, mask), Doubles(values, mask)]
         elif column.kind is ColumnKind.BOOLEAN and (pa.types.is_boolean(array.type) or pa.types.is_integer(array.type)):

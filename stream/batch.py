@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-NO_TIMESTAMP_US = -1
-"""The timestamp of a record that carries none."""
+from temporal_graph.time_rule import ALWAYS_US
+
+NO_TIMESTAMP_US = ALWAYS_US
+"""The timestamp of a record that carries none, as the graph writes the absence of a time."""
 
 FILE_TOPIC_PREFIX = "file:"
 """Begins the topic of rows that come from files; Kafka allows no colon there, so the two cannot be confused."""

@@ -33,7 +33,7 @@ UNAVAILABLE = "__debezium_unavailable_value"
 """Stands for a large PostgreSQL value that an update did not touch: it is unchanged, not this text."""
 DAY_US = 86_400_000_000
 _DAYS_MAX = 3_000_000  # about the year 10183; as seconds it would be the first month of 1970
-_SNAPSHOT_NO = {None, False, "false"}
+_SNAPSHOT_NO = (None, False, "false")
 
 Event = tuple[bytes, int]
 
@@ -68,7 +68,7 @@ class DebeziumDecoder:
         commit_us = _commit_time_us(payload)
         before = self._image(payload, "before", fields)
         after = self._image(payload, "after", fields)
-        if operation in {"c", "r"}:
+        if operation in ("c", "r"):
             snapshot = operation == "r" or _source(payload).get("snapshot") not in _SNAPSHOT_NO
             return [self._insert(_required(after, "after"), commit_us, snapshot=snapshot)]
         if operation == "u":
@@ -87,7 +87,7 @@ class DebeziumDecoder:
         return self._encoder.encode(row, event_time_us=event_us, known_time_us=self._known_time(row, commit_us))
 
     def _update(self, before: dict[str, Any] | None, after: dict[str, Any], commit_us: int | None) -> list[Event]:
-        if before is not None and any(before.get(name) not in {None, after.get(name)} for name in self._key_names):
+        if before is not None and any(before.get(name) not in (None, after.get(name)) for name in self._key_names):
             return [self._change("delete", before, commit_us), self._change("insert", after, commit_us)]
         self.ignored_fields += len(after.keys() - self._encoder.names)
         patch = {name: value for name, value in after.items() if value != UNAVAILABLE}
@@ -149,7 +149,7 @@ class DebeziumDecoder:
             value = row[name]
             if value is None or value == UNAVAILABLE:
                 continue
-            convert = _SEMANTIC_TYPES.get(types[name].get("name")) if name in types else None
+            convert = _SEMANTIC_TYPES.get(str(types[name].get("name"))) if name in types else None
             if convert is not None:
                 row[name] = convert(value, types[name], name)
             elif name in self._times and name not in types and type(value) is int and abs(value) < _DAYS_MAX:
@@ -169,7 +169,7 @@ def _envelope(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     types: dict[str, Any] = {}
     for side in sides if type(sides) is list else []:
         if type(side) is dict and type(side.get("fields")) is list:
-            types[str(side.get("field"))] = {one.get("field"): one for one in side["fields"] if type(one) is dict}
+            types[str(side.get("field"))] = {str(one.get("field")): one for one in side["fields"] if type(one) is dict}
     return _checked(payload), types
 
 
@@ -190,7 +190,7 @@ def _commit_time_us(payload: dict[str, Any]) -> int | None:
         for name, to_us in (("ts_ns", -1000), ("ts_us", 1), ("ts_ms", 1000)):
             value = block.get(name)
             if type(value) is int and value > 0:
-                return value * to_us if to_us > 0 else value // -to_us
+                return parse_time_us(TimeUs(value * to_us if to_us > 0 else value // -to_us), f"source.{name}")
     return None
 
 
@@ -220,7 +220,10 @@ def _zoned(value: Any, _: Mapping[str, Any], name: str) -> TimeUs:
 
 
 def _decimal(value: Any, field: Mapping[str, Any], name: str) -> float:
-    scale = (field.get("parameters") or {}).get("scale", 0)
+    parameters = field.get("parameters")
+    scale = parameters.get("scale", "0") if type(parameters) is dict else "0"
+    if type(scale) is not str or not scale.lstrip("-").isdecimal():
+        raise RowError("bad_number", f"{name}: the schema block gives no scale for a decimal")
     return _unscaled(value, int(scale), name)
 
 

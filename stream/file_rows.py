@@ -151,9 +151,9 @@ def _json_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy
                     event, event_time_us = decoder.decode(line)
                 except RowError as error:
                     refused[index] = error
-                    event, event_time_us = line.rstrip(b"\r\n"), None
+                    event, event_time_us = line.rstrip(b"\r\n"), ALWAYS_US
                 values.append(event)
-                times.append(ALWAYS_US if event_time_us is None else event_time_us)
+                times.append(event_time_us)
             rows = np.array([number for number, _ in chunk], np.int64)
             yield FileRows(values, np.array(times, np.int64), rows, refused)
 

@@ -217,7 +217,8 @@ class PacedProducer:
         """Publish once the partition's window has room; waits for the graph meanwhile.
 
         Raises:
-            DeliveryError: the graph applied nothing for `delivery_timeout_s` while the window was full.
+            DeliveryError: the graph applied nothing for `delivery_timeout_s` while the window was full, or a record
+                published to this partition before was not delivered.
         """
         count = self._counts.get(topic)
         if count is None:
@@ -226,13 +227,17 @@ class PacedProducer:
         window = self._windows.setdefault((topic, partition), _Window())
         size = len(value) + len(key or b"") + _RECORD_OVERHEAD_BYTES
         self._wait_for_room(window, topic, partition, size)
+        window.sent(size)
         future = self._producer.send(topic, value=value, key=key, partition=partition, timestamp_us=timestamp_us)
         future.add_done_callback(lambda done: window.delivered(done, size))
-        window.sent(size)
         return future
 
     def wait_applied(self, timeout_s: float) -> bool:
-        """Wait until all that was published is applied; returns whether it was in time."""
+        """Wait until all that was published is applied; returns whether it was in time.
+
+        Raises:
+            DeliveryError: a record was not delivered.
+        """
         deadline_s = time.monotonic() + timeout_s
         for (topic, partition), window in self._windows.items():
             while window.release(self._applied(topic, partition)):
@@ -273,22 +278,28 @@ class _Window:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._delivered: deque[tuple[int, int]] = deque()
+        self._error: BaseException | None = None
         self.unapplied_bytes = 0
 
     def sent(self, size: int) -> None:
         with self._lock:
+            if self._error is not None:
+                raise self._error
             self.unapplied_bytes += size
 
     def delivered(self, future: Future[Delivery], size: int) -> None:
         with self._lock:
-            if future.exception() is not None:
-                self.unapplied_bytes -= size
+            error = future.exception()
+            if error is not None:
+                self._error = error
             else:
                 self._delivered.append((future.result().offset, size))
 
     def release(self, applied: int) -> int:
         """Forget what was applied; returns the bytes that were not."""
         with self._lock:
+            if self._error is not None:
+                raise self._error
             while self._delivered and self._delivered[0][0] < applied:
                 self.unapplied_bytes -= self._delivered.popleft()[1]
             return self.unapplied_bytes

@@ -12,6 +12,7 @@ from stream import wire
 from stream.privacy import Privacy
 from stream.values import Hash, RowError, TimeUs, cell, cell_encoder, key_part, parse_time_us
 from temporal_graph.schema import KeyType, Link, Schema, Source, Table
+from temporal_graph.time_rule import ALWAYS_US
 
 _ABSENT = object()
 Encode = Callable[[Any], bytes]
@@ -63,7 +64,7 @@ class RowEncoder:
         event_time_us: int | None = None,
         known_time_us: int | None = None,
     ) -> tuple[bytes, int]:
-        """Return the event of a row and its event time (0 for a table without time).
+        """Return the event of a row and its event time (`ALWAYS_US` for a row without time).
 
         Times that are given take the place of the row's own columns; a known time that neither gives is left to the
         graph (the event time, or the broker's where the schema says so).
@@ -85,7 +86,7 @@ class RowEncoder:
             out.append(wire.EVENT_KNOWN + wire.varint(known_time_us))
         if operation != "delete":
             self._encode_cells(row, out, patch=operation == "upsert")
-        return b"".join(out), event_time_us or 0
+        return b"".join(out), ALWAYS_US if event_time_us is None else event_time_us
 
     def _encode_key(self, row: Mapping[str, Any]) -> bytes:
         parts = []

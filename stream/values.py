@@ -157,7 +157,7 @@ def _number_encoder(name: str, head: bytes, *, lenient: bool) -> Callable[[Any],
                 return prefix + pack(value)
         except OverflowError:
             pass
-        raise RowError("bad_number", f"{name}: expected a finite number")
+        raise RowError("not_finite", f"{name}: expected a finite number")
 
     return encode
 
@@ -216,8 +216,10 @@ def _texts_encoder(name: str, head: bytes, hashed: Hash | None) -> Callable[[Any
 
 def _vector_encoder(name: str, head: bytes, dim: int) -> Callable[[Any], bytes]:
     def encode(value: Any) -> bytes:
-        if type(value) is not list or len(value) != dim:
-            raise RowError("bad_vector", f"{name}: expected an array of {dim} numbers")
+        if type(value) is not list:
+            raise RowError("bad_vector", f"{name}: expected an array of {dim} numbers, found {kind_name(value)}")
+        if len(value) != dim:
+            raise RowError("wrong_dim", f"{name}: {len(value)} components, expected {dim}")
         if not all((type(one) is float or type(one) is int) and abs(one) <= _FLOAT32_MAX for one in value):
             raise RowError("bad_vector", f"{name}: expected {dim} finite numbers within float32")
         return cell(head + wire.CELL_VECTOR + wire.delimited(wire.vector_message(value)))
