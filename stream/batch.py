@@ -25,7 +25,9 @@ Positions = dict[tuple[str, int], int]
 class DeadLetter:
     """A record that cannot enter the graph: its exact bytes, where it stood, and why.
 
-    `reason` is a short snake_case code to count by; `detail` says it to a person and holds no private value.
+    `reason` is a short snake_case code to count by; `detail` says it to a person and holds no private value. The bytes
+    are exact, so where the record held private values they are in it: who may read the topic it came from may read
+    the dead letters, nobody else. `headers` are the record's own.
     """
 
     topic: str
@@ -36,6 +38,7 @@ class DeadLetter:
     value: bytes | None
     reason: str
     detail: str
+    headers: tuple[Header, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Batch:
             value=self.values[index],
             reason=reason,
             detail=detail,
+            headers=tuple(self.headers(index)),
         )
 
 

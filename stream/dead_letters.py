@@ -3,9 +3,10 @@
     undecodable or refused record ─► nowgraph.dead-letters ─► list ─► (fix the schema or the sender) ─► redrive
                                                                        └─► the exact bytes, to their topic again
 
-A dead letter keeps the record's key, value and timestamp; its headers say reason, detail, topic, partition, offset and
-timestamp_us. A redriven one is marked in the same topic, so that driving again sends nothing twice; if the process dies
-between sending and marking, the record is sent once more, and the graph knows it as a duplicate.
+A dead letter keeps the record's key, value, timestamp and, under `record.`, its headers; its own headers say reason,
+detail, topic, partition, offset and timestamp_us. A redriven one is marked in the same topic, so that driving again
+sends nothing twice; if the process dies between sending and marking, the record is sent once more, and the graph knows
+it as a duplicate.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stream.producer import Delivery, EventProducer
 from stream.settings import StreamSettings
 
 _MARK = "redriven"
+_RECORD = "record."  # before the name of each header that the record had itself
 _POLL_RECORDS = 1_000
 _POLL_S = 0.2
 _EMPTY_POLLS_MAX = 50  # ten seconds without the records that the end offsets promised: the broker is gone
@@ -138,7 +140,12 @@ def redrive(
 def _send_again(producer: EventProducer, letter: DeadLetter) -> Future[Delivery]:
     timestamp_us = letter.timestamp_us if letter.timestamp_us >= 0 else None
     return producer.send(
-        letter.topic, value=letter.value, key=letter.key, partition=letter.partition, timestamp_us=timestamp_us
+        letter.topic,
+        value=letter.value,
+        key=letter.key,
+        partition=letter.partition,
+        timestamp_us=timestamp_us,
+        headers=letter.headers,
     )
 
 
@@ -150,6 +157,7 @@ def _headers(letter: DeadLetter) -> list[Header]:
         ("partition", b"%d" % letter.partition),
         ("offset", b"%d" % letter.offset),
         ("timestamp_us", b"%d" % letter.timestamp_us),
+        *((_RECORD + name, value) for name, value in letter.headers),
     ]
 
 
@@ -176,7 +184,8 @@ def _read_all(settings: StreamSettings) -> tuple[list[tuple[int, int, DeadLetter
 
 
 def _sort_in(batch: Batch, index: int, letters: list[tuple[int, int, DeadLetter]], marks: set[tuple[int, int]]) -> None:
-    headers = dict(batch.headers(index))
+    pairs = batch.headers(index)
+    headers = {name: value for name, value in pairs if not name.startswith(_RECORD)}
     mark = headers.get(_MARK)
     if mark is not None:
         partition, _, offset = mark.decode().partition(":")
@@ -194,5 +203,6 @@ def _sort_in(batch: Batch, index: int, letters: list[tuple[int, int, DeadLetter]
         value=batch.values[index],
         reason=text["reason"],
         detail=text["detail"],
+        headers=tuple((name.removeprefix(_RECORD), value) for name, value in pairs if name.startswith(_RECORD)),
     )
     letters.append((int(batch.partition[index]), int(batch.offset[index]), letter))

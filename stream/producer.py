@@ -24,6 +24,7 @@ from confluent_kafka import KafkaException
 from protos.nowgraph.v1 import row_event_pb2
 from stream.batch import Header
 from stream.errors import ConfigurationError, DeliveryError
+from stream.privacy import HASHED_HEADER
 from stream.settings import StreamSettings
 
 
@@ -128,11 +129,16 @@ class EventProducer:
             else:
                 return future
 
-    def publish_event(self, topic: str, event: bytes | row_event_pb2.RowEvent) -> Future[Delivery]:
-        """Publish a RowEvent under its row's key; see `send`."""
+    def publish_event(
+        self, topic: str, event: bytes | row_event_pb2.RowEvent, *, hashed: bool = False
+    ) -> Future[Delivery]:
+        """Publish a RowEvent under its row's key; see `send`.
+
+        `hashed` says that its private values are hashed already (it comes from a FileSource, or from a decoder).
+        """
         message = event if isinstance(event, row_event_pb2.RowEvent) else row_event_pb2.RowEvent.FromString(event)
         value = event if isinstance(event, bytes) else message.SerializeToString()
-        return self.send(topic, value=value, key=event_key(message))
+        return self.send(topic, value=value, key=event_key(message), headers=(HASHED_HEADER,) if hashed else ())
 
     def partition_count(self, topic: str) -> int:
         """Ask the broker how many partitions a topic has.

@@ -8,6 +8,7 @@ from stream.batch import NO_TIMESTAMP_US, DeadLetter
 from stream.dead_letters import DeadLetters, list_dead_letters, redrive
 from stream.errors import DeliveryError
 from stream.kafka_source import KafkaSource
+from stream.privacy import HASHED_HEADER
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
 
@@ -28,10 +29,21 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 def letters(topic: str) -> list[DeadLetter]:
     """Dead letters with awkward bytes: not UTF-8, without key, without value, without timestamp."""
+    headers = (HASHED_HEADER, ("x", None))
     return [
         DeadLetter(topic, 1, 5, 1_700_000_000_000_000, b"\x00k", b"\xff\x00\x80", "invalid_json", "line 1: no JSON"),
         DeadLetter(topic, 0, 9, NO_TIMESTAMP_US, None, None, "null_value", "größer als nichts"),
-        DeadLetter(topic, 1, 6, 1_700_000_000_001_000, b"k", b"late one", "late", "known 9 us after"),
+        DeadLetter(
+            topic,
+            1,
+            6,
+            1_700_000_000_001_000,
+            b"k",
+            b"late one",
+            "late",
+            "known 9 us after",
+            (HASHED_HEADER, ("x", None)),
+        ),
     ]
 
 
@@ -69,7 +81,7 @@ def test_dead_letters_are_filtered(broker: Broker) -> None:
 
 
 def test_redriving_sends_exact_bytes_once(broker: Broker) -> None:
-    """Redriven records are in their topic and partition with the same key, bytes and time; again sends nothing."""
+    """Redriven records are in their topic and partition with the same key, bytes, headers and time; again nothing."""
     settings, topics = broker
     topic = topics(2)
     stored = letters(topic)
@@ -88,13 +100,14 @@ def test_redriving_sends_exact_bytes_once(broker: Broker) -> None:
         batch = source.poll(10, 5.0)
         assert len(batch), "a redriven record is missing"
         for i in range(len(batch)):
-            found.append((int(batch.partition[i]), batch.keys[i], batch.values[i], int(batch.timestamp_us[i])))
+            place = (int(batch.partition[i]), batch.keys[i], batch.values[i], tuple(batch.headers(i)))
+            found.append((*place, int(batch.timestamp_us[i])))
     source.close()
     for letter in stored:
-        matching = [one for one in found if one[:3] == (letter.partition, letter.key, letter.value)]
+        matching = [one for one in found if one[:4] == (letter.partition, letter.key, letter.value, letter.headers)]
         assert len(matching) == 1
         if letter.timestamp_us != NO_TIMESTAMP_US:
-            assert matching[0][3] == letter.timestamp_us
+            assert matching[0][4] == letter.timestamp_us
 
 
 def test_a_poison_of_ten_megabytes_is_kept_whole(broker: Broker) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from protos.nowgraph.v1 import row_event_pb2
 from stream.batch import Batch, Decoded
 from stream.decode import Decoder
 from stream.errors import ConfigurationError
-from stream.privacy import Privacy
+from stream.privacy import HASHED_HEADER, Privacy
 from stream.settings import StreamSettings
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema, parse_schema
@@ -85,6 +86,18 @@ def test_private_values_in_protobuf_are_rewritten(decoder: Decoder, schema: Sche
     assert [(letter.reason, letter.value, letter.offset) for letter in decoded.dead] == [
         ("invalid_protobuf", b"\xff\xff\xff", 101)
     ]
+
+
+def test_what_was_hashed_before_is_not_hashed_again(decoder: Decoder) -> None:
+    """A record that says so passes as it is, as a second hash would break its links; one that does not is hashed."""
+    event = row_event_pb2.RowEvent(table="cards", operation=row_event_pb2.OPERATION_INSERT)
+    event.key.parts.add(text="4111")
+    value = event.SerializeToString()
+    records = batch("shop.events", [value, value])
+    marked = replace(records, headers=lambda index: [HASHED_HEADER] if index == 0 else [("other", b"hashed")])
+    decoded = decoder.decode(marked)
+    assert decoded.events[0] == value
+    assert decoded.events[1] != value
 
 
 @pytest.mark.parametrize("topic", ["orders", "shop.events", "shop.public.orders", "unlisted"])
