@@ -47,9 +47,9 @@ _KINDS = {
 def infer_schema(files: Sequence[Path], *, name: str = "inferred") -> Schema:
     """Draft a schema from Parquet and CSV files: one table for each file, and for keys that no file owns.
 
-    Guessed are primary keys (a column unique over the rows read), time columns (of a timestamp type or ISO 8601 text),
-    links (named as another table's key and holding its values) and column kinds. Outcomes, privacy, known times, bounds
-    and sources are for a person to add.
+    Guessed are primary keys (a column unique over the rows read), time columns (of a timestamp type, ISO 8601 text or
+    integer epochs), links (named as another table's key and holding its values) and column kinds. Outcomes, privacy,
+    known times, bounds and sources are for a person to add.
 
     Raises:
         OSError: a file cannot be read.

@@ -20,6 +20,12 @@ _CSV_BLOCK_BYTES = 16 << 20
 
 Family = Literal["integer", "number", "text", "boolean", "timestamp", "texts", "vector"]
 
+_TIME_NAME = re.compile(
+    r"(?i:(?:.*_)?(?:time|date|datetime|timestamp|ts|at)(?:_(?:s|ms|us|utc))?)|.*[a-z](?:Time|Date|At)"
+)
+_EPOCHS = ((10**8, 10**10), (10**11, 10**13), (10**14, 10**16))
+"""Seconds, milliseconds and microseconds from 1973 to 2286: an epoch says its unit by its size."""
+
 _FORMATS = (".parquet", ".pq", ".csv")
 
 
@@ -143,6 +149,10 @@ def _profile_integers(name: str, values: Any) -> ColumnProfile:
         return ColumnProfile(name, "number", values.null_count)
     if set(distinct.slice(0, 3).to_pylist()) == {0, 1}:
         return ColumnProfile(name, "boolean", values.null_count)
+    if _TIME_NAME.fullmatch(name) and len(distinct):
+        least, most = pc.min(distinct).as_py(), pc.max(distinct).as_py()
+        if any(low <= least <= most < high for low, high in _EPOCHS):
+            return ColumnProfile(name, "timestamp", values.null_count)
     return ColumnProfile(name, "integer", values.null_count, distinct)
 
 

@@ -56,6 +56,27 @@ def test_families(tmp_path: Path, values: Any, family: str) -> None:
     assert profile_column(tmp_path, values).family == family
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "family"),
+    [
+        ("created_at", [1_522_540_831, 1_622_540_831], "timestamp"),
+        ("eventTime", [1_522_540_831_000], "timestamp"),
+        ("ts", [1_522_540_831_000_000, None], "timestamp"),
+        ("timestamp_ms", [1_522_540_831_000], "timestamp"),
+        ("created_at", [1_522_540_831, 1_522_540_831_000], "integer"),
+        ("date", [20180401, 20180402], "integer"),
+        ("amount", [1_522_540_831], "integer"),
+        ("format", [1_522_540_831], "integer"),
+        ("created_at", [1_522_540_831.5], "number"),
+    ],
+)
+def test_epochs(tmp_path: Path, name: str, values: Any, family: str) -> None:
+    """Integers are times where the name says so and all are epochs of one unit; floats, which are not exact, never."""
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({name: values}), path)
+    assert profile_file(path).columns[0].family == family
+
+
 def test_counts(tmp_path: Path) -> None:
     """Distinct values and nulls are counted apart, over texts and integers of any width."""
     profile = profile_column(tmp_path, ["a", "bcd", "a", None])
