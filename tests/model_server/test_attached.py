@@ -48,9 +48,9 @@ def port_of(process: subprocess.Popen[str]) -> int:
 
 
 @pytest.fixture
-def environment(world: Any, tmp_path: Path, schema_text: str) -> dict[str, str]:
+def environment(world: Any, tmp_path: Path) -> dict[str, str]:
     """Settings of a server beside an arena folder; there is nothing in the folder yet."""
-    (tmp_path / "schema.yaml").write_text(schema_text)
+    (tmp_path / "schema.yaml").write_text(world.schema_text)
     return {
         "NOWGRAPH_SERVER_PORT": "0",
         "NOWGRAPH_SERVER_METRICS_PORT": "0",
@@ -76,6 +76,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
             process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_server_process_reads_what_another_process_writes(
     world: Any, environment: dict[str, str], processes: list[subprocess.Popen[str]]
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_server_process_reads_what_another_process_writes(
     assert [process.wait(timeout=20) for process in processes] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_servers_outlive_their_writer_and_each_other(
     world: Any, environment: dict[str, str], processes: list[subprocess.Popen[str]]
 ) -> None:
