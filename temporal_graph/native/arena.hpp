@@ -114,12 +114,15 @@ class Arena {
   // The oldest epoch that a reader is pinned to; UINT64_MAX when none is. A slot of a file arena whose lock nobody
   // holds belonged to a reader that died: it is cleared here.
   u64 oldest_pinned(bool check_dead) {
+    // Readers of this process take and free slots under the same mutex; pinning never asks for it.
+    std::unique_lock<std::mutex> guard(slots_mutex_, std::defer_lock);
+    check_dead = check_dead && shared() && guard.try_lock();
     u64 oldest = UINT64_MAX;
     ArenaHeader& head = header();
     for (u32 slot = 0; slot < READER_SLOTS; ++slot) {
       const u64 epoch = head.slots[slot].epoch.load(std::memory_order_seq_cst);
       if (epoch == 0) continue;
-      if (check_dead && shared() && !own_[slot] && !locked_elsewhere(slot)) {
+      if (check_dead && !own_[slot] && !locked_elsewhere(slot)) {
         head.slots[slot].epoch.store(0, std::memory_order_seq_cst);
         continue;
       }

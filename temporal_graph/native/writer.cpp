@@ -99,7 +99,8 @@ void Writer::apply(std::string_view bytes, u64 index, const LogPosition& at, boo
 bool Writer::judge(const TableHeader& table, const LogPosition& at, bool backfill, RowChange& change,
                    Refusal& refusal) const {
   // A row of a table without time is always visible; a change of it may still say when it happened.
-  if (!table.has_time && change.operation == Operation::insert) change.has_event_time = change.has_known_time = false;
+  if (!table.has_time && change.operation == Operation::insert) change.has_event_time = false;
+  if (!table.has_time && !change.has_event_time) change.has_known_time = false;
   if (!change.has_event_time) {
     if (table.has_time) {
       refusal = {"missing_event_time", "table \"" + std::string(table.name) + "\" has a time column, the event has no event time"};
