@@ -28,7 +28,12 @@ constexpr u32 CUSTOMERS = 0, PAYMENTS = 1;
 constexpr i64 START_US = 1'700'000'000'000'000, SECOND_US = 1'000'000, HOUR_US = 3600 * SECOND_US;
 constexpr i64 MIXED_CUSTOMERS = 40, PAIR_CUSTOMERS = 20;  // the latter only ever get payments two at a time
 constexpr double PAIR_AMOUNT = -1;
-constexpr u32 BATCHES = 400, BATCH_PAIRS = 12;
+constexpr u32 BATCH_PAIRS = 12;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr u32 BATCHES = 400;  // a sanitizer sees more in each
+#else
+constexpr u32 BATCHES = 3000;
+#endif
 
 GraphSpec payments_spec(u32 degree) {
   GraphSpec spec;
