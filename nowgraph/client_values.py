@@ -145,12 +145,14 @@ def cell_to_wire(column: str, value: Value) -> row_event_pb2.Cell:
         cell.timestamp_us = time_us_from_datetime(value)
     elif isinstance(value, tuple):
         cell.key.CopyFrom(key_to_wire(value))
-    elif isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
+    elif not isinstance(value, Sequence) or isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"column {column!r}: no cell can hold a {type(value).__name__}")
+    elif all(isinstance(item, str) for item in value):
         cell.texts.CopyFrom(row_event_pb2.TextList(values=[str(item) for item in value]))
-    elif isinstance(value, Sequence) and all(isinstance(item, Real) for item in value):
+    elif all(isinstance(item, Real) for item in value):
         cell.vector.CopyFrom(row_event_pb2.Vector(values=[float(item) for item in value]))
     else:
-        raise TypeError(f"column {column!r}: no cell can hold a {type(value).__name__}")
+        raise TypeError(f"column {column!r}: a list is of texts or of numbers")
     return cell
 
 

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from nowgraph import client_errors
+from nowgraph.client_errors import ClientError, InvalidRequestError, ServerFailureError, error_from_item
+from nowgraph.errors import NowgraphError
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode))
+def test_every_code_has_a_class(code: grpc.StatusCode) -> None:
+    """Whatever a server answers becomes a ClientError with the code's name, a server failure at worst."""
+    error = error_from_item(service_pb2.ScoreError(request_id="r", code=code.value[0], message="m"))
+    assert isinstance(error, ClientError)
+    assert isinstance(error, NowgraphError)
+    assert (error.code, error.request_id, str(error)) == (code.name, "r", "m")
+    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS):
+        assert type(error) is ServerFailureError
+
+
+def test_an_items_field_is_kept() -> None:
+    """The path of the wrong field is an attribute, not only a part of the message."""
+    error = error_from_item(service_pb2.ScoreError(code=3, message="row.key: empty", field="row.key"))
+    assert isinstance(error, InvalidRequestError)
+    assert error.field == "row.key"
+
+
+def test_the_tree_has_one_root() -> None:
+    """Who catches ClientError catches all of them."""
+    classes = [
+        value
+        for value in vars(client_errors).values()
+        if isinstance(value, type) and value.__module__ == client_errors.__name__
+    ]
+    assert len(classes) >= 8
+    assert all(issubclass(value, ClientError) for value in classes)
