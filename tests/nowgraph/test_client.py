@@ -169,7 +169,7 @@ async def test_the_async_client_says_the_same(target: str, world: Any) -> None:
     time = asked_at(world)
 
     async def rows() -> AsyncIterator[Row]:
-        for number in range(20):
+        for _ in range(20):
             yield Row("transactions", 1000, {"customer_id": 3}, time)
 
     async with AsyncClient(target, timeout_s=20) as client:
