@@ -34,15 +34,15 @@ class JsonDecoder:
 
     def __init__(self, schema: Schema, source: Source, privacy: Privacy | None = None) -> None:
         self._encoder = RowEncoder(schema, source, privacy)
+        self._names = self._encoder.names
         self.ignored_fields = 0
 
     def decode(self, value: bytes) -> tuple[bytes, int]:
         """Return the event and its event time in microseconds; raises RowError."""
         row = parse_object(value)
         event = self._encoder.encode(row)
-        unknown = len(row.keys() - self._encoder.names)
-        if unknown:
-            self.ignored_fields += unknown
+        if not self._names.issuperset(row):
+            self.ignored_fields += len(row.keys() - self._names)
         return event
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, overload
 
 import confluent_kafka
 import numpy as np
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message, TopicPartition
 from numpy.typing import NDArray
 
 from stream.batch import NO_TIMESTAMP_US, Batch, Header, Positions, empty_batch
@@ -45,6 +46,7 @@ class KafkaSource:
         settings: StreamSettings | None = None,
     ) -> None:
         self._settings = settings or StreamSettings()
+        self._topics = list(topics)
         self._dense = gaps == "error"
         self._switch = Hysteresis(self._settings.pause_queue_bytes, self._settings.resume_queue_bytes)
         self._paused = False
@@ -182,22 +184,23 @@ class KafkaSource:
         return [TopicPartition(topic, partition) for topic, partition in self._positions]
 
     def _batches(self, messages: list[Message]) -> list[Batch]:
-        by_topic: dict[str, list[Message]] = {}
-        errors = [message for message in messages if message.error() is not None]
-        if errors:
-            for message in errors:
+        if any(map(Message.error, messages)):
+            for message in messages:
                 self._raise_unless_passing(message)
             messages = [message for message in messages if message.error() is None]
+        if len(self._topics) == 1:
+            return [self._batch(self._topics[0], messages)] if messages else []
+        by_topic: dict[str, list[Message]] = {}
         for message in messages:
             by_topic.setdefault(message.topic() or "", []).append(message)
         return [self._batch(topic, group) for topic, group in by_topic.items()]
 
     def _batch(self, topic: str, messages: list[Message]) -> Batch:
+        # map() over the client's own methods: no Python runs between two records.
         count = len(messages)
-        partition = np.fromiter((message.partition() for message in messages), np.int32, count)
-        offset = np.fromiter((message.offset() for message in messages), np.int64, count)
-        timestamps = [message.timestamp() for message in messages]
-        timestamp_us = np.fromiter((ms * 1000 if kind else NO_TIMESTAMP_US for kind, ms in timestamps), np.int64, count)
+        partition = np.fromiter(map(Message.partition, messages), np.int32, count)
+        offset = np.fromiter(map(Message.offset, messages), np.int64, count)
+        stamps = np.fromiter(chain.from_iterable(map(Message.timestamp, messages)), np.int64, 2 * count).reshape(-1, 2)
         self._advance(topic, partition, offset)
 
         def headers(index: int) -> list[Header]:
@@ -208,9 +211,9 @@ class KafkaSource:
             topic=topic,
             partition=partition,
             offset=offset,
-            timestamp_us=timestamp_us,
-            keys=[message.key() for message in messages],
-            values=[message.value() for message in messages],
+            timestamp_us=np.where(stamps[:, 0] == TIMESTAMP_NOT_AVAILABLE, NO_TIMESTAMP_US, stamps[:, 1] * 1000),
+            keys=_Keys(messages),
+            values=list(map(Message.value, messages)),
             headers=headers,
         )
 
@@ -229,11 +232,33 @@ class KafkaSource:
     def _raise_unless_passing(self, message: Message) -> None:
         """librdkafka reconnects by itself; what it does not repair is raised."""
         error: Any = message.error()
+        if error is None:
+            return
         if error.code() == _OFFSET_GONE:
             place = (message.topic() or "", int(message.partition() or 0))
             raise GapError(*place, self._positions[place], -1)
         if error.fatal() or not (error.retriable() or error.code() in _PASSING):
             raise SourceError(f"Kafka at {self._settings.kafka_bootstrap}: {error.name()}: {error.str()}")
+
+
+class _Keys(Sequence[bytes | None]):
+    """The keys of messages, read when asked: only dead letters need them."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(index, slice):
+            return _Keys(self._messages[index])
+        key: Any = self._messages[index].key()
+        return None if key is None else bytes(key)
+
+    def __len__(self) -> int:
+        return len(self._messages)
 
 
 # librdkafka's own codes (negative) have names with an underscore, which are public all the same.

@@ -10,11 +10,15 @@ from typing import Any
 
 from stream import wire
 from stream.privacy import Privacy
-from stream.values import Hash, RowError, TimeUs, cell, cell_encoder, key_part, parse_time_us
+from stream.values import Hash, RowError, cell, cell_encoder, integer_key_encoder, key_part, parse_time_us
 from temporal_graph.schema import KeyType, Link, Schema, Source, Table
 from temporal_graph.time_rule import ALWAYS_US
 
 _ABSENT = object()
+# Key { KeyPart { integer } } before a varint of n bytes: two lengths of one byte each.
+_KEY_PREFIXES = [
+    wire.EVENT_KEY + wire.varint(n + 3) + wire.KEY_PART + wire.varint(n + 1) + wire.PART_INTEGER for n in range(11)
+]
 Encode = Callable[[Any], bytes]
 
 
@@ -34,6 +38,10 @@ class RowEncoder:
         self._heads = {name: wire.event_head(table.name, name) for name in wire.OPERATION_NUMBERS}
         self.operation = source.operation
         self._key = [_key_part(table, part.name, part.type is KeyType.INTEGER, privacy) for part in table.primary_key]
+        # The whole key field at once where it is one integer, as it mostly is.
+        self._integer_key: Encode | None = None
+        if len(self._key) == 1 and table.primary_key[0].type is KeyType.INTEGER:
+            self._integer_key = integer_key_encoder(self._key[0][0], _KEY_PREFIXES)
         self._cells: list[tuple[str, Encode, bytes]] = []
         for column in table.columns:
             hashed = _hash(privacy) if column.private else None
@@ -46,7 +54,9 @@ class RowEncoder:
                 for name, kind in zip(link.columns, schema.link_key_types(link), strict=True)
             ]
             if len(parts) == 1:
-                self._cells.append((link.name, _single_link(link.name, parts[0][1]), _null(link.name)))
+                integer = schema.link_key_types(link)[0] is KeyType.INTEGER
+                encode = _integer_link(link.name) if integer else _text_link(link.name, parts[0][1])
+                self._cells.append((link.name, encode, _null(link.name)))
             else:
                 self._composite.append((link, parts))
         self.names = frozenset(
@@ -89,6 +99,10 @@ class RowEncoder:
         return b"".join(out), ALWAYS_US if event_time_us is None else event_time_us
 
     def _encode_key(self, row: Mapping[str, Any]) -> bytes:
+        if self._integer_key is not None:
+            value = row.get(self._key[0][0])
+            if value is not None:
+                return self._integer_key(value)
         parts = []
         for name, encode in self._key:
             value = row.get(name)
@@ -144,20 +158,15 @@ def _key_part(table: Table, name: str, integer: bool, privacy: Privacy | None) -
     return name, lambda value: key_part(value, name, integer=integer, hashed=hashed)
 
 
-def _single_link(name: str, encode_part: Encode) -> Encode:
-    head = wire.column_name(name)
-    # A KeyPart and a cell say the same values under other tags.
-    tags = {wire.PART_INTEGER: head + wire.CELL_INTEGER, wire.PART_TEXT: head + wire.CELL_TEXT}
+def _integer_link(name: str) -> Encode:
+    head = wire.column_name(name) + wire.CELL_INTEGER
+    return integer_key_encoder(name, [wire.EVENT_CELL + wire.varint(len(head) + n) + head for n in range(11)])
 
-    def encode(value: Any) -> bytes:
-        part = encode_part(value)
-        return cell(tags[part[:1]] + part[1:])
 
-    return encode
+def _text_link(name: str, encode_part: Encode) -> Encode:
+    head = wire.column_name(name) + wire.CELL_TEXT
+    return lambda value: cell(head + encode_part(value).removeprefix(wire.PART_TEXT))
 
 
 def _null(name: str) -> bytes:
     return cell(wire.column_name(name) + wire.CELL_NULL)
-
-
-__all__ = ["RowEncoder", "RowError", "TimeUs"]
