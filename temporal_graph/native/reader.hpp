@@ -175,7 +175,9 @@ class Reader {
   NOWGRAPH_INLINE u32 parent(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index_in_child,
                              i64 cutoff_time_us) const {
     const u32 head = version_head(table, record).load(std::memory_order_acquire);
-    if ((head & STRUCTURAL) == 0) return inline_parent(table, record, index_in_child);
+    if ((head & STRUCTURAL) == 0)  // a patch may be visible before the insert that names the parent
+      return is_visible(inline_visible_us(table, record), cutoff_time_us) ? inline_parent(table, record, index_in_child)
+                                                                          : NONE;
     const char* payload = cell(snapshot, table, record, table.column_count + index_in_child, cutoff_time_us);
     return payload == nullptr ? NONE : load<u32>(payload);
   }
