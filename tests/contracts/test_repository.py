@@ -96,6 +96,22 @@ def test_functions_fit_on_a_screen(repository: Path, tracked: list[str]) -> None
     assert slack == {}, "shorter than the list says: lower the list"
 
 
+def test_every_test_states_its_promise(repository: Path, tracked: list[str]) -> None:
+    """Every test function has a docstring: the promise that it checks."""
+    tests = [path for path in tracked if path.startswith("tests/") and path.rpartition("/")[2].startswith("test_")]
+    silent = [
+        f"{path}:{node.name}"
+        for path in tests
+        if path.endswith(".py")
+        for node in ast.walk(ast.parse((repository / path).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert tests
+    assert silent == []
+
+
 def test_every_module_has_its_mirror_test(tracked: list[str]) -> None:
     """package/folder/module.py is tested by tests/package/folder/test_module.py; exceptions say why."""
     modules = [path for path in tracked if path.startswith(FOLDERS) and path.endswith(".py") and "__init__" not in path]
