@@ -51,7 +51,7 @@ def to_hetero_data(neighborhood: Neighborhood, schema: Schema) -> HeteroData:
         store.num_nodes = len(nodes)
         store.batch = torch.from_numpy(sample[nodes])
         for name in ("row", "hop", "event_time_us", "known_time_us", "version"):
-            store[name] = torch.from_numpy(getattr(neighborhood, name)[nodes].astype(np.int64))
+            setattr(store, name, torch.from_numpy(getattr(neighborhood, name)[nodes].astype(np.int64)))
         _cells(store, neighborhood, table.name)
     if len(counts):
         seeds = neighborhood.seed_offset[:-1]

@@ -69,7 +69,7 @@ class Training:
     clip_norm: float = 1.0
     ema: float = 0.995
     evaluate_every: int = 100
-    validation_negatives: int = 20_000
+    validation_negatives: int = 10_000
 
     def __post_init__(self) -> None:
         for name in ("steps", "positives", "negatives", "evaluate_every", "validation_negatives"):

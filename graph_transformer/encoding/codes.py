@@ -39,9 +39,9 @@ class CategoryIndex:
             known = [UNSEEN_INDEX if text is None else self._vocabulary.get(text, UNSEEN_INDEX) for text in texts]
             # Replaced, never changed in place: another thread may be reading the old array.
             self._index = np.concatenate([self._index, np.asarray(known, dtype=np.int64)])
-        known = self._index[codes]
-        known[codes < 0] = UNSEEN_INDEX  # would read from the end
-        return known
+        index: NDArray[np.int64] = self._index[codes]
+        index[codes < 0] = UNSEEN_INDEX  # would read from the end
+        return index
 
 
 class CodeVectors:

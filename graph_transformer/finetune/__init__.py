@@ -2,5 +2,5 @@
 
     view.outcomes ─► examples ─► sampled at each example's own cut-off ─► loop ─► evaluation ─► Checkpoint and pictures
 
-`train.train` is the entry; `replay.build_graph` makes a graph of files through the stream and the updater.
+`train.train` is the entry.
 """

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from graph_transformer.calibration import Calibration
 from graph_transformer.encoding.collate import Encoding, collate
-from graph_transformer.finetune.examples import Examples, examples_of, linked_rows, without_known_entities
+from graph_transformer.finetune.examples import Examples, both_kinds, examples_of, linked_rows, without_known_entities
 from graph_transformer.finetune.feed import sample
 from graph_transformer.finetune.metrics import Metrics, measure
 from graph_transformer.model import GraphTransformer
@@ -98,7 +98,7 @@ def test_split(view: GraphView, task: Task, interval: Interval) -> Examples:
     if not task.exclude_known_entities:
         return examples
     fitted_on = task.splits.refit or task.splits.train
-    return without_known_entities(view, task, examples, since_us=fitted_on.start_us)
+    return both_kinds(task, without_known_entities(view, task, examples, since_us=fitted_on.start_us))
 
 
 def evaluate(view: GraphView, checkpoint: Checkpoint, interval: Interval | None = None) -> Evaluation:

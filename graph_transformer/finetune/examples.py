@@ -75,6 +75,11 @@ def examples_of(view: GraphView, task: Task, interval: Interval, *, known_by_us:
     """
     rows = labeled_rows(view, task, known_by_us=known_by_us)
     found = rows.select((rows.event_time_us >= interval.start_us) & (rows.event_time_us < interval.end_us))
+    return both_kinds(task, found)
+
+
+def both_kinds(task: Task, found: Examples) -> Examples:
+    """Return the examples; raises NotEnoughExamples unless they hold positives and negatives."""
     if found.label.all() or not found.label.any():
         raise NotEnoughExamples(
             f"{task.table}.{task.outcome}: {len(found)} labels in time, {int(found.label.sum())} of them positive: "

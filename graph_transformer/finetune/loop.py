@@ -1,6 +1,6 @@
 """The fitting loop: AdamW with warm-up and cosine, clipped gradients, a running average of the weights, early choice.
 
-The average (EMA) is what is validated and kept; of several validations the best one's weights win.
+The average (EMA) is validated and kept; of several validations the best one's weights win, of equals the latest's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 EMA_START = 10.0
 """The average follows faster at first: decay (1 + step) / (EMA_START + step), until the task's own."""
+
+
+CHOICE_TOLERANCE = 0.005
+"""Validations this close are equal (their sampling error is several times larger): the later one wins, as its rate is
+lower and its average longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +139,9 @@ def fit(
             ended = step >= limits.steps or spent >= 1.0
             if validate is not None and (ended or step % training.evaluate_every == 0):
                 validations.append((step, validate(average.model)))
-                if best is None or validations[-1][1] > best[0]:
-                    best = validations[-1][1], step, {k: v.clone() for k, v in average.model.state_dict().items()}
+                if best is None or validations[-1][1] >= best[0] - CHOICE_TOLERANCE:
+                    highest = validations[-1][1] if best is None else max(best[0], validations[-1][1])
+                    best = highest, step, {k: v.clone() for k, v in average.model.state_dict().items()}
             report(Progress(phase, step, limits.steps, loss.item(), validations[-1][1] if validations else None))
             if ended:
                 break

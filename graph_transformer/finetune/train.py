@@ -74,9 +74,9 @@ def train(
 ) -> TrainResult:
     """Fine-tune a model for a task on a graph; save it, with metrics and pictures, in `out_dir`.
 
-    The graph holds the history with each outcome as a later version of its row (`replay.build_graph` makes one of
-    files); every example is sampled at its own cut-off. `budget_s` bounds the seconds of fitting: the schedule shrinks
-    to it, and half goes to choosing where there is a refit. `baseline` also fits the model on the row's own columns
+    The graph holds the history with each outcome as a later version of its row; every example is sampled at its own
+    cut-off. `budget_s` bounds the seconds of fitting: the schedule shrinks to it, and half goes to choosing where there
+    is a refit. `baseline` also fits the model on the row's own columns
     alone and measures it on the test split. `progress` is called after every step. Equal seeds on one machine and
     thread count give equal weights, unless a budget ends them.
 

@@ -75,6 +75,7 @@ KINDS = {
 
 
 def names_of(table: Table, field_name: str) -> tuple[str, ...]:
+    """Columns of the kinds that a field of `TableColumns` holds."""
     return tuple(column.name for column in table.columns if column.kind in KINDS[field_name])
 
 
@@ -131,10 +132,12 @@ class Drawing:
     cutoffs: list[int] = field(default_factory=list)
 
     def strings(self, table: str, column: str, codes: NDArray[np.int32]) -> Sequence[str | None]:
+        """Texts of codes, as a view gives them."""
         known = self.texts.get((table, column), [])
         return [known[code - 1] if 0 < code <= len(known) else None for code in codes.tolist()]
 
     def code(self, table: str, column: str, text: str | None) -> int:
+        """The code of a text, a new one if need be."""
         if text is None:
             return 0
         known = self.texts.setdefault((table, column), [])
@@ -143,6 +146,7 @@ class Drawing:
         return known.index(text) + 1
 
     def seed(self, table: str, cutoff: int, cells: dict[str, Any] | None = None, event: int | None = None) -> int:
+        """Begins a neighborhood; returns its node."""
         self.cutoffs.append(cutoff)
         event = cutoff + 1 if event is None else event
         return self._add(table=table, cells=cells or {}, event=event, known=event, hop=0, parent=-1, link="", row=-1)
@@ -155,6 +159,7 @@ class Drawing:
         event: int = ALWAYS_US,
         known: int | None = None,
     ) -> int:
+        """Draws a row reached from a node by a link; returns its node."""
         owner = self.nodes[parent]
         target = next(
             (found.parent if found.forward == link else found.child)
@@ -175,6 +180,7 @@ class Drawing:
         return node
 
     def edge(self, source: int, target: int, link: str) -> None:
+        """Draws another edge to a row that is already there."""
         self.edges.append((source, target, link))
 
     def _add(self, **node: Any) -> int:

@@ -14,11 +14,13 @@ TOLERANCE = 1e-5
 
 
 def encoded(drawing: Any, neighborhood: Any, table: str = "transactions", outcome: str = "fraud") -> Encoding:
+    """Statistics of the neighborhood, bound to its dictionaries."""
     statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, seed_table=table, outcome=outcome)
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
 def built(encoding: Encoding, **options: Any) -> GraphTransformer:
+    """A model with the same random weights each time."""
     torch.manual_seed(0)
     return GraphTransformer(encoding.layout(), ModelConfig(**options)).eval()
 

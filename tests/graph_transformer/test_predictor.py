@@ -30,9 +30,7 @@ def test_a_predictor_says_what_it_is(folder: Path, checkpoint: Checkpoint, payme
     assert predictor.sampling_plan == predictor.plan == checkpoint.task.sampling_plan
 
 
-def test_probability_is_the_calibrated_logit(
-    folder: Path, payments: Any, draw_history: Callable[..., Any]
-) -> None:
+def test_probability_is_the_calibrated_logit(folder: Path, payments: Any, draw_history: Callable[..., Any]) -> None:
     """probability = 1 / (1 + e^-logit), one float64 per seed."""
     prediction = Predictor.load(folder, payments).predict(draw_history(payments, 7, 12))
     assert prediction.logit.shape == prediction.probability.shape == (7,)

@@ -10,6 +10,7 @@ from graph_transformer.encoding.statistics import fit_statistics
 
 
 def encoded(payments: Any, neighborhood: Any) -> Encoding:
+    """Statistics of the neighborhood, bound to its dictionaries."""
     statistics = fit_statistics(
         [neighborhood], payments.schema, payments.strings, seed_table="transactions", outcome="fraud"
     )

@@ -14,21 +14,21 @@ EDGES = tuple(np.linspace(0.0, 8.0, BINS + 1))
 
 
 def encoder(orders: Any, table: str, *columns: ColumnStatistics, outcome: str | None = None) -> CellEncoder:
+    """An encoder of some columns of a table."""
     return CellEncoder(orders.schema.table(table), list(columns), orders.strings, seed_outcome=outcome)
 
 
 def rows(orders: Any, *cells: dict[str, Any], table: str = "orders") -> Any:
     """The columns of rows with these cells, the first one a seed and the others beneath it."""
     seed = orders.seed("orders", 100 * DAY_US, cells[0] if table == "orders" else {})
-    customer = orders.row(
-        seed, "orders.customer_id->customers.customer_id", cells[0] if table == "customers" else {}
-    )
+    customer = orders.row(seed, "orders.customer_id->customers.customer_id", cells[0] if table == "customers" else {})
     for row in cells[1:]:
         orders.row(customer, "customers.customer_id->orders.customer_id", row, event=DAY_US)
     return orders.build().columns[table]
 
 
 def encode(columns: Any, cells: CellEncoder, seed: int | None = 0) -> Any:
+    """The rows encoded at one cut-off, all with the same seed."""
     count = len(columns.node)
     cutoff = np.full(count, 100 * DAY_US)
     return cells.encode(columns, cutoff, None if seed is None else np.full(count, seed))

@@ -16,6 +16,7 @@ OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
 
 
 def encoded(drawing: Any, neighborhood: Any, table: str = "transactions", outcome: str = "fraud") -> Encoding:
+    """Statistics of the neighborhood, bound to its dictionaries."""
     statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, seed_table=table, outcome=outcome)
     return Encoding(statistics, drawing.schema, drawing.strings)
 

@@ -69,9 +69,7 @@ def test_paths_follow_names_not_positions(payments: Any) -> None:
     neighborhood = drawn(payments)
     paths = fit_paths([neighborhood], payments.schema, "transactions")
     schema = payments.schema
-    turned = replace(
-        schema, tables=tuple(replace(table, links=table.links[::-1]) for table in reversed(schema.tables))
-    )
+    turned = replace(schema, tables=tuple(replace(table, links=table.links[::-1]) for table in reversed(schema.tables)))
     assert turned.edge_types != schema.edge_types
     renumbered = np.array([-1 if link < 0 else turned.edge_types.index(schema.edge_types[link])
                            for link in neighborhood.link])  # fmt: skip

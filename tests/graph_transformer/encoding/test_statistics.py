@@ -24,9 +24,8 @@ def orders_drawn(orders: Any, notes: tuple[str | None, ...] = ("fast", "fast", N
 
 
 def fitted(orders: Any, neighborhoods: list[Any]) -> Statistics:
-    return fit_statistics(
-        neighborhoods, orders.schema, orders.strings, seed_table="orders", outcome="returned"
-    )
+    """Statistics of the orders' neighborhoods."""
+    return fit_statistics(neighborhoods, orders.schema, orders.strings, seed_table="orders", outcome="returned")
 
 
 def test_scales_are_those_of_the_rows_that_were_sampled(orders: Any) -> None:
