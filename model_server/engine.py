@@ -110,6 +110,7 @@ class Engine:
         self._queue.put(None)
         if self._worker.is_alive():
             await asyncio.to_thread(self._worker.join)
+        self._sampler = None
 
     def _work(self) -> None:
         while True:

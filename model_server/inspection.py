@@ -69,6 +69,7 @@ class Inspection:
     def close(self) -> None:
         """Ends the thread."""
         self._thread.shutdown(wait=True)
+        self._sampler = None
 
     def _look(self, asked: AskedRow) -> service_pb2.NeighborhoodResponse:
         serving = self._serving()
