@@ -43,7 +43,8 @@ _TABLE_KEYS = (
 _COLUMN_KEYS = ("kind", "dim", "outcome", "private")
 _LINK_KEYS = ("table", "columns")
 _SOURCE_KEYS = ("topic", "table", "format", "operation", "event_time", "known_time")
-_FORMATS = ("json", "protobuf", "debezium")
+_FORMATS = ("json", "protobuf", "debezium", "row_event_json")
+_FORMATS_NAMING_TABLES = ("protobuf", "row_event_json")
 _OPERATIONS = ("insert", "upsert", "delete")
 _OUTCOME_KINDS = (ColumnKind.BOOLEAN, ColumnKind.NUMERICAL, ColumnKind.CATEGORICAL)
 _PRIVATE_KINDS = (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL, ColumnKind.TEXT)
@@ -240,10 +241,10 @@ def _parse_sources(cursor: Cursor, tables: tuple[Table, ...]) -> tuple[Source, .
 
 
 def _require_one_reading(entry: Cursor, source: Source, earlier: list[Source]) -> None:
-    """A record of a topic must have one reading; only protobuf records name their table themselves."""
+    """A record of a topic must have one reading; only those of some formats name their table themselves."""
     for other in earlier:
         if other.topic != source.topic:
             continue
-        if other.table == source.table or {other.format, source.format} != {"protobuf"}:
-            expected = "each topic once (only protobuf topics may carry several tables, each listed once)"
+        if other.table == source.table or other.format != source.format or source.format not in _FORMATS_NAMING_TABLES:
+            expected = f"each topic once ({' and '.join(_FORMATS_NAMING_TABLES)} may carry several tables, each once)"
             raise SchemaError(f"{entry.path}.topic", expected, source.topic)

@@ -152,7 +152,7 @@ class Source:
 
     topic: str
     table: str
-    format: Literal["json", "protobuf", "debezium"]
+    format: Literal["json", "protobuf", "debezium", "row_event_json"]
     operation: Literal["insert", "upsert", "delete"] = "insert"
     event_time: str | None = None
     known_time: str | None = None

@@ -127,14 +127,12 @@ def test_composite_keys_keep_their_order() -> None:
     assert key == (KeyColumn("b", KeyType.STRING), KeyColumn("a", KeyType.INTEGER))
 
 
-def test_protobuf_topics_carry_several_tables() -> None:
-    """Protobuf records name their table, so their topic may be listed once for each table."""
-    text = (
-        one_table()
-        + "sources:\n"
-        + "".join(f"  - {{topic: all, table: {table}, format: protobuf}}\n" for table in ("parents", "t"))
-    )
-    assert [source.table for source in parse_schema(text).sources] == ["parents", "t"]
+@pytest.mark.parametrize("written", ["protobuf", "row_event_json"])
+def test_row_events_name_their_table(written: str) -> None:
+    """Records that are row events name their table, so their topic may be listed once for each table."""
+    topic = "".join(f"  - {{topic: all, table: {table}, format: {written}}}\n" for table in ("parents", "t"))
+    schema = parse_schema(one_table() + "sources:\n" + topic)
+    assert [source.table for source in schema.sources] == ["parents", "t"]
 
 
 WRONG_TABLES = [
