@@ -1,8 +1,9 @@
 """Records to row events: each topic by its sources in the schema, and what cannot be one to the dead letters.
 
     Batch ─┬─ protobuf: bytes pass straight through (private values are hashed first)
-           ├─ json: flat objects          ─► RowEvent bytes ─► Decoded.events
-           ├─ debezium: change events     ─┘
+           ├─ json: flat objects          ─┐
+           ├─ row_event_json: whole events ─┼► RowEvent bytes ─► Decoded.events
+           ├─ debezium: change events     ──┘
            └─ undecodable: exact bytes and the reason ─► Decoded.dead
 
 A topic that the schema does not list carries RowEvents, the canonical form, which needs no mapping. What is well formed
@@ -21,7 +22,7 @@ from protos.nowgraph.v1 import row_event_pb2
 from stream.batch import Batch, DeadLetter, Decoded
 from stream.debezium import DebeziumDecoder
 from stream.errors import ConfigurationError
-from stream.json_decode import JsonDecoder
+from stream.json_decode import JsonDecoder, RowEventJsonDecoder
 from stream.privacy import HASHED_HEADER, Privacy, is_private
 from stream.settings import StreamSettings
 from stream.values import RowError
@@ -63,6 +64,8 @@ class Decoder:
         source = sources[0]
         if source.format == "json":
             return JsonTopicDecoder(JsonDecoder(self._schema, source, self._privacy), self._bytes_max)
+        if source.format == "row_event_json":
+            return JsonTopicDecoder(RowEventJsonDecoder(self._privacy), self._bytes_max)
         if source.format == "debezium":
             return DebeziumTopicDecoder(DebeziumDecoder(self._schema, source, self._privacy), self._bytes_max)
         return ProtobufDecoder(self._privacy, self._bytes_max)
@@ -106,9 +109,9 @@ class ProtobufDecoder:
 
 
 class JsonTopicDecoder:
-    """Decodes a topic of flat JSON objects."""
+    """Decodes a topic of JSON objects: flat rows, or whole RowEvents."""
 
-    def __init__(self, decoder: JsonDecoder, bytes_max: int) -> None:
+    def __init__(self, decoder: JsonDecoder | RowEventJsonDecoder, bytes_max: int) -> None:
         self._decoder = decoder
         self._bytes_max = bytes_max
 

@@ -64,8 +64,8 @@ class FileTable:
         wanted = name if name is not None else path.name.partition(".")[0]
         for source in schema.sources:
             if source.topic == wanted:
-                if source.format == "debezium":
-                    raise ConfigurationError(f"{path}: source {wanted!r} carries change events, a file carries rows")
+                if source.format in ("debezium", "row_event_json"):
+                    raise ConfigurationError(f"{path}: source {wanted!r} carries {source.format}, a file carries rows")
                 return cls(path, source)
         if any(table.name == wanted for table in schema.tables):
             return cls(path, Source(topic=wanted, table=wanted, format="json"))
@@ -108,7 +108,7 @@ def read_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy 
 
 
 def _is_parquet(path: Path) -> bool:
-    if path.suffix == ".parquet":
+    if path.suffix in {".parquet", ".pq"}:
         return True
     if path.suffix in {".jsonl", ".ndjson"}:
         return False

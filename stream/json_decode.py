@@ -12,6 +12,7 @@ from stream.privacy import Privacy
 from stream.row_encoder import RowEncoder
 from stream.values import RowError, kind_name
 from temporal_graph.schema import Schema, Source
+from temporal_graph.time_rule import ALWAYS_US
 
 
 def parse_object(value: bytes) -> dict[str, Any]:
@@ -46,17 +47,29 @@ class JsonDecoder:
         return event
 
 
-def row_event_from_json(value: bytes, privacy: Privacy | None = None) -> bytes:
-    """Return the RowEvent bytes of protobuf's JSON form of a RowEvent, such as gRPC gateways and humans write.
+class RowEventJsonDecoder:
+    """Decodes protobuf's own JSON form of a RowEvent, such as gateways and humans write.
 
-    Raises:
-        RowError: `invalid_row_event`, where a field or type is not that of the proto.
+    It is about thirty times slower than a flat object: for hand-written events and low rates.
     """
-    event = row_event_pb2.RowEvent()
-    try:
-        json_format.Parse(value, event)
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise RowError("invalid_row_event", "no RowEvent in protobuf's JSON form") from error
-    if privacy is not None:
-        privacy.protect(event)
-    return event.SerializeToString()
+
+    ignored_fields = 0  # a field that the proto does not have is refused
+
+    def __init__(self, privacy: Privacy | None = None) -> None:
+        self._privacy = privacy
+
+    def decode(self, value: bytes) -> tuple[bytes, int]:
+        """Return the event and its event time (`ALWAYS_US` without one).
+
+        Raises:
+            RowError: `invalid_row_event`, where a field or type is not that of the proto.
+        """
+        event = row_event_pb2.RowEvent()
+        try:
+            json_format.Parse(value, event)
+        except (json_format.ParseError, ValueError, RecursionError) as error:
+            raise RowError("invalid_row_event", "no RowEvent in protobuf's JSON form") from error
+        if self._privacy is not None:
+            self._privacy.protect(event)
+        event_time_us = event.event_time_us if event.HasField("event_time_us") else ALWAYS_US
+        return event.SerializeToString(), event_time_us

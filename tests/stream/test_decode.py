@@ -215,7 +215,7 @@ def test_no_record_whatever_stops_the_stream(documents: list[Any], noise: list[b
     """Any JSON and any bytes, in any format, end as events or dead letters: nothing is raised, nothing is lost."""
     schema = parse_schema(FUZZED)
     values = [json.dumps(document).encode() for document in documents] + noise
-    for topic in ("orders", "cdc", "events"):
+    for topic in ("orders", "cdc", "written", "events"):
         decoded = Decoder(schema).decode(batch(topic, values))
         seen = {int(index) for index in decoded.record_index} | {letter.offset - 100 for letter in decoded.dead}
         assert len(seen) + decoded.skipped == len(values)
@@ -237,4 +237,5 @@ tables:
 sources:
   - {topic: orders, table: orders, format: json}
   - {topic: cdc, table: orders, format: debezium}
+  - {topic: written, table: orders, format: row_event_json}
 """

@@ -35,7 +35,7 @@ def test_a_file_is_found_by_topic_then_table(schema: Schema, tmp_path: Path) -> 
     assert FileTable.of(schema, tmp_path / "orders.2024.jsonl").source.topic == "orders"
     with pytest.raises(ConfigurationError, match=r"no source or table 'nothing'.*customers, .*visits"):
         FileTable.of(schema, tmp_path / "nothing.parquet")
-    with pytest.raises(ConfigurationError, match="change events"):
+    with pytest.raises(ConfigurationError, match="carries debezium"):
         FileTable.of(schema, tmp_path / "x.jsonl", "shop.public.orders")
 
 

@@ -5,10 +5,11 @@ import pytest
 from google.protobuf import json_format
 
 from protos.nowgraph.v1 import row_event_pb2
-from stream.json_decode import JsonDecoder, parse_object, row_event_from_json
+from stream.json_decode import JsonDecoder, RowEventJsonDecoder, parse_object
 from stream.privacy import Privacy
 from stream.values import RowError
 from temporal_graph.schema import Schema
+from temporal_graph.time_rule import ALWAYS_US
 
 
 def decoder(schema: Schema, secret: bytes) -> JsonDecoder:
@@ -56,9 +57,11 @@ def test_row_events_in_protobufs_json_form(schema: Schema, secret: bytes) -> Non
     event = row_event_pb2.RowEvent(table="cards", operation=row_event_pb2.OPERATION_INSERT)
     event.key.parts.add(text="4111")
     text = json_format.MessageToJson(event).encode()
-    assert row_event_pb2.RowEvent.FromString(row_event_from_json(text)) == event
-    private = row_event_pb2.RowEvent.FromString(row_event_from_json(text, Privacy(schema, secret)))
+    plain = RowEventJsonDecoder()
+    assert plain.decode(text) == (event.SerializeToString(), ALWAYS_US)
+    private = row_event_pb2.RowEvent.FromString(RowEventJsonDecoder(Privacy(schema, secret)).decode(text)[0])
     assert private.key.parts[0].text == Privacy(schema, secret).hash("4111")
-    for wrong in (b"{", b'{"tabel": "x"}', b'{"operation": "BOGUS"}', b"\xff"):
+    assert plain.decode(b'{"table": "t", "eventTimeUs": "7"}')[1] == 7
+    for wrong in (b"{", b'{"tabel": "x"}', b'{"operation": "BOGUS"}', b"\xff", b"[1]", b"[" * 5_000):
         with pytest.raises(RowError, match="invalid_row_event"):
-            row_event_from_json(wrong)
+            plain.decode(wrong)
