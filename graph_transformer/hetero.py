@@ -51,7 +51,7 @@ def to_hetero_data(neighborhood: Neighborhood, schema: Schema) -> HeteroData:
         store.num_nodes = len(nodes)
         store.batch = torch.from_numpy(sample[nodes])
         for name in ("row", "hop", "event_time_us", "known_time_us", "version"):
-            setattr(store, name, torch.from_numpy(getattr(neighborhood, name)[nodes].astype(np.int64)))
+            store[name] = torch.from_numpy(getattr(neighborhood, name)[nodes].astype(np.int64))
         _cells(store, neighborhood, table.name)
     if len(counts):
         seeds = neighborhood.seed_offset[:-1]
@@ -62,8 +62,8 @@ def to_hetero_data(neighborhood: Neighborhood, schema: Schema) -> HeteroData:
         expanded, reached = neighborhood.edge_source[chosen], neighborhood.edge_target[chosen]
         source = schema.tables[int(neighborhood.table[reached[0]])].name
         target = schema.tables[int(neighborhood.table[expanded[0]])].name
-        index = torch.from_numpy(np.stack([place[reached], place[expanded]]))
-        data[source, schema.edge_types[int(edge_type)], target].edge_index = index
+        edges = torch.from_numpy(np.stack([place[reached], place[expanded]]))
+        data[source, schema.edge_types[int(edge_type)], target].edge_index = edges
     return data
 
 
