@@ -9,6 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from online_sampler import Sampler, SamplingPlan
+from protos.nowgraph.v1 import row_event_pb2 as pb
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import parse_schema
 from temporal_graph.time_rule import (
     ALWAYS_US,
     TIME_MAX_US,
@@ -49,6 +53,26 @@ def test_arrays_say_what_integers_say(rows: list[tuple[int, int, int]]) -> None:
     shown = is_visible(event, known, cutoff)
     assert shown.dtype == np.bool_
     assert shown.tolist() == [is_visible(*row) for row in rows]
+
+
+NATIVE_TIMES = TIMES.filter(lambda time: time > ALWAYS_US + 1)  # the first two are reserved for rows without time
+
+
+@given(st.lists(st.tuples(NATIVE_TIMES, NATIVE_TIMES, TIMES), min_size=1, max_size=20))
+def test_the_native_core_says_the_same(rows: list[tuple[int, int, int]]) -> None:
+    """A row of the native graph is shown at a cut-off exactly if this module says that it is visible."""
+    schema = parse_schema("version: 1\nname: x\ntables:\n  t: {primary_key: {id: integer}, time_column: at}\n")
+    events = []
+    for key, (event, known, _) in enumerate(rows):
+        message = pb.RowEvent(table="t", operation=pb.OPERATION_INSERT, event_time_us=event, known_time_us=known)
+        message.key.parts.add(integer=key)
+        events.append(message.SerializeToString())
+    with TemporalGraph.create(schema, arena_bytes=16 << 20) as graph:
+        assert graph.apply(events, backfill=True).applied == len(rows)
+        sampler = Sampler(graph.view(), SamplingPlan.from_dict({"num_neighbors": [{"hop1": 1}]}))
+        cutoffs = np.array([cutoff for _, _, cutoff in rows], dtype=np.int64)
+        shown = sampler.sample_keys("t", range(len(rows)), cutoffs).version
+    assert (shown >= 0).tolist() == [is_visible(*row) for row in rows]
 
 
 def test_arrays_and_integers_mix() -> None:
