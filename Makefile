@@ -2,7 +2,7 @@
 # make demo     the main job on payments, from events to scores
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | bench | protos | clean
+# make lint | test-native | test-python | bench | bench-serving | protos | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +21,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo test lint bench protos baseline clean test-native test-python
+.PHONY: setup develop demo test lint bench bench-serving protos baseline clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -82,8 +82,15 @@ test-python: setup
 
 test: setup lint test-native test-python
 
+# The benchmarks measure the wheel too: their package is put on the path alone, without the root around it.
 bench: setup
-	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench.py $(BENCH_ARGS)
+	mkdir -p build/bench
+	ln -sfn ../../loadtests build/bench/loadtests
+	PYTHONPATH="$(CURDIR)/build/bench" OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P -m loadtests.bench $(BENCH_ARGS)
+
+# Latency of the server while events stream in.
+bench-serving: setup
+	env -u PYTHONPATH $(BIN)/python loadtests/serving/bench_serving.py $(BENCH_ARGS)
 
 protos: $(VENV)/.dependencies
 	$(BIN)/python -P scripts/generate_protos.py

@@ -82,8 +82,9 @@ def used(repository: Path, folders: Sequence[str]) -> dict[str, set[str]]:
     ours = {*PACKAGES, "loadtests", *sys.stdlib_module_names}
     for folder in folders:
         for path in (repository / folder).rglob("*.py"):
+            siblings = {sibling.stem for sibling in path.parent.glob("*.py")}  # a script's own folder
             for module in imported_modules(path):
-                if module.split(".")[0] not in ours:
+                if module.split(".")[0] not in ours | siblings:
                     files.setdefault(module, set()).add(str(path.relative_to(repository)))
     return files
 
