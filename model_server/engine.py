@@ -26,7 +26,6 @@ from model_server.errors import DeadlinePassedError, DrainingError, OverloadedEr
 from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.settings import ServerSettings
-from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphPosition
 
 log = structlog.get_logger(__name__)
@@ -84,7 +83,6 @@ class Engine:
         self._worker = threading.Thread(target=self._work, name="nowgraph-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
-        self._sampler: tuple[Serving, Sampler] | None = None
 
     def start(self) -> None:
         """Starts the worker; answers come back on the running event loop."""
@@ -110,7 +108,6 @@ class Engine:
         self._queue.put(None)
         if self._worker.is_alive():
             await asyncio.to_thread(self._worker.join)
-        self._sampler = None
 
     def _work(self) -> None:
         while True:
@@ -167,10 +164,9 @@ class Engine:
 
     def _score(self, jobs: Sequence[_Job], started_s: float) -> list[Scored]:
         serving = self._serving()
-        sampler = self._sampler_of(serving)
         cutoff_time_us = np.fromiter((job.question.cutoff_time_us for job in jobs), np.int64, len(jobs))
         sample_start_s = time.perf_counter()
-        neighborhood = sampler.sample_events([job.question.event for job in jobs], cutoff_time_us)
+        neighborhood = serving.sampler.sample_events([job.question.event for job in jobs], cutoff_time_us)
         sample_us = round((time.perf_counter() - sample_start_s) * 1e6)
         prediction = serving.predictor.predict(neighborhood)
         self._observe(jobs, started_s, sample_us, prediction)
@@ -196,12 +192,6 @@ class Engine:
                 strict=True,
             )
         ]
-
-    def _sampler_of(self, serving: Serving) -> Sampler:
-        """The worker's own sampler over the generation being served; built anew when the generation changes."""
-        if self._sampler is None or self._sampler[0] is not serving:
-            self._sampler = (serving, Sampler(serving.view, serving.predictor.plan))
-        return self._sampler[1]
 
     def _observe(self, jobs: Sequence[_Job], started_s: float, sample_us: int, prediction: Prediction) -> None:
         stages = self._metrics.stages

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from graph_transformer.predictor import Predictor
+from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
@@ -24,19 +25,24 @@ log = structlog.get_logger(__name__)
 class Serving:
     """One generation and the predictor over it, compared by identity.
 
-    A view belongs to one thread at a time, so each thread has its own: `view` is the engine's (its predictor reads it
-    too), `watch` the event loop's, `look` the inspection's.
+    A view or a sampler belongs to one thread at a time, so each thread has its own: `view` and `sampler` are the
+    engine's (its predictor reads the view too), `watch` is the event loop's, `look` and `look_sampler` are the
+    inspection's. Nobody else keeps them, so that a generation's memory goes with its Serving.
     """
 
     view: GraphView
     watch: GraphView
     look: GraphView
     predictor: Predictor
+    sampler: Sampler
+    look_sampler: Sampler
 
     @classmethod
     def over(cls, view: GraphView, predictor: Predictor) -> Serving:
         """Serves `view`, which `predictor` was loaded for and which is the engine's from now on."""
-        return cls(view, view.twin(), view.twin(), predictor)
+        look = view.twin()
+        plan = predictor.sampling_plan
+        return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan))
 
 
 class Generations:

@@ -21,7 +21,6 @@ from model_server.request import AskedRow, RequestReader
 from model_server.row_check import ELEMENT_SEPARATOR
 from model_server.settings import ServerSettings
 from online_sampler.neighborhood import Neighborhood, TableColumns
-from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.schema import ColumnKind
@@ -48,7 +47,6 @@ class Inspection:
         self._settings = settings
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nowgraph-inspection")
-        self._sampler: tuple[Serving, Sampler] | None = None
         self._waiting = 0
 
     async def neighborhood(
@@ -69,13 +67,10 @@ class Inspection:
     def close(self) -> None:
         """Ends the thread."""
         self._thread.shutdown(wait=True)
-        self._sampler = None
 
     def _look(self, asked: AskedRow) -> service_pb2.NeighborhoodResponse:
         serving = self._serving()
-        if self._sampler is None or self._sampler[0] is not serving:
-            self._sampler = (serving, Sampler(serving.look, serving.predictor.plan))
-        found = self._sampler[1].sample_events([asked.event], np.array([asked.cutoff_time_us], dtype=np.int64))
+        found = serving.look_sampler.sample_events([asked.event], np.array([asked.cutoff_time_us], dtype=np.int64))
         response = service_pb2.NeighborhoodResponse(
             cutoff_time_us=asked.cutoff_time_us, graph_position=position_of(found.position)
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ async def test_a_new_generation_is_followed(world: Any, tmp_path: Path) -> None:
     assert new.watch.generation == old.watch.generation + 1
     assert new.watch.row_count("transactions") == 2
     assert old.watch.row_count("transactions") == 1
+
+
+def test_a_generations_memory_goes_with_its_serving(world: Any, tmp_path: Path) -> None:
+    """Once nothing serves from it, an old generation holds no reader slot: its arena can be unmapped."""
+    with TemporalGraph.create(world.schema, arena=tmp_path, arena_bytes=64 << 20) as graph:
+        alone = graph.readers()
+        view = GraphView.attach(world.schema, tmp_path)
+        generations = Generations(Serving.over(view, world.predictor(view)))
+        assert graph.readers() > alone
+        other = world.graph.view()
+        generations.replace(Serving.over(other, world.predictor(other)))
+        del view
+        gc.collect()
+        assert graph.readers() == alone
 
 
 async def test_a_generation_that_cannot_be_attached_leaves_the_old_one(world: Any, tmp_path: Path) -> None:
