@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import structlog
+
 from graph_updater.lag import HasEnds
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
@@ -18,6 +20,7 @@ from graph_updater.updater import Updater
 from nowgraph.errors import UsageError
 from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
+from stream.errors import ConfigurationError
 from stream.file_rows import FileTable
 from stream.file_source import FileSource
 from stream.kafka_source import KafkaSource
@@ -31,6 +34,8 @@ from temporal_graph.schema import Schema
 if TYPE_CHECKING:
     from model_server.server import Server
     from model_server.settings import ServerSettings
+
+log = structlog.get_logger(__name__)
 
 Positions = Mapping[tuple[str, int], int]
 
@@ -94,11 +99,23 @@ def live_source(
     """
     schema = graph.schema
     positions = {**(from_positions or {}), **graph.positions}
-    kafka = KafkaSource(topics_of(schema), positions=positions, gaps=gaps, settings=settings)
+    kafka = _kafka_source(topics_of(schema), positions, gaps, settings)
     if not files:
         return kafka, kafka
     history = history_source(schema, files, settings, positions=graph.positions)
     return ChainSource([history, kafka]), kafka
+
+
+def _kafka_source(
+    topics: Sequence[str], positions: Positions, gaps: Literal["error", "allow"], settings: StreamSettings
+) -> KafkaSource:
+    """Reads the topics, and where the broker has it, also the topic of events that come by the server's Ingest."""
+    if EVENTS_TOPIC not in topics:
+        try:
+            return KafkaSource((*topics, EVENTS_TOPIC), positions=positions, gaps=gaps, settings=settings)
+        except ConfigurationError as error:
+            log.info("no_topic_for_ingest", topic=EVENTS_TOPIC, reason=str(error))
+    return KafkaSource(topics, positions=positions, gaps=gaps, settings=settings)
 
 
 def updater_of(
