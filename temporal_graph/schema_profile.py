@@ -162,7 +162,8 @@ def _profile_list(path: str, name: str, values: Any) -> ColumnProfile:
 
     element = values.type.value_type
     if pa.types.is_floating(element):
-        lengths = pc.unique(pc.list_value_length(values)).drop_null().to_pylist()
+        fixed = pa.types.is_fixed_size_list(values.type)
+        lengths = [values.type.list_size] if fixed else pc.unique(pc.list_value_length(values)).drop_null().to_pylist()
         if len(lengths) != 1 or lengths[0] < 1:
             raise SchemaError(
                 path, "vectors of one length", f"lengths from {min(lengths or [0])} to {max(lengths or [0])}"

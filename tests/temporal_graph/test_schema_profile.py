@@ -84,6 +84,7 @@ def test_counts(tmp_path: Path) -> None:
     profile = profile_column(tmp_path, pa.array([7, 7, 9, None], pa.int8()))
     assert (sorted(profile.distinct.to_pylist()), profile.null_count) == ([7, 9], 1)
     assert profile_column(tmp_path, [[0.5, 1.0]]).dim == 2
+    assert profile_column(tmp_path, pa.array([None], pa.list_(pa.float32(), 3))).dim == 3
     assert profile_column(tmp_path, pa.array(["a"]).dictionary_encode()).words_only
 
 
