@@ -1,11 +1,14 @@
-"""How far the graph is behind its log: asked of the broker beside the updater, never in its way.
+"""How far the graph is behind its log.
 
-broker's end offsets - graph's positions ─► lag of each partition ─► behind or not
+    broker's end offsets - graph's positions ─► lag of each partition ─► behind or not, caught up or not
+
+The broker is asked on the updater's own thread, between two polls: a Kafka consumer that is polled on one thread keeps
+another that asks it something waiting for as long as it is polled.
 """
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -34,28 +37,27 @@ class HasEnds(Protocol):
 
 
 class LagWatch:
-    """Watches the lag of all sources on a thread of its own, between `start` and `stop`.
+    """Knows the lag of all logs as of the last look. `look` is the updater's; the rest may be read from any thread.
 
-    The broker may take seconds to answer or be away: the last known lag then stands, and the updater goes on.
+    A broker that does not answer leaves the last known lag standing, and the updater goes on.
     """
 
     def __init__(
         self,
         applied: Callable[[], Positions],
-        sources: Sequence[HasEnds],
+        logs: Sequence[HasEnds],
         settings: UpdaterSettings,
         metrics: UpdaterMetrics,
     ) -> None:
         self._applied = applied
-        self._sources = list(sources)
+        self._logs = list(logs)
         # A partition that gives nothing has no position in the graph: it stands where its source began.
-        self._started_at = {place: offset for source in sources for place, offset in source.positions.items()}
-        self._target: dict[tuple[str, int], int] | None = None
+        self._started_at = {place: offset for log_ in logs for place, offset in log_.positions.items()}
         self._interval_s = settings.lag_interval_s
         self._metrics = metrics
         self._behind = Hysteresis(settings.behind_enter_records, settings.behind_leave_records)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._next_s = 0.0
+        self._target: Positions | None = None
 
     @property
     def behind(self) -> bool:
@@ -63,45 +65,32 @@ class LagWatch:
         return self._behind.on
 
     def caught_up(self) -> bool:
-        """Whether everything is applied that the logs held when this was first asked; raises StreamError as they do."""
+        """Whether everything is applied that the logs held at the first look; False before it."""
         if self._target is None:
-            self._target = {place: end for source in self._sources for place, end in source.end_positions().items()}
+            return False
         applied = self._applied()
         return all(self._at(place, applied) >= end for place, end in self._target.items())
 
-    def start(self) -> None:
-        """Begins to watch; without a source that knows its end there is nothing to watch."""
-        if self._sources and self._thread is None:
-            self._stopping.clear()
-            self._thread = threading.Thread(target=self._watch, name="nowgraph-lag", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the watching and waits for it."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def look(self) -> int:
-        """Asks once and returns the records that all partitions are behind; raises StreamError as the source does."""
+    def look(self, *, now_s: float | None = None) -> None:
+        """Asks every log for its end when it is time to; ``now_s`` is time.monotonic's."""
+        now_s = time.monotonic() if now_s is None else now_s
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._interval_s
+        try:
+            ends = {place: end for log_ in self._logs for place, end in log_.end_positions().items()}
+        except StreamError as error:
+            log.warning("the broker did not say how far behind the graph is", error=str(error))
+            return
+        if self._target is None:
+            self._target = ends
+        applied = self._applied()
         total = 0
-        for source in self._sources:
-            ends = source.end_positions()
-            applied = self._applied()
-            for (topic, partition), end in ends.items():
-                lag = max(0, end - self._at((topic, partition), applied))
-                self._metrics.lag.labels(topic=topic, partition=str(partition)).set(lag)
-                total += lag
+        for (topic, partition), end in ends.items():
+            lag = max(0, end - self._at((topic, partition), applied))
+            self._metrics.lag.labels(topic=topic, partition=str(partition)).set(lag)
+            total += lag
         self._metrics.behind.set(self._behind.update(total))
-        return total
 
     def _at(self, place: tuple[str, int], applied: Positions) -> int:
         return applied.get(place, self._started_at.get(place, 0))
-
-    def _watch(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            try:
-                self.look()
-            except StreamError as error:
-                log.warning("the broker did not say how far behind the graph is", error=str(error))

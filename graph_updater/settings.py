@@ -23,8 +23,8 @@ class UpdaterSettings(BaseSettings):
     evict_interval_s: float = Field(default=60.0, gt=0)
     # Accounting memory walks every table; scrapes come every few seconds.
     account_interval_s: float = Field(default=1.0, gt=0)
-    # The end of every partition is one request to the broker.
-    lag_interval_s: float = Field(default=2.0, gt=0)
+    # The end of every partition is one request to the broker, some milliseconds in which no event is applied.
+    lag_interval_s: float = Field(default=5.0, gt=0)
     # Behind from the first, no longer behind below the second: one threshold would flap at every batch.
     behind_enter_records: int = Field(default=50_000, ge=1)
     behind_leave_records: int = Field(default=5_000, ge=0)

@@ -85,10 +85,7 @@ class Updater:
         return self._lag.behind
 
     def caught_up(self) -> bool:
-        """Whether everything is applied that the logs held when this was first asked; may wait for the broker.
-
-        Raises StreamError when the broker does not say where its logs end.
-        """
+        """Whether everything is applied that the logs held when the updater began; False before it knows."""
         return self._lag.caught_up()
 
     @property
@@ -106,12 +103,8 @@ class Updater:
         Raises whatever stops a source, the decoder, the graph or the dead letters; positions then are those of what
         was applied, and running again goes on from there.
         """
-        self._lag.start()
-        try:
-            while not self._stopping.is_set() and not self.exhausted:
-                self.step()
-        finally:
-            self._lag.stop()
+        while not self._stopping.is_set() and not self.exhausted:
+            self.step()
         self._account()
 
     def stop(self) -> None:
@@ -126,6 +119,7 @@ class Updater:
     def step(self) -> int:
         """Polls every source once, applies what came and does what is due; returns the number of records."""
         settings = self._settings
+        self._lag.look()
         timeout_s = settings.poll_timeout_s if len(self._sources) == 1 else settings.poll_timeout_shared_s
         records = 0
         for source in self._sources:

@@ -71,7 +71,11 @@ def update(
             stack.callback(server.shutdown)
         with UpdaterThread(updater) as running:
             _keep(updater, running, graph, stop, until_caught_up=until_caught_up, quiet=quiet)
-        emit([_state(updater, graph)], title="Stopped", as_json=as_json, document=_state(updater, graph))
+        state = _state(updater, graph)
+        if until_caught_up:
+            # Equal for equal graphs, however their events came: what a rebuild is compared by.
+            state["graph"] = graph.canonical_hash()
+        emit([state], title="Stopped", as_json=as_json, document=state)
 
 
 def _keep(

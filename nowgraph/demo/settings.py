@@ -32,8 +32,8 @@ class DemoSettings:
     on_record_us: int = _us(2018, 7, 25)
     cards_a_day: int = 100
     # Enough steps to learn the reports' meaning within the minutes of a demo; `nowgraph train` takes more.
-    steps: int = 700
-    alone_steps: int = 300
+    steps: int = 1200
+    alone_steps: int = 400
     # However slow the machine, the schedules shrink to this, so that the demo ends in its six minutes.
     train_budget_s: float = 110.0
     alone_budget_s: float = 15.0

@@ -1,0 +1,133 @@
+"""`nowgraph update` keeps the graph in an arena: history, then Kafka, nothing missing and nothing twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from nowgraph.demo.player import payment_record
+from nowgraph.payments_data import PaymentColumns, load_payments
+from stream.embedded_broker import EmbeddedBroker
+from stream.producer import EventProducer
+from stream.settings import StreamSettings
+from temporal_graph.schema import load_schema
+from temporal_graph.view import GraphView
+
+pytestmark = pytest.mark.integration
+
+TOPICS = {"transactions": 2, "fraud_reports": 1, "nowgraph.dead-letters": 1}
+
+
+@pytest.fixture
+def payments(town: tuple[Path, Path]) -> PaymentColumns:
+    """The town's payments as columns."""
+    return load_payments(town[0].parent / "raw")
+
+
+def publish(settings: StreamSettings, payments: PaymentColumns, numbers: range) -> None:
+    """Publishes payments as JSON over both partitions."""
+    with EventProducer(settings) as producer:
+        for number in numbers:
+            producer.send("transactions", value=payment_record(payments, number), partition=number % 2)
+        assert producer.flush(10) == 0
+
+
+def test_history_from_files_goes_on_at_the_offsets_given(
+    run_json: Callable, example: Path, payments: PaymentColumns, tmp_path: Path
+) -> None:
+    """Two thirds from a file and the rest from Kafka behind older records: the graph is that of one file alone."""
+    count = len(payments) // 3 * 3
+    payments = payments.where(payments.transaction_id < count)
+    cut = count * 2 // 3
+    for name, chosen in (("part", payments.transaction_id < cut), ("whole", payments.transaction_id >= 0)):
+        (tmp_path / name).mkdir()
+        payments.where(chosen).write_transactions(tmp_path / name / "transactions.parquet")
+    schema = example / "schema.yaml"
+    whole = run_json("replay", tmp_path / "whole" / "transactions.parquet", "--schema", schema,
+                     "--arena", tmp_path / "a", "--quiet")  # fmt: skip
+    with EmbeddedBroker(TOPICS) as broker:
+        settings = StreamSettings(kafka_bootstrap=broker.bootstrap)
+        # What the file holds was on Kafka too: 20 older records in each partition, which must not come again.
+        publish(settings, payments, range(cut - 40, cut))
+        publish(settings, payments, range(cut, count))
+        found = run_json(
+            "update", "--schema", schema, "--arena", tmp_path / "b", "--bootstrap-servers", broker.bootstrap,
+            "--history", tmp_path / "part" / "transactions.parquet", "--from", "transactions/0=20",
+            "--from", "transactions/1=20", "--until-caught-up", "--metrics-port", 0, "--quiet",
+        )  # fmt: skip
+    assert (found["applied"], found["duplicate"]) == (count, 0)
+    assert found["graph"] == whole["graph"]
+
+
+def test_a_wrong_offset_is_refused(run_command: Callable, example: Path, tmp_path: Path) -> None:
+    """--from needs topic/partition=offset; the error shows how."""
+    for wrong in ("transactions", "transactions/0", "transactions/x=1", "=1", "/0=1"):
+        result = run_command(
+            "update", "--schema", example / "schema.yaml", "--arena", tmp_path / "arena", "--from", wrong,
+            "--bootstrap-servers", "embedded", "--quiet", exit_code=2,
+        )  # fmt: skip
+        assert "topic/partition=offset" in result.stderr
+
+
+def test_a_process_serves_readers_until_it_is_told_to_stop(
+    example: Path, payments: PaymentColumns, town: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Readers find the graph once it has caught up, see what arrives, metrics answer, and SIGTERM ends it cleanly."""
+    schema = example / "schema.yaml"
+    rows = pq.read_metadata(town[0]).num_rows
+    with EmbeddedBroker(TOPICS) as broker:
+        port = _free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nowgraph.cli", "update", "--schema", schema, "--arena", tmp_path / "arena",
+             "--bootstrap-servers", broker.bootstrap, "--history", town[1], "--metrics-port", str(port), "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            view = _attached(schema, tmp_path / "arena", process)
+            publish(StreamSettings(kafka_bootstrap=broker.bootstrap), payments, range(50))
+            deadline_s = time.monotonic() + 20
+            while sum(at for (topic, _), at in view.position().offsets.items() if topic == "transactions") < 50:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+            assert view.row_count("customers") > 0
+            assert len(view.outcomes("transactions", "tx_fraud").row) == rows
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                assert b"nowgraph_events_applied_total" in answer.read()
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert json.loads(out)["applied"] == rows + 50
+    assert "Traceback" not in err
+
+
+def _attached(schema: Path, arena: Path, process: subprocess.Popen[str]) -> GraphView:
+    from temporal_graph.errors import ArenaError
+
+    deadline_s = time.monotonic() + 60
+    while True:
+        try:
+            return GraphView.attach(load_schema(schema), arena)
+        except ArenaError:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
