@@ -8,6 +8,7 @@ positions are exactly those of what is in the graph.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -33,6 +34,7 @@ class KafkaSource:
     broker's ring, "allow" for Kafka's compacted or transactional topics, where gaps are normal. An offset that the
     broker no longer has (retention ran past it) is a GapError in both.
 
+    Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning.
     `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
     """
 
@@ -51,6 +53,7 @@ class KafkaSource:
         self._switch = Hysteresis(self._settings.pause_queue_bytes, self._settings.resume_queue_bytes)
         self._paused = False
         self._ready: deque[Batch] = deque()
+        self._next_check_s = time.monotonic() + self._settings.partition_check_s
         self._consumer: Any = confluent_kafka.Consumer(self._config())
         try:
             self._positions = self._starting_positions(topics, dict(positions or {}), start)
@@ -86,6 +89,8 @@ class KafkaSource:
         """
         if self._ready:
             return self._ready.popleft()
+        if time.monotonic() >= self._next_check_s:
+            self._add_new_partitions()
         messages = self._consumer.consume(max_records, 0.0)
         if not messages and timeout_s > 0:
             # consume(n) would wait for n records or the whole timeout: wait for one, then take what came with it.
@@ -168,6 +173,21 @@ class KafkaSource:
                 low, high = self._watermarks(topic, partition)
                 positions[topic, partition] = low if start == "beginning" else high
         return positions
+
+    def _add_new_partitions(self) -> None:
+        self._next_check_s = time.monotonic() + self._settings.partition_check_s
+        try:
+            metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+        except KafkaException:
+            return  # the broker is away: there is nothing to read either, and the next look will tell
+        found = [(topic, number) for topic in self._topics for number in sorted(metadata.topics[topic].partitions)]
+        new = {place: 0 for place in found if place not in self._positions}
+        if new:
+            # A partition that is born begins at 0; assigning it leaves the others as they are.
+            self._positions = {**self._positions, **new}
+            self._consumer.incremental_assign([TopicPartition(*place, 0) for place in new])
+            if self._paused:
+                self._consumer.pause(self._partitions())
 
     def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         try:

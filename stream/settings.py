@@ -34,6 +34,8 @@ class StreamSettings(BaseSettings):
     resume_queue_bytes: int = Field(default=32 << 20, ge=0)
     # Beyond this a record is poison: the native decoder and the dead-letter topic must both hold it in memory.
     record_bytes_max: int = Field(default=1 << 20, ge=1024)
+    # How often to look whether a topic has got more partitions: each look is a request that reading waits for.
+    partition_check_s: float = Field(default=30.0, gt=0)
     # What a request may wait for metadata or offsets before the broker counts as gone.
     broker_timeout_s: float = Field(default=10.0, gt=0)
 

@@ -237,3 +237,25 @@ def test_gaps_of_transactions_are_normal_where_they_are_allowed(
         read(strict, 2)
     strict.close()
     assert (caught.value.expected_offset, caught.value.found_offset) == (1, 2)
+
+
+@pytest.mark.kafka
+def test_partitions_added_later_are_read_from_their_beginning(
+    kafka_settings: StreamSettings, kafka_topic: Topic
+) -> None:
+    """A topic that grows while it is read loses nothing: records of new partitions come too, each once."""
+    from confluent_kafka import admin
+
+    topic = kafka_topic(1)
+    settings = kafka_settings.model_copy(update={"partition_check_s": 0.5})
+    source = KafkaSource([topic], settings=settings, gaps="error")
+    publish(settings, topic, [b"old"], partition=0)
+    assert values(read(source, 1)) == [b"old"]
+    client = admin.AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    client.create_partitions([admin.NewPartitions(topic, 3)])[topic].result(20)
+    time.sleep(0.5)
+    publish(settings, topic, [b"new1", b"new2"], partition=2)
+    publish(settings, topic, [b"old2"], partition=0)
+    assert sorted(value or b"" for value in values(read(source, 3))) == [b"new1", b"new2", b"old2"]
+    assert source.positions == {(topic, 0): 2, (topic, 1): 0, (topic, 2): 2}
+    source.close()
