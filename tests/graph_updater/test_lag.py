@@ -1,0 +1,81 @@
+"""The lag is what the log has beyond the graph, and a silent broker stops nobody."""
+
+from __future__ import annotations
+
+from graph_updater.lag import LagWatch
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.settings import UpdaterSettings
+from stream.errors import SourceError
+
+SETTINGS = UpdaterSettings(behind_enter_records=100, behind_leave_records=10, lag_interval_s=5.0)
+
+
+class _Log:
+    """A log whose ends are set by the test; asked for them it answers, or says that the broker does not."""
+
+    def __init__(self, positions: dict[tuple[str, int], int], ends: dict[tuple[str, int], int]) -> None:
+        self.positions = positions
+        self.ends = ends
+        self.silent = False
+
+    def end_positions(self) -> dict[tuple[str, int], int]:
+        if self.silent:
+            raise SourceError("no answer")
+        return dict(self.ends)
+
+
+def test_lag_counts_from_the_graph_or_from_where_the_source_began() -> None:
+    """An empty partition whose log begins at 500 is not 500 behind; one half applied is behind by the other half."""
+    log = _Log({("a", 0): 0, ("a", 1): 500}, {("a", 0): 80, ("a", 1): 500})
+    metrics = UpdaterMetrics()
+    watch = LagWatch(lambda: {("a", 0): 40}, [log], SETTINGS, metrics)
+    watch.look(now_s=0.0)
+    value = metrics.registry.get_sample_value
+    assert value("nowgraph_lag_records", {"topic": "a", "partition": "0"}) == 40
+    assert value("nowgraph_lag_records", {"topic": "a", "partition": "1"}) == 0
+
+
+def test_behind_has_two_thresholds_and_the_broker_is_asked_only_now_and_then() -> None:
+    """On at 100, off at 10, as it was in between; a look before its time asks nobody."""
+    log = _Log({("a", 0): 0}, {("a", 0): 100})
+    applied = {("a", 0): 0}
+    watch = LagWatch(lambda: applied, [log], SETTINGS, UpdaterMetrics())
+    seen = []
+    for number, at in enumerate((0, 50, 89, 90, 50)):
+        applied["a", 0] = at
+        watch.look(now_s=number * 5.0 + 1)
+        seen.append(watch.behind)
+    assert seen == [True, True, True, False, False]
+    applied["a", 0] = 0
+    watch.look(now_s=21.1)
+    assert not watch.behind
+    watch.look(now_s=26.1)
+    assert watch.behind
+
+
+def test_caught_up_means_the_end_that_was_there_at_first() -> None:
+    """Unknown before the first look; what arrives later does not move the goal."""
+    log = _Log({("a", 0): 0}, {("a", 0): 30})
+    applied: dict[tuple[str, int], int] = {}
+    watch = LagWatch(lambda: applied, [log], SETTINGS, UpdaterMetrics())
+    assert not watch.caught_up()
+    watch.look(now_s=1.0)
+    log.ends["a", 0] = 1000
+    watch.look(now_s=10.0)
+    applied["a", 0] = 29
+    assert not watch.caught_up()
+    applied["a", 0] = 30
+    assert watch.caught_up()
+
+
+def test_a_broker_that_does_not_answer_leaves_the_last_known_lag() -> None:
+    """No error, no change, and the next answer counts again."""
+    log = _Log({("a", 0): 0}, {("a", 0): 100})
+    watch = LagWatch(dict, [log], SETTINGS, UpdaterMetrics())
+    watch.look(now_s=1.0)
+    log.silent, log.ends = True, {("a", 0): 0}
+    watch.look(now_s=10.0)
+    assert watch.behind
+    log.silent = False
+    watch.look(now_s=20.0)
+    assert not watch.behind
