@@ -82,11 +82,9 @@ test-python: setup
 
 test: setup lint test-native test-python
 
-# The benchmarks measure the wheel too: their package is put on the path alone, without the root around it.
+# The benchmarks measure the wheel too: they are run by path, so that the root is not on sys.path.
 bench: setup
-	mkdir -p build/bench
-	ln -sfn ../../loadtests build/bench/loadtests
-	PYTHONPATH="$(CURDIR)/build/bench" OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P -m loadtests.bench $(BENCH_ARGS)
+	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench.py $(BENCH_ARGS)
 
 # Latency of the server while events stream in.
 bench-serving: setup
