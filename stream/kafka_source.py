@@ -32,7 +32,8 @@ class KafkaSource:
 
     `gaps` says what a missing offset means: "error" (GapError) for logs whose offsets are dense, such as the embedded
     broker's ring, "allow" for Kafka's compacted or transactional topics, where gaps are normal. An offset that the
-    broker no longer has (retention ran past it) is a GapError in both.
+    broker no longer has (retention ran past it) is a GapError in both, and so is, for dense logs, a beginning that is
+    gone: the constructor raises it.
 
     Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning.
     `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
@@ -171,6 +172,8 @@ class KafkaSource:
                     positions[topic, partition] = known[topic, partition]
                     continue
                 low, high = self._watermarks(topic, partition)
+                if self._dense and start == "beginning" and low > 0:
+                    raise GapError(topic, partition, 0, low)
                 positions[topic, partition] = low if start == "beginning" else high
         return positions
 

@@ -191,6 +191,9 @@ def test_records_pushed_out_of_the_ring_are_an_error(embedded_settings: StreamSe
         read(source, 1)
     source.close()
     assert (caught.value.topic, caught.value.partition, caught.value.expected_offset) == (topic, 0, 0)
+    with pytest.raises(GapError) as unseen:
+        KafkaSource([topic], settings=embedded_settings, gaps="error")
+    assert (unseen.value.expected_offset, unseen.value.found_offset) == (0, low)
 
 
 @pytest.mark.kafka
