@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from graph_transformer.predictor import Predictor
+from model_server.errors import DrainingError
 from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphView
 
@@ -49,15 +50,22 @@ class Generations:
     """Holds the Serving that new batches use. Reading and replacing are atomic, from any thread."""
 
     def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+        self._serving: Serving | None = serving
 
     def current(self) -> Serving:
-        """What to serve with."""
-        return self._serving
+        """What to serve with. Raises DrainingError after `release`."""
+        serving = self._serving
+        if serving is None:
+            raise DrainingError("the server has stopped")
+        return serving
 
     def replace(self, serving: Serving) -> None:
         """From now on `current` returns this one."""
         self._serving = serving
+
+    def release(self) -> None:
+        """Lets go of the graph: who keeps a stopped server does not keep its arena."""
+        self._serving = None
 
 
 class Follower:

@@ -7,6 +7,7 @@ drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predicti
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 
@@ -35,6 +36,7 @@ from protos.nowgraph.v1 import row_event_pb2
 from stream.errors import ConfigurationError
 from stream.privacy import Privacy, is_private
 from temporal_graph.schema import KeyType, Table
+from temporal_graph.time_rule import ALWAYS_US
 from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
@@ -155,9 +157,12 @@ class Server:
         self._inspection.close()
         for task in self._background:
             task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._background.clear()
         await self._predictions.close(self.settings.drain_grace_s)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
+        self._generations.release()
         log.info("drained")
         self._drained.set()
 
@@ -175,14 +180,17 @@ class Server:
 
     async def _pulse(self) -> None:
         while True:
-            view = self._generations.current().watch
-            position = view.position()
-            self.metrics.graph_generation.set(position.generation)
-            self.metrics.graph_events.set(position.sequence)
-            watermark_s = view.watermark_us / 1e6
-            self.metrics.graph_watermark.set(watermark_s)
-            self.metrics.graph_staleness.set(max(0.0, time.time() - watermark_s))
+            self._read_gauges(self._generations.current().watch)
             await asyncio.sleep(PULSE_S)
+
+    def _read_gauges(self, view: GraphView) -> None:
+        position = view.position()
+        self.metrics.graph_generation.set(position.generation)
+        self.metrics.graph_events.set(position.sequence)
+        watermark_us = view.watermark_us
+        watermark_s = math.nan if watermark_us == ALWAYS_US else watermark_us / 1e6  # no row has a time yet
+        self.metrics.graph_watermark.set(watermark_s)
+        self.metrics.graph_staleness.set(max(time.time() - watermark_s, 0.0))
 
 
 def build_server(

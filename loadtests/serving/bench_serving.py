@@ -180,6 +180,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     server_core, writer_core, client_core = cores[0], cores[1 % len(cores)], cores[2 if len(cores) > 2 else -1]
     os.sched_setaffinity(0, {client_core})
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the processes that are started
     fast = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
         folder = Path(name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -106,6 +107,17 @@ def test_a_drain_does_not_wait_for_idle_streams(world: Any, settings: ServerSett
             list(call)
         stop.set()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_drained_server_lets_go_of_the_graph(world: Any, settings: ServerSettings) -> None:
+    """Who keeps the object of a stopped server keeps no reader of the graph."""
+    before = world.graph.readers()
+    running = BackgroundServer(lambda: world.server(settings)).start()
+    assert world.graph.readers() > before
+    running.close()
+    gc.collect()
+    assert world.graph.readers() == before
+    assert running.server.port > 0
 
 
 def test_private_schemas_need_their_secret(world: Any, settings: ServerSettings) -> None:
