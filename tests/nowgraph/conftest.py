@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def run_command() -> Callable[..., Result]:
     """Runs the command in this process; checks the exit code, and gives the result with both outputs."""
 
     def run(*arguments: object, exit_code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == exit_code, (result.output, result.stderr, result.exception)
         return result
 
@@ -52,3 +53,16 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     payments.write_transactions(folder / "transactions.parquet")
     payments.write_fraud_reports(folder / "fraud_reports.parquet")
     return folder / "transactions.parquet", folder / "fraud_reports.parquet"
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Gives a port on loopback that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find

@@ -79,13 +79,13 @@ def test_a_wrong_offset_is_refused(run_command: Callable, example: Path, tmp_pat
 
 
 def test_a_process_serves_readers_until_it_is_told_to_stop(
-    example: Path, payments: PaymentColumns, town: tuple[Path, Path], tmp_path: Path
+    example: Path, payments: PaymentColumns, town: tuple[Path, Path], tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     """Readers find the graph once it has caught up, see what arrives, metrics answer, and SIGTERM ends it cleanly."""
     schema = example / "schema.yaml"
     rows = pq.read_metadata(town[0]).num_rows
     with EmbeddedBroker(TOPICS) as broker:
-        port = _free_port()
+        port = free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", "nowgraph.cli", "update", "--schema", schema, "--arena", tmp_path / "arena",
              "--bootstrap-servers", broker.bootstrap, "--history", town[1], "--metrics-port", str(port), "--json"],
@@ -122,12 +122,3 @@ def _attached(schema: Path, arena: Path, process: subprocess.Popen[str]) -> Grap
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

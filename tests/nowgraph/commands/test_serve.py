@@ -1,0 +1,132 @@
+"""`nowgraph serve` answers: as one process with its own graph, and beside an updater's arena."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nowgraph.client import Client, ClientError
+
+pytestmark = pytest.mark.integration
+
+TASK = """
+version: 1
+name: fraud
+table: transactions
+outcome: tx_fraud
+kind: binary
+splits: {train: {start: 2018-04-01, end: 2018-04-20}}
+sampling_plan:
+  num_neighbors: [{hop1: {default: 1}}, {hop2: {default: 8}}]
+model: {width: 16, layers: 1, heads: 4}
+training: {steps: 3, positives: 4, negatives: 28}
+"""
+CELLS = {"customer_id": 1, "terminal_id": 2, "tx_amount": 30.0}
+AFTER_US = 1_525_200_000_000_000  # 2018-05-01: after the town's month
+
+
+@pytest.fixture(scope="module")
+def checkpoint(town: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A model of three steps: what it says is nothing, that it says something is enough."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    (folder / "task.yaml").write_text(TASK)
+    history = [word for path in town for word in ("--history", str(path))]
+    subprocess.run(
+        [sys.executable, "-m", "nowgraph.cli", "train", "--schema",
+         str(repository / "examples" / "payments" / "schema.yaml"), "--task", str(folder / "task.yaml"),
+         "--output", str(folder / "model"), "--quiet", *history],
+        check=True, timeout=120, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return folder / "model"
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs until the block ends, then takes SIGTERM and must succeed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nowgraph.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def score_when_ready(target: str, *processes: subprocess.Popen[str]) -> int:
+    """Waits until the server answers, and returns how much history it saw."""
+    deadline_s = time.monotonic() + 90
+    with Client(target, timeout_s=5.0) as client:
+        while True:
+            try:
+                return client.score("transactions", 10**9, CELLS, event_time=AFTER_US).history_count
+            except ClientError:
+                for process in processes:
+                    assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline_s
+                time.sleep(0.2)
+
+
+def test_one_process_loads_history_and_answers(example: Path, town: tuple[Path, Path], checkpoint: Path) -> None:
+    """Embedded broker, graph and server in one: it says where it serves, and its answer rests on the history."""
+    history = [word for path in town for word in ("--history", path)]
+    with running(
+        "serve", "--schema", example / "schema.yaml", "--checkpoint", checkpoint, "--bootstrap-servers", "embedded",
+        "--port", 0, "--metrics-port", 0, "--json", *history,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        where = json.loads("".join(iter_document(process)))
+        assert where["kafka"].startswith("127.0.0.1:")
+        assert score_when_ready(where["grpc"], process) > 0
+
+
+def iter_document(process: subprocess.Popen[str]) -> Iterator[str]:
+    """The lines of the first JSON document on standard output."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line
+        if line.startswith("}"):
+            return
+    raise AssertionError(process.communicate()[1])
+
+
+def test_beside_an_updater_it_reads_the_same_arena(
+    example: Path, town: tuple[Path, Path], checkpoint: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """The server may start first: it waits for the graph, and then answers from what the updater keeps."""
+    schema, arena, port = example / "schema.yaml", tmp_path / "arena", free_port()
+    history = [word for path in town for word in ("--history", path)]
+    with (
+        running(
+            "serve", "--schema", schema, "--checkpoint", checkpoint, "--arena", arena, "--port", port,
+            "--metrics-port", 0,
+        ) as server,
+        running(
+            "update", "--schema", schema, "--arena", arena, "--bootstrap-servers", "embedded", "--metrics-port", 0,
+            "--quiet", *history,
+        ) as updater,
+    ):  # fmt: skip
+        assert score_when_ready(f"127.0.0.1:{port}", server, updater) > 0
+
+
+def test_options_that_contradict_each_other_are_refused(run_command: Callable, example: Path, tmp_path: Path) -> None:
+    """No source of events at all, or history for a graph that belongs to an updater."""
+    options = ("serve", "--schema", example / "schema.yaml", "--checkpoint", tmp_path)
+    assert "--bootstrap-servers" in run_command(*options, exit_code=2).stderr
+    result = run_command(*options, "--arena", tmp_path, "--history", tmp_path / "x", exit_code=2)
+    assert "the updater loads history" in result.stderr

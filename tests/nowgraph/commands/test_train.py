@@ -1,0 +1,71 @@
+"""`nowgraph train` makes a checkpoint from files, or from the graph of a running updater."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nowgraph.client_values import Row, row_to_wire
+from temporal_graph.schema import load_schema
+from temporal_graph.view import GraphView
+
+TASK = """
+version: 1
+name: fraud
+table: transactions
+outcome: tx_fraud
+kind: binary
+entity: customer_id
+splits:
+  train: {start: 2018-04-01, end: 2018-04-15}
+  test: {start: 2018-04-23, end: 2018-04-28}
+sampling_plan:
+  num_neighbors: [{hop1: {default: 1}}, {hop2: {default: 8}}]
+model: {width: 16, layers: 1, heads: 4}
+training: {steps: 5, positives: 4, negatives: 28, evaluate_every: 5}
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """A task on the town's month."""
+    (tmp_path / "task.yaml").write_text(TASK)
+    return tmp_path / "task.yaml"
+
+
+def test_a_checkpoint_from_files_answers(
+    run_json: Callable, example: Path, town: tuple[Path, Path], task: Path, tmp_path: Path
+) -> None:
+    """Figures for the test split; the checkpoint loads and gives a probability for a payment nobody has seen."""
+    from graph_transformer.predictor import Predictor
+    from online_sampler.sampler import Sampler
+
+    schema, arena = example / "schema.yaml", tmp_path / "arena"
+    run_json("replay", *town, "--schema", schema, "--arena", arena, "--quiet")
+    options = ("--schema", schema, "--task", task, "--quiet")
+    from_files = run_json("train", *options, "--output", tmp_path / "a", "--history", town[0], "--history", town[1])
+    assert from_files["steps"] == 5
+    assert 0 <= from_files["metrics"]["test"]["average_precision"] <= 1
+    from_arena = run_json("train", *options, "--output", tmp_path / "b", "--arena", arena)
+    assert from_arena["metrics"]["test"]["positives"] == from_files["metrics"]["test"]["positives"]
+
+    view = GraphView.attach(load_schema(schema), arena)
+    predictor = Predictor.load(tmp_path / "a", view)
+    row = Row("transactions", 10**9, {"customer_id": 1, "terminal_id": 2, "tx_amount": 10.0}, 1_524_900_000_000_000)
+    event = row_to_wire(row).row.SerializeToString()
+    import numpy as np
+
+    neighborhood = Sampler(view, predictor.plan).sample_events([event], np.asarray([1_524_899_999_999_999]))
+    assert 0 < predictor.predict(neighborhood).probability[0] < 1
+
+
+def test_what_to_train_on_must_be_said_once(
+    run_command: Callable, example: Path, town: tuple[Path, Path], task: Path, tmp_path: Path
+) -> None:
+    """Neither files nor an arena, or both; an arena that nobody serves: one line each."""
+    options = ("train", "--schema", example / "schema.yaml", "--task", task, "--output", tmp_path / "out", "--quiet")
+    assert "either" in run_command(*options, exit_code=2).stderr
+    assert "either" in run_command(*options, "--history", town[0], "--arena", tmp_path, exit_code=2).stderr
+    assert "no graph is served" in run_command(*options, "--arena", tmp_path, exit_code=2).stderr

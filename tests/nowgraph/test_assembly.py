@@ -1,0 +1,87 @@
+"""Parts are put together as the options say, and options that make no sense are refused."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from nowgraph.assembly import (
+    EMBEDDED,
+    EVENTS_TOPIC,
+    broker_address,
+    history_source,
+    live_source,
+    parse_positions,
+    privacy_of,
+    topics_of,
+)
+from nowgraph.errors import UsageError
+from stream.errors import ConfigurationError
+from stream.settings import StreamSettings
+from stream.source import ChainSource
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import Schema, load_schema, parse_schema
+
+
+@pytest.fixture
+def schema(example: Path) -> Schema:
+    """The payments example's."""
+    return load_schema(example / "schema.yaml")
+
+
+def test_positions_are_read_as_they_are_written() -> None:
+    """Topic names may hold slashes and equals have one meaning; anything else is refused with an example."""
+    assert parse_positions(["a/0=5", "b/c/12=0"]) == {("a", 0): 5, ("b/c", 12): 0}
+    for wrong in ("a", "a/0", "a=0", "/0=1", "a/x=1", "a/0=-1", "a/0="):
+        with pytest.raises(UsageError, match="topic/partition=offset"):
+            parse_positions([wrong])
+
+
+def test_topics_are_those_of_the_sources_once_each(schema: Schema) -> None:
+    """In the schema's order; a schema without sources cannot be fed from Kafka and says so."""
+    assert topics_of(schema) == ("transactions", "fraud_reports")
+    with pytest.raises(UsageError, match="no sources"):
+        topics_of(parse_schema("version: 1\nname: x\ntables: {a: {primary_key: {id: integer}}}\n"))
+
+
+@pytest.mark.integration
+def test_the_embedded_broker_is_started_only_when_it_is_asked_for(schema: Schema, town: tuple[Path, Path]) -> None:
+    """An address stays as it is; `embedded` gives one on loopback with the schema's topics, history before Kafka."""
+    with ExitStack() as stack:
+        assert broker_address("kafka:9092", schema, stack) == "kafka:9092"
+        address = broker_address(EMBEDDED, schema, stack)
+        assert address.startswith("127.0.0.1:")
+        settings = StreamSettings(kafka_bootstrap=address)
+        graph = stack.enter_context(TemporalGraph.create(schema, arena_bytes=1 << 28))
+        whole, kafka = live_source(graph, town, settings, from_positions={("transactions", 1): 0})
+        assert isinstance(whole, ChainSource)
+        assert {topic for topic, _ in kafka.positions} == {"transactions", "fraud_reports", EVENTS_TOPIC}
+        whole.close()
+        kafka.close()
+        alone, same = live_source(graph, [], settings)
+        assert alone is same
+        alone.close()
+
+
+def test_a_history_file_must_be_there_and_of_the_schema(schema: Schema, tmp_path: Path) -> None:
+    """A missing file and one of no table are named."""
+    with pytest.raises(UsageError, match="no such file"):
+        history_source(schema, [tmp_path / "transactions.parquet"], StreamSettings())
+    (tmp_path / "strangers.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigurationError, match="strangers"):
+        history_source(schema, [tmp_path / "strangers.jsonl"], StreamSettings())
+
+
+def test_private_values_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema with private values does not start without NOWGRAPH_PRIVACY_SECRET."""
+    monkeypatch.delenv("NOWGRAPH_PRIVACY_SECRET", raising=False)
+    private = parse_schema(
+        "version: 1\nname: x\ntables: {a: {primary_key: {id: integer}, "
+        "columns: {card: {kind: categorical, private: true}}}}\n"
+    )
+    with pytest.raises(ConfigurationError, match="NOWGRAPH_PRIVACY_SECRET"):
+        privacy_of(private, StreamSettings())
+    monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", "a secret of at least sixteen bytes")
+    assert privacy_of(private, StreamSettings()) is not None
