@@ -63,10 +63,14 @@ class ScoreRequest(_message.Message):
     """Echoed in the answer and in the predictions topic."""
     @_builtins.property
     def row(self) -> _row_event_pb2.RowEvent:
-        """The raw row: table, key, event time and cells as in an event. Without an event time: the server's clock."""
+        """The raw row: table, key, event time and cells as in an event, private values as they are (the server hashes them).
+        Without an event time: the server's clock. The outcome is absent or null; known time and operation do not matter.
+        """
 
     @_builtins.property
-    def freshness_token(self) -> Global___FreshnessToken: ...
+    def freshness_token(self) -> Global___FreshnessToken:
+        """The answer must know of this event: it waits for it within the deadline, or fails with FAILED_PRECONDITION."""
+
     def __init__(
         self,
         *,

@@ -79,7 +79,8 @@ class PredictionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScoreStream(self, request_iterator, context):
-        """Scores rows as they come; answers carry the request id and may come in another order.
+        """Scores rows as they come; answers carry the request id and may come in another order. A server that stops ends the
+        stream with UNAVAILABLE: requests without an answer are to be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +94,7 @@ class PredictionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Ingest(self, request, context):
-        """Publishes an event to Kafka and returns the token of its position.
+        """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

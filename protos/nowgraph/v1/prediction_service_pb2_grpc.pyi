@@ -36,11 +36,13 @@ class PredictionServiceStub:
     ScoreBatch: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ScoreBatchRequest, _prediction_service_pb2.ScoreBatchResponse]
     """Scores many rows; each has its own cut-off and its own status."""
     ScoreStream: _grpc.StreamStreamMultiCallable[_prediction_service_pb2.ScoreStreamRequest, _prediction_service_pb2.ScoreStreamResponse]
-    """Scores rows as they come; answers carry the request id and may come in another order."""
+    """Scores rows as they come; answers carry the request id and may come in another order. A server that stops ends the
+    stream with UNAVAILABLE: requests without an answer are to be sent again.
+    """
     Neighborhood: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.NeighborhoodRequest, _prediction_service_pb2.NeighborhoodResponse]
     """The neighbourhood that the model would see for this request."""
     Ingest: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.IngestRequest, _prediction_service_pb2.IngestResponse]
-    """Publishes an event to Kafka and returns the token of its position."""
+    """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position."""
 
 @_typing.type_check_only
 class PredictionServiceAsyncStub(PredictionServiceStub):
@@ -50,11 +52,13 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     ScoreBatch: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ScoreBatchRequest, _prediction_service_pb2.ScoreBatchResponse]  # type: ignore[assignment]
     """Scores many rows; each has its own cut-off and its own status."""
     ScoreStream: _aio.StreamStreamMultiCallable[_prediction_service_pb2.ScoreStreamRequest, _prediction_service_pb2.ScoreStreamResponse]  # type: ignore[assignment]
-    """Scores rows as they come; answers carry the request id and may come in another order."""
+    """Scores rows as they come; answers carry the request id and may come in another order. A server that stops ends the
+    stream with UNAVAILABLE: requests without an answer are to be sent again.
+    """
     Neighborhood: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.NeighborhoodRequest, _prediction_service_pb2.NeighborhoodResponse]  # type: ignore[assignment]
     """The neighbourhood that the model would see for this request."""
     Ingest: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.IngestRequest, _prediction_service_pb2.IngestResponse]  # type: ignore[assignment]
-    """Publishes an event to Kafka and returns the token of its position."""
+    """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position."""
 
 class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -79,7 +83,9 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_prediction_service_pb2.ScoreStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_prediction_service_pb2.ScoreStreamResponse], _abc.AsyncIterator[_prediction_service_pb2.ScoreStreamResponse]]:
-        """Scores rows as they come; answers carry the request id and may come in another order."""
+        """Scores rows as they come; answers carry the request id and may come in another order. A server that stops ends the
+        stream with UNAVAILABLE: requests without an answer are to be sent again.
+        """
 
     @_abc_1.abstractmethod
     def Neighborhood(
@@ -95,6 +101,6 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prediction_service_pb2.IngestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.IngestResponse, _abc.Awaitable[_prediction_service_pb2.IngestResponse]]:
-        """Publishes an event to Kafka and returns the token of its position."""
+        """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position."""
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
