@@ -25,6 +25,7 @@ from stream.settings import StreamSettings
 from stream.source import Hysteresis
 
 Start = Literal["beginning", "end"]
+_CHECK_TIMEOUT_S = 1.0  # polling waits for the look at the partitions, so it must not wait for a broker that is away
 
 
 class KafkaSource:
@@ -180,7 +181,7 @@ class KafkaSource:
     def _add_new_partitions(self) -> None:
         self._next_check_s = time.monotonic() + self._settings.partition_check_s
         try:
-            metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+            metadata = self._consumer.list_topics(timeout=_CHECK_TIMEOUT_S)
         except KafkaException:
             return  # the broker is away: there is nothing to read either, and the next look will tell
         found = [(topic, number) for topic in self._topics for number in sorted(metadata.topics[topic].partitions)]

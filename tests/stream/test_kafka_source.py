@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stream.batch import Batch
+from stream.embedded_broker import EmbeddedBroker
 from stream.errors import ConfigurationError, GapError, SourceError
 from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
@@ -262,3 +263,18 @@ def test_partitions_added_later_are_read_from_their_beginning(
     assert sorted(value or b"" for value in values(read(source, 3))) == [b"new1", b"new2", b"old2"]
     assert source.positions == {(topic, 0): 2, (topic, 1): 0, (topic, 2): 2}
     source.close()
+
+
+def test_reading_survives_an_outage_of_the_broker() -> None:
+    """While the broker is away polls return empty and nothing is raised; when it is back, reading goes on in place."""
+    with EmbeddedBroker({"t": 1}) as broker:
+        settings = StreamSettings(kafka_bootstrap=broker.bootstrap, partition_check_s=0.2)
+        publish(settings, "t", [b"before"])
+        source = KafkaSource(["t"], settings=settings, gaps="error")
+        assert values(read(source, 1)) == [b"before"]
+        broker.set_down(down=True)
+        assert [len(source.poll(10, 0.3)) for _ in range(3)] == [0, 0, 0]
+        broker.set_down(down=False)
+        publish(settings, "t", [b"after"])
+        assert values(read(source, 1)) == [b"after"]
+        source.close()
