@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,7 +14,7 @@ from model_server.generation import Generations, Serving
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
-from model_server.scoring import Scoring, error_of
+from model_server.scoring import READ_CHUNK, Scoring, error_of
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
@@ -106,6 +107,27 @@ async def test_items_fail_alone(scoring: Scoring, payment: Payment) -> None:
     first, second, third = await scoring.results([payment(), wrong, payment()], deadline_s())
     assert first.response.probability == pytest.approx(third.response.probability)
     assert second.error == error_of("wrong", InvalidRequestError("row.cells[0].text", second.error.message[19:]))
+
+
+async def test_a_large_batch_lets_others_have_their_turn(scoring: Scoring, payment: Payment) -> None:
+    """While the rows of one big batch are read, the event loop comes round again and again."""
+    wrong = payment()
+    wrong.row.cells[0].text = "x"  # read and refused: the engine is not what is tested here
+    turns = 0
+    ended = asyncio.Event()
+
+    async def count() -> None:
+        nonlocal turns
+        while not ended.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    results = await scoring.results([wrong] * 640, deadline_s())
+    ended.set()
+    await counting
+    assert len(results) == 640
+    assert turns >= 640 / READ_CHUNK
 
 
 async def test_an_empty_history_is_counted(scoring: Scoring, payment: Payment, metrics: Metrics) -> None:
