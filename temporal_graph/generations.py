@@ -81,6 +81,10 @@ class WriterLock:
             if _number(path) != generation:
                 path.unlink(missing_ok=True)
 
+    def discard(self, generation: int) -> None:
+        """Remove the arena of a generation that no reader was ever sent to."""
+        arena_path(self._folder, generation).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give the right back."""
         os.close(self._file)

@@ -65,6 +65,7 @@ class TemporalGraph:
         self.generation: Final = generation
         self._native: _native.Graph | None = native
         self._lock = lock
+        self._published = False
 
     @classmethod
     def create(
@@ -96,6 +97,7 @@ class TemporalGraph:
                 )
         except BaseException:
             if lock is not None:
+                lock.discard(generation)
                 lock.close()
             raise
         graph = cls(schema, native, generation, lock)
@@ -107,6 +109,7 @@ class TemporalGraph:
         """Send the readers of the folder to this generation. Without a folder there is nothing to do."""
         if self._lock is not None:
             self._lock.publish(self.generation)
+            self._published = True
 
     def apply(
         self,
@@ -215,9 +218,14 @@ class TemporalGraph:
         return GraphView(self.schema, self._open().arena, folder=None)
 
     def close(self) -> None:
-        """Let go of the arena and of the right to write; views of this process keep the memory they hold."""
+        """Let go of the arena and of the right to write; views of this process keep the memory they hold.
+
+        A generation that was never published serves nobody: its arena's file is removed.
+        """
         self._native = None
         if self._lock is not None:
+            if not self._published:
+                self._lock.discard(self.generation)
             self._lock.close()
             self._lock = None
 

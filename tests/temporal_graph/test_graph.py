@@ -176,3 +176,10 @@ def test_a_folder_has_one_writer(schema: Schema, tmp_path: Path) -> None:
         graph.canonical_hash()
     with TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20) as second:
         assert second.generation == 2
+
+
+def test_a_generation_nobody_was_sent_to_leaves_no_file(schema: Schema, tmp_path: Path) -> None:
+    """Closed before it was published, an arena is removed; a published one stays for its readers."""
+    TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20).close()
+    TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20, publish=False).close()
+    assert [path.name for path in tmp_path.glob("*.arena")] == ["gen-1.arena"]

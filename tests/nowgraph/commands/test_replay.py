@@ -68,10 +68,13 @@ def test_to_kafka_every_row_is_a_row_event(run_json: Callable, example: Path, to
         source.close()
 
 
-def test_a_place_to_go_to_is_needed_and_only_one(run_command: Callable, example: Path, town: tuple[Path, Path]) -> None:
+def test_a_place_to_go_to_is_needed_and_only_one(
+    run_command: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path
+) -> None:
     """Neither Kafka nor an arena, or both: an error that says so. So is a file that is not there."""
     schema = example / "schema.yaml"
-    for where in ((), ("--arena", "a", "--bootstrap-servers", "b:1")):
+    arena = str(tmp_path / "arena")
+    for where in ((), ("--arena", arena, "--bootstrap-servers", "b:1")):
         assert "either" in run_command("replay", town[0], "--schema", schema, *where, exit_code=2).stderr
-    missing = run_command("replay", "transactions.parquet", "--schema", schema, "--arena", "a", exit_code=2)
+    missing = run_command("replay", "transactions.parquet", "--schema", schema, "--arena", arena, exit_code=2)
     assert "transactions.parquet" in missing.stderr
