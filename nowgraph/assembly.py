@@ -5,6 +5,7 @@ The one place, with the demo, that knows every package's constructors; the comma
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +44,15 @@ EVENTS_TOPIC = "nowgraph.events"
 """Where RowEvents go that have no topic of their own; the server's default for Ingest."""
 EMBEDDED = "embedded"
 """In place of Kafka's address: librdkafka's mock cluster, in this process."""
+
+
+def share_one_process() -> None:
+    """Lets the threads of updater, server and client take turns on Python's lock five times as often as by default.
+
+    Each hand-over may wait for the whole interval, and an event passes several of them: with 1 ms in place of 5 ms the
+    99th percentile from Kafka to visible fell from 200 to 30 ms, and more was scored a second, on two busy cores.
+    """
+    sys.setswitchinterval(0.001)
 
 
 def privacy_of(schema: Schema, settings: StreamSettings) -> Privacy | None:

@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "payments"
 
 NEXT = """
 Try next:
-  python {example}/prepare.py demo-output/data --until 2018-08-08
+  python {example}/prepare.py demo-output/data
   nowgraph train --schema {example}/schema.yaml --task {example}/task.yaml --output demo-output/mine \\
     --history demo-output/data/transactions.parquet --history demo-output/data/fraud_reports.parquet
   nowgraph serve --schema {example}/schema.yaml --checkpoint {model} --bootstrap-servers embedded \\

@@ -73,7 +73,7 @@ def _beside(settings, bootstrap: str, history: list[Path]) -> None:  # type: ign
 def _in_one_process(settings, bootstrap: str, history: list[Path], *, quiet: bool, as_json: bool) -> None:  # type: ignore[no-untyped-def]
     from graph_updater.embedded import UpdaterThread
     from model_server.background import BackgroundServer
-    from nowgraph.assembly import EMBEDDED, broker_address, embedded_server, live_source, updater_of
+    from nowgraph.assembly import EMBEDDED, broker_address, embedded_server, live_source, share_one_process, updater_of
     from nowgraph.commands.running import Stop, progress_line
     from stream.dead_letters import DeadLetters
     from stream.producer import EventProducer
@@ -81,6 +81,7 @@ def _in_one_process(settings, bootstrap: str, history: list[Path], *, quiet: boo
     from temporal_graph.graph import TemporalGraph
     from temporal_graph.schema import load_schema
 
+    share_one_process()
     schema = load_schema(settings.schema_path)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:

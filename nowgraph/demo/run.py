@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from graph_transformer.finetune.plots import plot_precision_recall
-from graph_transformer.predictor import Predictor
 from graph_transformer.task import Task
 from graph_updater.embedded import UpdaterThread
 from graph_updater.updater import Updater
 from model_server.background import BackgroundServer
-from model_server.generation import Generations, Serving
-from model_server.server import Server
 from model_server.settings import ServerSettings
+from nowgraph.assembly import embedded_server, share_one_process
 from nowgraph.client import AsyncClient
 from nowgraph.demo.data import DemoData, demo_data
 from nowgraph.demo.live import Moment, Picture, phase
@@ -76,6 +74,7 @@ class Demo:
 
         Raises what the parts raise: PaymentsError, StreamError, GraphTransformerError, ClientError, OSError.
         """
+        share_one_process()
         settings = self._settings
         settings.output.mkdir(parents=True, exist_ok=True)
         data = demo_data(settings, real=self._real_data)
@@ -97,7 +96,11 @@ class Demo:
             source = KafkaSource(tuple(topics), positions=graph.positions, gaps="error", settings=stream)
             updater = Updater(graph, [source], Decoder(self._schema), DeadLetters(producer, settings=stream))
             thread = stack.enter_context(UpdaterThread(updater))
-            server = stack.enter_context(BackgroundServer(lambda: self._server(graph, model, stream, producer)))
+            server = stack.enter_context(
+                BackgroundServer(
+                    lambda: embedded_server(graph, model, _server_settings(), stream=stream, producer=producer)
+                )
+            )
             play = _Play(
                 settings=settings,
                 data=data,
@@ -148,18 +151,6 @@ class Demo:
             folders = train_both(graph, self._task, settings, on_step)
         self._phases.end("training")
         return folders
-
-    def _server(self, graph: TemporalGraph, model: Path, stream: StreamSettings, producer: EventProducer) -> Server:
-        view = graph.view()
-        settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=int(_SCORE_TIMEOUT_S * 1e3))
-        predictor = Predictor.load(model, view, threads=settings.compute_threads)
-        return Server(
-            Generations(Serving.over(view, predictor)),
-            settings,
-            privacy=None,
-            predictions_topic=stream.predictions_topic,
-            event_log=producer,
-        )
 
     def _result(
         self,
@@ -320,6 +311,10 @@ class _LastStep:
             return False
         self._next_s = time.monotonic() + self._every_s
         return True
+
+
+def _server_settings() -> ServerSettings:
+    return ServerSettings(port=0, metrics_port=0, deadline_default_ms=int(_SCORE_TIMEOUT_S * 1e3))
 
 
 def _quantiles(latency_ms: list[float]) -> tuple[float, float]:
