@@ -69,10 +69,11 @@ class PathTable:
         """
         also = path.copy()
         source, target = neighborhood.edge_source, neighborhood.edge_target
-        extra = np.flatnonzero(neighborhood.parent[target] != source)
+        # Not the edge that first reached the row; a table may link twice to one parent, so another link of it counts.
+        first = (neighborhood.parent[target] == source) & (neighborhood.link[target] == neighborhood.edge_link)
+        extra = np.flatnonzero(~first)
         if len(extra):
-            # A table may link twice to the same parent, so an edge from the parent itself by another link counts too;
-            # where several edges remain the last one wins, and edges come in a fixed order.
+            # Where several remain the last one wins: edges come in a fixed order.
             also[target[extra]] = self._step[path[source[extra]], neighborhood.edge_link[extra]]
             also[neighborhood.hop == 0] = 0
         return also

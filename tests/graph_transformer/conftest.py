@@ -254,6 +254,12 @@ def payments_schema() -> Schema:
 
 
 @pytest.fixture
+def draw() -> Callable[[str], Drawing]:
+    """Draws neighborhoods of any schema, given as YAML."""
+    return lambda text: Drawing(parse_schema(text))
+
+
+@pytest.fixture
 def payments(payments_schema: Schema) -> Drawing:
     """Draws neighborhoods of payments."""
     return Drawing(payments_schema)

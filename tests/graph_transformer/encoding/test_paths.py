@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,17 @@ CUSTOMER = "transactions.customer_id->customers.customer_id"
 TERMINAL = "transactions.terminal_id->terminals.terminal_id"
 OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
 OF_TERMINAL = "terminals.terminal_id->transactions.terminal_id"
+TRANSFERS = """
+version: 1
+name: transfers
+tables:
+  people:
+    primary_key: {id: integer}
+  transfers:
+    primary_key: {id: integer}
+    time_column: at
+    links: {sender: people, receiver: people}
+"""
 
 
 def drawn(payments: Any, *, second_path: bool = False) -> Any:
@@ -62,6 +74,24 @@ def test_a_second_path_to_a_row_is_seen(payments: Any) -> None:
     also = table.of_edges(neighborhood, path)
     assert path.tolist() == [0, 1, 2, 3, 3, 4]
     assert also.tolist() == [0, 1, 2, 4, 3, 4]
+
+
+def test_two_links_to_one_parent_are_two_paths(draw: Callable[[str], Any]) -> None:
+    """A transfer between a customer's own accounts names the customer twice: the second link is a second path."""
+    drawing = draw(TRANSFERS)
+    schema = drawing.schema
+    seed = drawing.seed("transfers", 1000)
+    person = drawing.row(seed, "transfers.sender->people.id")
+    earlier = drawing.row(person, "people.id->transfers.sender", event=5)
+    drawing.edge(person, earlier, "people.id->transfers.receiver")
+    other = drawing.row(person, "people.id->transfers.receiver", event=4)
+    neighborhood = drawing.build()
+    table = PathTable(fit_paths([neighborhood], schema, "transfers"), schema)
+    path = table.of_nodes(neighborhood)
+    also = table.of_edges(neighborhood, path)
+    assert path[earlier] != path[other]
+    assert also[earlier] == path[other]
+    assert also[other] == path[other]
 
 
 def test_paths_follow_names_not_positions(payments: Any) -> None:
