@@ -47,9 +47,9 @@ class Scoring:
         start_s = time.monotonic()
         asked = self._reader.read(request)
         self._predictions.admit()
+        waited_s = await self._freshness.wait_for(request, deadline_s)
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline_s - time.monotonic()):
-                waited_s = await self._freshness.wait_for(request, deadline_s)
+            async with asyncio.timeout(deadline_s - time.monotonic()):
                 question = Question(asked.event, asked.cutoff_time_us, deadline_s)
                 scored = await self._engine.submit(question)
         except TimeoutError:
