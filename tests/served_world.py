@@ -6,6 +6,7 @@ Heavy packages are imported where they are used: this file is loaded for every t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from graph_transformer.predictor import Predictor
     from model_server.server import Server
     from model_server.settings import ServerSettings
+    from online_sampler.sampler import Sampler
     from stream.privacy import Privacy
     from temporal_graph.graph import TemporalGraph
     from temporal_graph.schema import Schema
@@ -99,6 +101,14 @@ class World:
         applied = self.graph.apply(list(events), backfill=True, positions=self.offsets)
         assert applied.rejected == ()
         return next_offset
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """A sampler by the model's plan."""
+        from graph_transformer.task import parse_task
+        from online_sampler.sampler import Sampler
+
+        return Sampler(self.graph.view(), parse_task(TASK).sampling_plan)
 
     def predictor(self, view: GraphView, **options: bool) -> Predictor:
         """The model over a view of the graph."""

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, event, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from model_server.errors import InvalidRequestError, UnknownTaskError
 from model_server.request import RequestReader
@@ -144,3 +149,77 @@ def test_an_event_of_any_table_can_be_published(reader: RequestReader) -> None:
     event.table = "nothing"
     with pytest.raises(InvalidRequestError, match=r"^event\.table: "):
         reader.read_event(service_pb2.IngestRequest(event=event))
+
+
+TEXT = st.text(max_size=5)
+TIMES = st.one_of(*(st.integers(0, NOW_US - number) for number in range(5)), st.integers(-(2**63), 2**63 - 1))
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "null": st.just(0),
+    "number": st.floats(width=64),
+    "integer": st.integers(-(2**63), 2**63 - 1),
+    "text": TEXT,
+    "boolean": st.booleans(),
+    "timestamp_us": TIMES,
+    "texts": st.lists(TEXT, max_size=3).map(lambda values: row_event_pb2.TextList(values=values)),
+    "vector": st.lists(st.floats(width=32), max_size=3).map(lambda values: row_event_pb2.Vector(values=values)),
+}
+PARTS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1).map(lambda value: row_event_pb2.KeyPart(integer=value)),
+    TEXT.map(lambda value: row_event_pb2.KeyPart(text=value)),
+    st.just(row_event_pb2.KeyPart()),
+)
+KEYS = st.lists(PARTS, max_size=3).map(lambda parts: row_event_pb2.Key(parts=parts))
+COLUMNS = (
+    *("tx_amount", "tx_fraud", "channel", "tags", "note", "seen_at", "online", "face", "card_number"),
+    *("customer_id", "terminal_id", "shop_region+shop_number", "transaction_id", "nothing", ""),
+)
+CELLS = st.one_of(
+    *(
+        st.builds(
+            lambda column, value, kind: row_event_pb2.Cell(column=column, **{kind: value}),
+            st.sampled_from(COLUMNS),
+            values,
+            st.just(kind),
+        )
+        for kind, values in {**VALUES, "key": KEYS}.items()
+    )
+)
+ROWS = st.builds(
+    row_event_pb2.RowEvent,
+    event_id=TEXT,
+    table=st.sampled_from((*("transactions",) * 8, "customers", "")),
+    operation=st.sampled_from((0, 3, *(1, 2) * 4)),
+    key=st.one_of(*(st.just(row_event_pb2.Key(parts=[row_event_pb2.KeyPart(integer=n)])) for n in range(5)), KEYS),
+    event_time_us=TIMES,
+    known_time_us=st.one_of(st.none(), TIMES),
+    cells=st.lists(CELLS, max_size=3),
+)
+
+
+@settings_of_hypothesis(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(row=ROWS)
+def test_what_the_door_lets_in_the_sampler_takes(
+    row: row_event_pb2.RowEvent, reader: RequestReader, world: Any
+) -> None:
+    """Any row at all is refused with its field, or sampled: the two places agree about what a row is."""
+    try:
+        asked = reader.read(service_pb2.ScoreRequest(row=row))
+    except InvalidRequestError as error:
+        event(f"refused {error.field.partition('[')[0]}")
+        return
+    event("sampled")
+    found = world.sampler.sample_events([asked.event], np.array([asked.cutoff_time_us]))
+    assert len(found) == 1
+
+
+@settings_of_hypothesis(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(row=ROWS)
+def test_what_ingest_lets_in_the_graph_takes(row: row_event_pb2.RowEvent, reader: RequestReader, world: Any) -> None:
+    """Any event at all is either refused with a field, or applied by the graph: the door is no looser than the room."""
+    try:
+        published = reader.read_event(service_pb2.IngestRequest(event=row))
+    except InvalidRequestError as error:
+        event(f"refused {error.field.partition('[')[0]}")
+        return
+    event("applied")
+    assert world.graph.apply([published.SerializeToString()], backfill=True).rejected == ()
