@@ -1,8 +1,10 @@
 // Binds the sampler: arrays in, a Sample out whose columns numpy sees without a copy.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <atomic>
 #include <memory>
@@ -13,6 +15,7 @@
 #include "module.hpp"
 #include "module_arrays.hpp"
 #include "sampler.hpp"
+#include "sampler_adjacency.hpp"
 #include "view.hpp"
 
 namespace nb = nanobind;
@@ -151,6 +154,11 @@ Position position_of(const HeldSample& held) {
   return at;
 }
 
+template <class T>
+void check_equal_lengths(const In<T>& a, std::size_t b) {
+  if (a.size() != b) throw nb::value_error("arrays of unequal length");
+}
+
 }  // namespace
 
 void bind_sampler(nb::module_& module) {
@@ -182,4 +190,20 @@ void bind_sampler(nb::module_& module) {
       .def("sample_rows", &sample_rows, nb::arg("table"), nb::arg("rows"), nb::arg("cutoff_time_us"), nb::arg("as_of"),
            nb::arg("request").none())
       .def("sample_events", &sample_events, nb::arg("events"), nb::arg("cutoff_time_us"), nb::arg("request").none());
+  // Not for use: what `make bench` measures the lists alone with.
+  nb::class_<AdjacencyBench>(module, "AdjacencyBench")
+      .def(nb::init<u64, u64>(), nb::arg("nodes"), nb::arg("arena_bytes"))
+      .def("ingest", [](AdjacencyBench& self, In<u32> source, In<u32> target, In<u32> tick) {
+        check_equal_lengths(source, tick.size());
+        check_equal_lengths(target, tick.size());
+        nb::gil_scoped_release release;
+        self.ingest(source.data(), target.data(), tick.data(), tick.size());
+      }, nb::arg("source"), nb::arg("target"), nb::arg("tick"))
+      .def("sample", [](AdjacencyBench& self, In<u32> seeds, In<u32> cutoffs, const std::vector<u32>& fan_outs, u32 strategy) {
+        check_equal_lengths(seeds, cutoffs.size());
+        nb::gil_scoped_release release;
+        return self.sample(seeds.data(), cutoffs.data(), seeds.size(), fan_outs, strategy);
+      }, nb::arg("seeds"), nb::arg("cutoffs"), nb::arg("num_neighbors"), nb::arg("strategy"))
+      .def_prop_ro("entries", &AdjacencyBench::entries)
+      .def_prop_ro("live_bytes", &AdjacencyBench::live_bytes);
 }

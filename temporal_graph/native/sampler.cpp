@@ -52,7 +52,6 @@ void Sampler::reserve(std::size_t more) {
   cursor_.edge_target = out.edge_target.data() + edge;
   cursor_.edge_link = out.edge_link.data() + edge;
   cursor_.record = records_.data();
-  seen_.reserve(static_cast<u32>(std::min<std::size_t>(more, plan_.node_limit)), cursor_.table);
 }
 
 void Sampler::put_seed(const Seed& seed) {
@@ -70,6 +69,7 @@ void Sampler::put_seed(const Seed& seed) {
   cursor_.link[0] = -1;
   cursor_.record[0] = seed.record;
   cursor_.nodes = 1;
+  seen_.reserve(1, cursor_.table);
   // Its own row is node 0 and so never becomes its neighbor, whether the seed is that row or an event that repeats it.
   if (seed.row != NONE) seen_.find_or_add(seed.table, seed.row, 0, cursor_.table);
 }
@@ -79,17 +79,18 @@ void Sampler::walk(const Seed& seed) {
   u32 start = 0, end = 1;
   for (u32 hop = 0; hop < plan_.hops && start < end; ++hop) {
     const auto& steps = plan_.steps[hop];
+    const bool lists_next = hop + 1 < plan_.hops;
     for (u32 node = start; node < std::min(end, start + AHEAD_BLOCK); ++node) ahead_block(steps, node);
     for (u32 node = start; node < end;) {
-      groups_.clear();
+      groups_.resize(0);
       candidate_count_ = 0;
       for (; node < end && candidate_count_ < CANDIDATES_MAX; ++node) {
         if (node + AHEAD_BLOCK < end) ahead_block(steps, node + AHEAD_BLOCK);
         if (node + AHEAD_HUB < end) ahead_hub(steps, node + AHEAD_HUB);
-        choose(seed, node, steps[cursor_.table[node]]);
+        choose(seed, node, steps[cursor_.table[node]], lists_next);
       }
-      fetch();
-      accept(seed, static_cast<u8>(hop + 1));
+      fetch(lists_next);
+      accept(seed, hop);
     }
     start = end;
     end = cursor_.nodes;
@@ -112,7 +113,7 @@ void Sampler::walk(const Seed& seed) {
 
 // ---- choose ---------------------------------------------------------------------------------------------------------
 
-void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps) {
+void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps, bool lists_next) {
   const char* record = cursor_.record[node];
   for (const Step& step : steps) {
     if (!step.to_parent) {
@@ -128,11 +129,16 @@ void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps)
     const TableRows& rows = tables_[step.to_table];
     if (parent >= rows.limit) continue;
     const char* parent_record = rows.record(parent);
-    rows.prefetch_record(parent_record);
+    rows.prefetch_record(parent_record, lists_next);
     candidates_.reserve(candidate_count_ + 1);
-    candidates_[candidate_count_] = {parent_record, Entry{}, parent};
-    groups_.push_back({&step, node, 1, candidate_count_, 1, true, List{}});
-    ++candidate_count_;
+    Candidate& candidate = candidates_[candidate_count_];
+    candidate.record = parent_record;
+    candidate.row = parent;
+    Group& group = *groups_.extend(1);
+    group.step = &step;
+    group.node = node;
+    group.count = 1;
+    group.first = candidate_count_++;
   }
 }
 
@@ -145,7 +151,15 @@ void Sampler::choose_children(const Step& step, u32 node, const char* record, i6
   const u32 count = std::min(step.number, visible);
   const u32 first = candidate_count_;
   const bool drawn = count < visible && step.strategy != Strategy::most_recent;
-  groups_.push_back({&step, node, visible, first, count, drawn, list});
+  // Field by field: a group put together on the stack is read back before its stores have settled.
+  Group& group = *groups_.extend(1);
+  group.step = &step;
+  group.node = node;
+  group.visible = visible;
+  group.first = first;
+  group.count = count;
+  group.drawn = drawn;
+  group.list = list;
   candidate_count_ += count;
   if (!drawn) return;
   positions_.reserve(candidate_count_);
@@ -162,17 +176,20 @@ void Sampler::choose_children(const Step& step, u32 node, const char* record, i6
 
 // ---- fetch ----------------------------------------------------------------------------------------------------------
 
-void Sampler::fetch() {
+void Sampler::fetch(bool lists_next) {
   candidates_.reserve(candidate_count_);
-  for (const Group& group : groups_) {
+  for (const Group& group : groups_.span()) {
     if (group.step->to_parent) continue;
     const TableRows& rows = tables_[group.step->to_table];
     Candidate* candidate = candidates_.data() + group.first;
     const auto take = [&](const Entry& entry) {
       const u32 row = reader_.child(entry);
       const char* record = row < rows.limit ? rows.record(row) : nullptr;
-      if (record != nullptr) rows.prefetch_record(record);
-      *candidate++ = {record, entry, row};
+      if (record != nullptr) rows.prefetch_record(record, lists_next);
+      candidate->record = record;
+      candidate->entry = entry;
+      candidate->row = row;
+      ++candidate;
     };
     if (group.drawn) {
       for (u32 i = 0; i < group.count; ++i) take(reader_.at(group.list, positions_[group.first + i]));
@@ -187,44 +204,56 @@ void Sampler::fetch() {
 
 // ---- accept ---------------------------------------------------------------------------------------------------------
 
-void Sampler::accept(const Seed& seed, u8 next_hop) {
+void Sampler::accept(const Seed& seed, u32 hop) {
   reserve(candidate_count_);
   Cursor out = cursor_;
-  out.next_hop = next_hop;
+  out.next_hop = static_cast<u8>(hop + 1);
   const u32 node_limit = plan_.node_limit;
-  for (const Group& group : groups_) {
+  for (const Group& group : groups_.span()) {
     const Step& step = *group.step;
     const TableRows& rows = tables_[step.to_table];
-    // Whether a row counts: an edge is written, and a node if it is new and there is room.
+    seen_.reserve(group.count, out.table);
+    const auto write_edge = [&](u32 node) __attribute__((always_inline)) {
+      out.edge_source[out.edges] = out.base + static_cast<i32>(group.node);
+      out.edge_target[out.edges] = out.base + static_cast<i32>(node);
+      out.edge_link[out.edges] = step.edge_type;
+      ++out.edges;
+    };
+    const auto write_node = [&](const char* record, u32 row, const Visible& shown) __attribute__((always_inline)) {
+      const u32 node = out.nodes++;
+      out.table[node] = static_cast<u8>(step.to_table);
+      out.hop[node] = out.next_hop;
+      out.row[node] = row;
+      out.event_time_us[node] = shown.event_time_us;
+      out.known_time_us[node] = shown.known_time_us;
+      out.parent[node] = out.base + static_cast<i32>(group.node);
+      out.version[node] = shown.version;
+      out.link[node] = step.edge_type;
+      out.record[node] = record;
+    };
+    if (step.to_parent) {
+      const Candidate& parent = candidates_[group.first];
+      u32 node = seen_.find(step.to_table, parent.row, out.table);
+      if (node == 0 || (node == NONE && out.nodes == node_limit)) continue;
+      if (node == NONE) {  // only now is the record waited for
+        const Visible shown = reader_.resolve(snapshot_, *rows.header, parent.record, seed.cutoff_time_us);
+        if (shown.state == State::hidden) continue;
+        node = seen_.find_or_add(step.to_table, parent.row, out.nodes, out.table);
+        write_node(parent.record, parent.row, shown);
+      }
+      write_edge(node);
+      continue;
+    }
+    // Whether a visible row counts: all do but the seed, also those that find no room.
     const auto reach = [&](const char* record, u32 row, const Visible& shown) __attribute__((always_inline)) {
       const u32 node = out.nodes < node_limit ? seen_.find_or_add(step.to_table, row, out.nodes, out.table)
                                               : seen_.find(step.to_table, row, out.table);
       if (node == 0) return false;
       if (node == NONE) return true;
-      if (node == out.nodes) {
-        out.table[node] = static_cast<u8>(step.to_table);
-        out.hop[node] = out.next_hop;
-        out.row[node] = row;
-        out.event_time_us[node] = shown.event_time_us;
-        out.known_time_us[node] = shown.known_time_us;
-        out.parent[node] = out.base + static_cast<i32>(group.node);
-        out.version[node] = shown.version;
-        out.link[node] = step.edge_type;
-        out.record[node] = record;
-        ++out.nodes;
-      }
-      out.edge_source[out.edges] = out.base + static_cast<i32>(group.node);
-      out.edge_target[out.edges] = out.base + static_cast<i32>(node);
-      out.edge_link[out.edges] = step.edge_type;
-      ++out.edges;
+      if (node == out.nodes) write_node(record, row, shown);
+      write_edge(node);
       return true;
     };
-    if (step.to_parent) {
-      const Candidate& parent = candidates_[group.first];
-      const Visible shown = reader_.resolve(snapshot_, *rows.header, parent.record, seed.cutoff_time_us);
-      if (shown.state != State::hidden) reach(parent.record, parent.row, shown);
-      continue;
-    }
     const u32 parent_row = static_cast<u32>(out.row[group.node] < 0 ? seed.row : out.row[group.node]);
     const auto take = [&](const char* record, const Entry& entry, u32 row) __attribute__((always_inline)) {
       if (record == nullptr) return false;
@@ -335,7 +364,7 @@ NOWGRAPH_INLINE void Sampler::preview(std::size_t at) const {
   const auto ahead = [&](std::size_t by) -> const Seed* {
     return at + by < seeds.size() && seeds[at + by].record != nullptr ? &seeds[at + by] : nullptr;
   };
-  if (const Seed* seed = ahead(12)) tables_[seed->table].prefetch_record(seed->record);
+  if (const Seed* seed = ahead(12)) tables_[seed->table].prefetch_record(seed->record, true);
   // The rest reads what the stage before has asked for.
   const auto each_parent = [&](const Seed& seed, auto visit) {
     for (const Step& step : plan_.steps[0][seed.table]) {
@@ -350,7 +379,7 @@ NOWGRAPH_INLINE void Sampler::preview(std::size_t at) const {
   if (const Seed* seed = ahead(8)) {
     for (const Step& step : plan_.steps[0][seed->table])
       if (!step.to_parent) prefetch_newest(seed->record, step);
-    each_parent(*seed, [](u32, const TableRows& rows, const char* record) { rows.prefetch_record(record); });
+    each_parent(*seed, [](u32, const TableRows& rows, const char* record) { rows.prefetch_record(record, true); });
   }
   const Seed* seed = plan_.hops < 2 ? nullptr : ahead(5);
   if (seed == nullptr) return;

@@ -110,10 +110,10 @@ class Sampler {
   void walk_all(Sample& sample);
   void walk(const Seed& seed);
   void put_seed(const Seed& seed);
-  void choose(const Seed& seed, u32 node, const std::vector<Step>& steps);
+  void choose(const Seed& seed, u32 node, const std::vector<Step>& steps, bool lists_next);
   void choose_children(const Step& step, u32 node, const char* record, i64 cutoff_time_us);
-  void fetch();
-  void accept(const Seed& seed, u8 next_hop);
+  void fetch(bool lists_next);
+  void accept(const Seed& seed, u32 hop);
   template <class Take>
   void replenish(const Group& group, u32 accepted, u32 parent_row, const Seed& seed, Take&& take);
   bool counts(const Step& step, u32 parent_row, const Entry& entry, const Seed& seed) const;
@@ -140,7 +140,7 @@ class Sampler {
   Random random_;
   NumberSet tried_;
   Column<const char*> records_;  // of the neighborhood's nodes
-  std::vector<Group> groups_;
+  Column<Group> groups_;
   Column<u32> positions_;
   Column<Candidate> candidates_;
   u32 candidate_count_ = 0;

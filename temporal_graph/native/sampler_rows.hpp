@@ -32,10 +32,12 @@ struct TableRows {
   NOWGRAPH_INLINE u32 head(const char* record) const {
     return reinterpret_cast<const std::atomic<u32>*>(record + version_offset)->load(std::memory_order_acquire);
   }
-  // Clocks and version head; list words stand before them. A record may lie across two lines.
-  NOWGRAPH_INLINE void prefetch_record(const char* record) const {
-    prefetch(record);
+  // The clocks and the version head, which may lie across two lines, and the list words before them where the next hop
+  // will ask for them.
+  NOWGRAPH_INLINE void prefetch_record(const char* record, bool lists_next) const {
+    prefetch(record + event_offset);
     prefetch(record + version_offset);
+    if (lists_next) prefetch(record);
   }
 };
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -41,6 +42,7 @@ class Column {
   NOWGRAPH_INLINE T* data() { return data_; }
   NOWGRAPH_INLINE const T* data() const { return data_; }
   std::size_t size() const { return size_; }
+  std::span<const T> span() const { return {data_, size_}; }
   NOWGRAPH_INLINE void resize(std::size_t size) { size_ = size; }  // within the capacity
   NOWGRAPH_INLINE T& operator[](std::size_t i) { return data_[i]; }
   NOWGRAPH_INLINE const T& operator[](std::size_t i) const { return data_[i]; }

@@ -69,7 +69,7 @@ class SeenRows {
     std::vector<Slot> old;
     for (const Slot& slot : slots_)
       if ((slot.tagged >> 20) == tag_) old.push_back(slot);
-    resize(std::bit_ceil((count_ + more) * 4));
+    resize(std::bit_ceil((count_ + more) * 2));
     for (const Slot& slot : old) {
       const u32 node = slot.tagged & NODE_LIMIT_MAX;
       u32 at = place(tables[node], slot.row);

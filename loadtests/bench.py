@@ -1,0 +1,218 @@
+"""`make bench`: what the core does on this machine, in one run, as a table of medians and as a line of history.
+
+    python loadtests/bench.py [--events 20e6] [--json] [--history PATH]
+
+CPU time of all threads is counted for rates, wall-clock time for latencies. pyg-lib is benched where it is installed
+(or NOWGRAPH_BENCH_PYG_LIB names a library with its operators).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bench_graph import Events, bench_schema, build, powerlaw_events
+from bench_latency import LatencyResult, bench_latency, bench_visible
+from bench_sampling import SamplingResult, bench_sampling
+
+from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph import _native
+from temporal_graph.graph import TemporalGraph
+
+HISTORY = Path(__file__).resolve().parent / "history.ndjson"
+MESSAGES = 200_000
+MESSAGES_AT_ONCE = 2_000
+VISIBLE_PER_S = 50_000
+VISIBLE_AT_ONCE = 500
+ADJACENCY_SEEDS = 8_000
+
+
+def messages_of(events: Events, count: int) -> list[bytes]:
+    """RowEvents of about a hundred bytes: key, both parents and an amount."""
+    written = []
+    for i in range(count):
+        event = row_event_pb2.RowEvent(
+            event_id=f"payment-{i:032d}", table="events", operation=row_event_pb2.OPERATION_INSERT
+        )
+        event.key.parts.add().integer = i
+        event.event_time_us = int(events.event_time_us[i])
+        event.cells.add(column="user_id", integer=int(events.user[i]))
+        event.cells.add(column="merchant_id", integer=int(events.merchant[i]))
+        written.append(event.SerializeToString())
+    return written
+
+
+def bench_ingest(events: Events) -> tuple[dict[str, float], TemporalGraph]:
+    """Rates of both ways in, and bytes of what is in."""
+    graph, seconds = build(events, 10 * MESSAGES)
+    memory = graph.memory()
+    table = next(table for table in memory.tables if table.name == "events")
+    count = min(len(events), MESSAGES)
+    messages = messages_of(events, count)
+    with TemporalGraph.create(bench_schema(), arena_bytes=2 << 30) as fresh:
+        started = time.process_time()
+        for low in range(0, count, MESSAGES_AT_ONCE):
+            fresh.apply(messages[low : low + MESSAGES_AT_ONCE])
+        applying = time.process_time() - started
+    with TemporalGraph.create(bench_schema(), arena_bytes=2 << 30) as fresh:
+        visible = bench_visible(fresh, messages, VISIBLE_PER_S, VISIBLE_AT_ONCE)
+    adjacency = memory.adjacency_bytes / memory.adjacency_entries
+    figures = {
+        "append_events_per_s": len(events) / seconds,
+        "apply_events_per_s": count / applying,
+        "message_bytes": statistics.mean(map(len, messages)),
+        "event_to_visible_p50_ms": visible.p50_us / 1_000,
+        "event_to_visible_p99_ms": visible.p99_us / 1_000,
+        "adjacency_bytes_per_entry": adjacency,
+        "topology_bytes_per_event": table.topology_bytes / table.rows + 2 * adjacency,
+        "key_bytes_per_event": (table.key_bytes + table.key_map_bytes) / table.rows,
+        "version_head_bytes_per_event": table.version_head_bytes / table.rows,
+        "arena_bytes_per_event": memory.used_bytes / len(events),
+    }
+    return figures, graph
+
+
+def bench_adjacency(events: Events) -> dict[str, float]:
+    """The lists alone: both ends of each event are nodes of one kind; entries and neighborhoods a second."""
+    nodes = int(max(events.user.max(), events.merchant.max())) + 1
+    source, target = events.user.astype(np.uint32), events.merchant.astype(np.uint32)
+    tick = ((events.event_time_us - events.event_time_us[0]) // 2_000).astype(np.uint32)
+    lists = _native.AdjacencyBench(nodes, len(events) * 60 + (1 << 29))
+    started = time.process_time()
+    lists.ingest(source, target, tick)
+    figures = {"ingest_events_per_s": len(events) / (time.process_time() - started)}
+    random = np.random.default_rng(4)
+    at = random.integers(0, len(events), ADJACENCY_SEEDS)
+    seeds = np.where(random.random(len(at)) < 0.5, source[at], target[at]).astype(np.uint32)
+    for name, cutoffs in (("now", np.full(len(at), tick[-1] + 1, np.uint32)), ("hist", np.maximum(tick[at], 1) - 1)):
+        for strategy, code in (("most_recent", 0), ("uniform", 1)):
+            taken = []
+            for _ in range(5):
+                started = time.process_time()
+                lists.sample(seeds, cutoffs.astype(np.uint32), [16, 8], code)
+                taken.append(time.process_time() - started)
+            figures[f"{strategy}_{name}_seeds_per_s"] = len(at) / statistics.median(taken)
+    return figures
+
+
+def physical_floor() -> dict[str, float]:
+    """What the memory does without us: bytes copied a second, and random 64-byte lines gathered a second."""
+    lines = np.zeros((1 << 22, 8), np.int64)
+    copy = np.empty_like(lines)
+    started = time.process_time()
+    for _ in range(3):
+        np.copyto(copy, lines)
+    copied = 3 * lines.nbytes / (time.process_time() - started)
+    at = np.random.default_rng(0).integers(0, len(lines), 1 << 21)
+    started = time.process_time()
+    np.take(lines, at, axis=0, out=copy[: len(at)], mode="clip")
+    return {"copy_gb_per_s": copied / 1e9, "random_lines_per_s": len(at) / (time.process_time() - started)}
+
+
+def conditions(events: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    cpu = "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "events": events,
+    }
+
+
+def geometric_mean(results: list[SamplingResult]) -> float | None:
+    """Over the ratios to pyg-lib, "deep" left out: it is no fan-out of the comparison."""
+    ratios = [result.ratio for result in results if result.ratio is not None and result.fan_out != "deep"]
+    return math.exp(statistics.mean(map(math.log, ratios))) if ratios else None
+
+
+def show(console: Console, report: dict[str, Any], sampling: list[SamplingResult]) -> None:
+    """The tables a person reads."""
+    at = report["conditions"]
+    console.print(f"{at['cpu']}, {at['cores']} cores, load {at['load_average']}, {at['events']:,} events, one thread")
+    table = Table("fan-out", "strategy", "moment", "edges", "neighborhoods/s", "edges/s", "pyg-lib/s", "ratio")
+    for one in sampling:
+        peer = ("", "") if one.peer_seeds_per_s is None else (f"{one.peer_seeds_per_s:,.0f}", f"{one.ratio:.1f}x")
+        table.add_row(
+            one.fan_out,
+            one.strategy,
+            one.moment,
+            f"{one.edges_per_seed:.0f}",
+            f"{one.seeds_per_s:,.0f}",
+            f"{one.seeds_per_s * one.edges_per_seed / 1e6:.1f}M",
+            *peer,
+        )
+    console.print(table)
+    if report["pyg_lib_ratio"] is not None:
+        console.print(f"geometric mean over small and large: {report['pyg_lib_ratio']:.1f}x pyg-lib")
+    figures = Table("figure", "value")
+    for group in ("latency_idle", "latency_under_ingest", "ingest", "adjacency", "floor"):
+        for name, value in report[group].items():
+            figures.add_row(f"{group}.{name}", f"{value:,.2f}" if value < 1_000 else f"{value:,.0f}")
+    console.print(figures)
+
+
+def plain(latency: LatencyResult) -> dict[str, float]:
+    """A latency as a mapping."""
+    return {
+        "p50_us": latency.p50_us,
+        "p99_us": latency.p99_us,
+        "edges": latency.edges,
+        "applied_per_s": latency.applied_per_s,
+    }
+
+
+def main() -> None:
+    """Runs everything, prints it and appends it to the history."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=float, default=20e6, help="events of the synthetic graph (default 20e6)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--history", type=Path, default=HISTORY, help="file to append the run to; /dev/null for none")
+    arguments = parser.parse_args()
+    count = int(arguments.events)
+    events = powerlaw_events(count)
+    ingest, graph = bench_ingest(events)
+    with graph:
+        idle = bench_latency(graph, events, None)
+        under_ingest = bench_latency(graph, events, powerlaw_events(5 * MESSAGES, seed=2))
+        sampling = bench_sampling(graph.view(), events)
+    report: dict[str, Any] = {
+        "conditions": conditions(count),
+        "sampling": [vars(result) | {"ratio": result.ratio} for result in sampling],
+        "pyg_lib_ratio": geometric_mean(sampling),
+        "latency_idle": plain(idle),
+        "latency_under_ingest": plain(under_ingest),
+        "ingest": ingest,
+        "adjacency": bench_adjacency(events),
+        "floor": physical_floor(),
+    }
+    if arguments.json:
+        print(json.dumps(report))  # the command's result
+    else:
+        show(Console(), report, sampling)
+    with arguments.history.open("a", encoding="utf-8") as history:
+        history.write(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()
