@@ -102,18 +102,19 @@ def live_source(
     *,
     from_positions: Positions | None = None,
     gaps: Literal["error", "allow"] = "allow",
-) -> tuple[Source, KafkaSource]:
+) -> tuple[Source, list[HasEnds]]:
     """History in files first, then Kafka: from the graph's positions, else from the given ones, else its beginning.
 
-    Returns the whole and its Kafka part, whose logs say how far there is to go.
+    Returns the whole and its parts, which say how far there is to go: without the files a graph whose topics are
+    empty would count as caught up before its history is loaded.
     """
     schema = graph.schema
     positions = {**(from_positions or {}), **graph.positions}
     kafka = _kafka_source(topics_of(schema), positions, gaps, settings)
     if not files:
-        return kafka, kafka
+        return kafka, [kafka]
     history = history_source(schema, files, settings, positions=graph.positions)
-    return ChainSource([history, kafka]), kafka
+    return ChainSource([history, kafka]), [history, kafka]
 
 
 def _kafka_source(

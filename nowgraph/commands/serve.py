@@ -88,8 +88,8 @@ def _in_one_process(settings, bootstrap: str, history: list[Path], *, quiet: boo
         stream = StreamSettings(kafka_bootstrap=broker_address(bootstrap, schema, stack))
         producer = stack.enter_context(EventProducer(stream))
         graph = stack.enter_context(TemporalGraph.create(schema))
-        source, kafka = live_source(graph, history, stream, gaps="error" if bootstrap == EMBEDDED else "allow")
-        updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=[kafka])
+        source, logs = live_source(graph, history, stream, gaps="error" if bootstrap == EMBEDDED else "allow")
+        updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
         running = stack.enter_context(UpdaterThread(updater))
         with progress_line(quiet=quiet) as show:
             while running.alive and not updater.caught_up() and not stop.wait(_TICK_S):

@@ -60,10 +60,8 @@ def update(
         producer = stack.enter_context(EventProducer(stream))
         graph = stack.enter_context(TemporalGraph.create(loaded, arena=arena, arena_bytes=arena_bytes, publish=False))
         gaps: Literal["error", "allow"] = "error" if bootstrap_servers == EMBEDDED else "allow"
-        source, kafka = live_source(
-            graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps
-        )
-        updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=[kafka])
+        source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
+        updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
         if metrics_port:
             server, thread = start_http_server(metrics_port, addr="127.0.0.1", registry=updater.metrics.registry)
             stack.callback(thread.join)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from nowgraph.assembly import (
@@ -55,13 +56,13 @@ def test_the_embedded_broker_is_started_only_when_it_is_asked_for(schema: Schema
         assert address.startswith("127.0.0.1:")
         settings = StreamSettings(kafka_bootstrap=address)
         graph = stack.enter_context(TemporalGraph.create(schema, arena_bytes=1 << 28))
-        whole, kafka = live_source(graph, town, settings, from_positions={("transactions", 1): 0})
+        whole, (history, kafka) = live_source(graph, town, settings, from_positions={("transactions", 1): 0})
         assert isinstance(whole, ChainSource)
+        assert sum(history.end_positions().values()) == sum(pq.read_metadata(path).num_rows for path in town)
         assert {topic for topic, _ in kafka.positions} == {"transactions", "fraud_reports", EVENTS_TOPIC}
         whole.close()
-        kafka.close()
-        alone, same = live_source(graph, [], settings)
-        assert alone is same
+        alone, logs = live_source(graph, [], settings)
+        assert logs == [alone]
         alone.close()
 
 

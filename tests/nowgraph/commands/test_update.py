@@ -68,6 +68,19 @@ def test_history_from_files_goes_on_at_the_offsets_given(
     assert found["graph"] == whole["graph"]
 
 
+def test_a_graph_is_served_only_once_its_history_is_in_it(
+    run_json: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """With empty topics, too, catching up means that every row of the files is applied."""
+    rows = sum(pq.read_metadata(path).num_rows for path in town)
+    history = [word for path in town for word in ("--history", path)]
+    found = run_json(
+        "update", "--schema", example / "schema.yaml", "--arena", tmp_path / "arena", "--bootstrap-servers", "embedded",
+        "--until-caught-up", "--metrics-port", 0, "--quiet", *history,
+    )  # fmt: skip
+    assert found["applied"] == rows
+
+
 def test_a_wrong_offset_is_refused(run_command: Callable, example: Path, tmp_path: Path) -> None:
     """--from needs topic/partition=offset; the error shows how."""
     for wrong in ("transactions", "transactions/0", "transactions/x=1", "=1", "/0=1"):
