@@ -91,21 +91,37 @@ def start_server(folder: Path, core: int) -> tuple[subprocess.Popen[str], str]:
     raise RuntimeError(f"the server ended with {process.wait()}")
 
 
-def measure(options: argparse.Namespace, writer: Writer, target: str) -> dict[str, float]:
+def cpu_s(process: subprocess.Popen[str]) -> float:
+    """CPU seconds that the process has used, of all its threads."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(
+    options: argparse.Namespace, writer: Writer, server: subprocess.Popen[str], target: str
+) -> dict[str, float]:
     """Capacity, then alternating idle and busy runs at a quarter and at half of it."""
     asked = payments.requests(REQUESTS, after=10**9)
     uvloop.run(closed_loop(target, asked, in_flight=IN_FLIGHT, seconds=WARM_UP_S))
     capacity = uvloop.run(closed_loop(target, asked, in_flight=IN_FLIGHT, seconds=CAPACITY_S))
     print(f"capacity {capacity:,.0f} scores/s with {IN_FLIGHT} in flight", flush=True)
     runs: dict[str, list[Load]] = {name: [] for name in ("idle", "busy", "half idle", "half busy")}
+    cpu_us: dict[str, list[float]] = {name: [] for name in runs}
     applied: list[float] = []
+
+    def run(name: str, rate: float) -> None:
+        before_s = cpu_s(server)
+        load = uvloop.run(open_loop(target, asked, rate_per_s=rate, seconds=options.seconds))
+        cpu_us[name].append((cpu_s(server) - before_s) * 1e6 / max(1, len(load.latency_ms)))
+        runs[name].append(load)
+
     for number in range(options.runs):
         for prefix, share in (("", 0.25), ("half ", 0.5)):
             rate = capacity * share
-            runs[f"{prefix}idle"].append(uvloop.run(open_loop(target, asked, rate_per_s=rate, seconds=options.seconds)))
+            run(f"{prefix}idle", rate)
             writer.tell(f"prepare {options.seconds + 1.5}")
             writer.tell("start")
-            runs[f"{prefix}busy"].append(uvloop.run(open_loop(target, asked, rate_per_s=rate, seconds=options.seconds)))
+            run(f"{prefix}busy", rate)
             applied.append(float(writer.tell("stop")))
         latest = {
             name: f"{loads[-1].percentile(50):.2f}/{loads[-1].percentile(99):.2f}" for name, loads in runs.items()
@@ -117,6 +133,7 @@ def measure(options: argparse.Namespace, writer: Writer, target: str) -> dict[st
         for q in (50, 99):
             result[f"{key}_latency_ms_p{q}"] = statistics.median(load.percentile(q) for load in loads)
             result[f"{key}_server_ms_p{q}"] = statistics.median(load.server_percentile(q) for load in loads)
+        result[f"{key}_cpu_us_per_score"] = statistics.median(cpu_us[name])
         result[f"{key}_failed"] = sum(load.failed + load.dropped for load in loads)
     ratios: dict[str, Callable[[int], float]] = {
         "latency": lambda i: runs["busy"][i].percentile(99) / runs["idle"][i].percentile(99),
@@ -132,13 +149,15 @@ def table_of(result: dict[str, float], options: argparse.Namespace) -> str:
     rates = f"capacity {result['capacity_per_s']:,.0f} scores/s; {result['events_per_s']:,.0f} events/s when busy"
     lines = [
         f"{rates}; medians of {options.runs} runs of {options.seconds:g} s",
-        "| load | writer | p50 ms | p99 ms | server's own p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|",
+        "| load | writer | p50 ms | p99 ms | server's own p50 ms | p99 ms | server's CPU us per score |",
+        "|---|---|---|---|---|---|---|",
     ]
     for label, key in (("quarter of capacity", ""), ("half of capacity", "half_")):
         for writer in ("idle", "busy"):
             values = [result[f"{key}{writer}_{what}_ms_p{q}"] for what in ("latency", "server") for q in (50, 99)]
-            lines.append(f"| {label} | {writer} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+            figures = " | ".join(f"{value:.2f}" for value in values)
+            cpu = result[f"{key}{writer}_cpu_us_per_score"]
+            lines.append(f"| {label} | {writer} | {figures} | {cpu:,.0f} |")
     lines.append(
         f"p99 busy / idle: {result['p99_busy_over_idle_latency']:.2f} as clients see it, "
         f"{result['p99_busy_over_idle_server']:.2f} in the server (objective: at most 1.5)"
@@ -159,6 +178,7 @@ def append_history(result: dict[str, float], options: argparse.Namespace) -> Non
         "commit": commit,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
+        "load_average": round(os.getloadavg()[2], 1),
         "history_rows": options.history,
         "runs": options.runs,
         "seconds": options.seconds,
@@ -188,7 +208,7 @@ def main() -> None:
         server: subprocess.Popen[str] | None = None
         try:
             server, target = start_server(folder, server_core)
-            result = measure(options, writer, target)
+            result = measure(options, writer, server, target)
         finally:
             for process in (server, writer.process):
                 if process is not None:
