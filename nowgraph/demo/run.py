@@ -27,6 +27,7 @@ from nowgraph.demo.player import FRAUD_REPORTS, TRANSACTIONS, Player
 from nowgraph.demo.result import ALONE, GRAPH, DemoResult, Rates
 from nowgraph.demo.settings import DemoSettings
 from nowgraph.demo.training import payment_row, scores_alone, train_both
+from nowgraph.errors import NowgraphError
 from stream.dead_letters import DeadLetters
 from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
@@ -229,9 +230,11 @@ class _Play:
                 rates = self._rates(time.monotonic() - self._start_s)
                 phases.end("live payments")
                 await player.play_reports(until_us=settings.known_us, pause_s=settings.report_pause_s)
-                await asyncio.to_thread(self._paced.wait_applied, _APPLIED_TIMEOUT_S)
+                in_time = await asyncio.to_thread(self._paced.wait_applied, _APPLIED_TIMEOUT_S)
                 painter.cancel()
                 self._updater.check()
+                if not in_time:
+                    raise NowgraphError(f"the graph did not apply every event within {_APPLIED_TIMEOUT_S:.0f} s")
                 picture.draw(self._moment())
         phases.end("reports")
         return rates

@@ -81,6 +81,26 @@ def test_a_graph_is_served_only_once_its_history_is_in_it(
     assert found["applied"] == rows
 
 
+def test_every_start_is_a_new_generation_with_the_same_graph(
+    run_json: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A reader of the first start learns that it was superseded; the rebuilt graph has the same canonical hash."""
+    schema = example / "schema.yaml"
+    options = (
+        "update", "--schema", schema, "--arena", tmp_path / "arena", "--bootstrap-servers", "embedded",
+        "--until-caught-up", "--metrics-port", 0, "--quiet", "--history", town[0],
+    )  # fmt: skip
+    first = run_json(*options)
+    view = GraphView.attach(load_schema(schema), tmp_path / "arena")
+    assert not view.superseded
+    second = run_json(*options)
+    assert (first["generation"], second["generation"]) == (1, 2)
+    assert first["graph"] == second["graph"]
+    assert view.superseded
+    assert view.row_count("transactions") == pq.read_metadata(town[0]).num_rows
+    view.close()
+
+
 def test_a_wrong_offset_is_refused(run_command: Callable, example: Path, tmp_path: Path) -> None:
     """--from needs topic/partition=offset; the error shows how."""
     for wrong in ("transactions", "transactions/0", "transactions/x=1", "=1", "/0=1"):
