@@ -94,7 +94,7 @@ def _to_kafka(
             if batch.decoded is None:
                 continue
             letters.append(batch.decoded.dead)
-            last = [producer.publish_event(topic, event) for event in batch.decoded.events]
+            last = [producer.publish_event(topic, event, hashed=True) for event in batch.decoded.events]
             bar.advance(task, len(batch))
         source.close()
         for future in last:
