@@ -30,7 +30,7 @@ class ContentHash {
 };
 
 inline void hash_key(const Reader& reader, const TableHeader& table, u32 row, ContentHash& hash) {
-  const char* key = reader.row(table, row) + table.key_offset;
+  const char* key = reader.key(table, row);
   if (table.key_kind == KeyKind::integer) {
     hash.number<u8>(2);
     hash.number<i64>(load<i64>(key));

@@ -1,14 +1,14 @@
 // What lies in the arena. Everything is reached by offset from GraphHeader; nothing holds a pointer.
 //
 //   GraphHeader -> TableHeader -> row records (chunks)      one fixed-stride record a row
+//                              -> keys (chunks)             8 bytes a row
 //                              -> KeyMap                    key -> row
 //                              -> ColumnHeader -> Dictionary string -> code
 //               -> VersionPool                              changes of rows, newest first
 //               -> PublishedState x 2                       what readers may see, whole batches only
 //
-// A row record, packed to 4 bytes (8 when the table has children):
+// A row record, packed to 4 bytes (8 when the table has children; up to 32 it is 32, so that it is one cache line's):
 //   list words    u64 per link that points at this table   the row's children: [count:28 | offset in 32 B units:36]
-//   key           i64, or the arena offset of the key's bytes
 //   event, known  i64 each; the row's insert, or ALWAYS_US / BARE_US for a row known only by a foreign key
 //   version head  u32: unit of the newest VersionRecord, NO_VERSION without any
 //   parents       u32 per link of this table; NONE for null
@@ -176,7 +176,6 @@ struct TableHeader {
   i64 retention_age_us;  // INT64_MAX: none
   u32 retention_degree;  // NONE: none
   u32 stride;
-  u32 key_offset;     // in the record
   u32 event_offset;   // known time follows
   u32 version_offset;
   u32 parents_offset;
@@ -190,6 +189,7 @@ struct TableHeader {
   u64 columns;         // offset of ColumnHeader[column_count]
   u64 map;             // offset of Map
   Chunks rows;
+  Chunks keys;  // i64, or the arena offset of the key's bytes: apart, as sampling never asks for them
   std::atomic<u32> row_count;  // written, published or not
   std::atomic<i64> latest_event_us;
 };

@@ -30,7 +30,7 @@ nb::object key_part(const char*& at) {
 }
 
 nb::object key_object(const Reader& reader, const TableHeader& table, u32 row) {
-  const char* key = reader.row(table, row) + table.key_offset;
+  const char* key = reader.key(table, row);
   if (table.key_kind == KeyKind::integer) return nb::int_(load<i64>(key));
   const std::string_view bytes = reader.string_at(load<u64>(key));
   if (table.key_parts == 1) return nb::str(bytes.data(), bytes.size());

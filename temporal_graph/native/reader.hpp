@@ -82,6 +82,9 @@ class Reader {
 
   NOWGRAPH_INLINE const char* row(const TableHeader& table, u32 index) const { return table.rows.item(arena_, index); }
 
+  // 8 bytes: an i64, or the offset of the key's bytes.
+  NOWGRAPH_INLINE const char* key(const TableHeader& table, u32 index) const { return table.keys.item(arena_, index); }
+
   NOWGRAPH_INLINE static std::atomic<u32>& version_head(const TableHeader& table, const char* record) {
     return *reinterpret_cast<std::atomic<u32>*>(const_cast<char*>(record) + table.version_offset);
   }
@@ -107,12 +110,12 @@ class Reader {
   // The row of a key, or NONE. An integer key; or the canonical bytes of a string or composite one (see keys.hpp).
   u32 find(const TableHeader& table, i64 key) const {
     return probe(map_of(table), hash_integer(key), [&](u32 index) {
-      return load<i64>(row(table, index) + table.key_offset) == key;
+      return load<i64>(this->key(table, index)) == key;
     });
   }
   u32 find(const TableHeader& table, std::string_view key) const {
     return probe(map_of(table), hash_bytes(key.data(), key.size()), [&](u32 index) {
-      return string_at(load<u64>(row(table, index) + table.key_offset)) == key;
+      return string_at(load<u64>(this->key(table, index))) == key;
     });
   }
   const Map* map_of(const TableHeader& table) const { return arena_.at<Map>(table.map); }

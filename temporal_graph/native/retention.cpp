@@ -27,7 +27,7 @@ Evicted Writer::evict() {
           last = std::max(last, visible_time_us(version.event_time_us, version.known_time_us));
       }
       if (last == ALWAYS_US || last >= bound) continue;
-      const char* key = record + table.key_offset;
+      const char* key = reader_.key(table, row);
       u64 hash;
       if (table.key_kind == KeyKind::integer) {
         hash = hash_integer(load<i64>(key));

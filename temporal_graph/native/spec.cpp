@@ -63,15 +63,15 @@ u32 place_columns(Arena& arena, const TableSpec& spec, TableHeader& table, u32 o
 }
 
 void place_record(Arena& arena, const TableSpec& spec, TableHeader& table) {
-  u32 offset = 8 * table.child_link_count;
-  table.key_offset = offset;
-  table.event_offset = offset + 8;
-  table.version_offset = offset + 24;
-  table.parents_offset = offset + 28;
+  const u32 offset = 8 * table.child_link_count;
+  table.event_offset = offset;
+  table.version_offset = offset + 16;
+  table.parents_offset = offset + 20;
   table.cells_offset = table.parents_offset + 4 * table.link_count;
   const u32 end = place_columns(arena, spec, table, table.cells_offset);
   const u32 align = table.child_link_count > 0 ? 8 : 4;
-  table.stride = (end + align - 1) / align * align;
+  table.stride = std::max(32u, (end + align - 1) / align * align);
+  chunks_into(arena, table.keys, 8, CHUNK_ROWS_LOG2);
   chunks_into(arena, table.rows, table.stride, CHUNK_ROWS_LOG2);
 }
 

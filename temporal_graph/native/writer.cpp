@@ -32,7 +32,7 @@ Writer::Writer(Arena& arena)
   u64 largest_chunk = 0;
   for (u32 t = 0; t < graph_.table_count; ++t) {
     const TableHeader& table = table_of(t);
-    largest_chunk = std::max<u64>(largest_chunk, u64{table.stride} << CHUNK_ROWS_LOG2);
+    largest_chunk = std::max<u64>(largest_chunk, u64{table.stride + 8} << CHUNK_ROWS_LOG2);
     std::vector<char>& blank = states_[t].blank;
     blank.assign(table.stride, 0);
     store<i64>(blank.data() + table.event_offset, ALWAYS_US);
@@ -162,26 +162,28 @@ void Writer::grow_chunks(Chunks& chunks) {
   ++chunks.chunk_count;
 }
 
-char* Writer::next_record(TableHeader& table, u32 table_index) {
+void Writer::next_record(TableHeader& table, u32 table_index) {
   const u32 row = table.row_count.load(std::memory_order_relaxed);
   if (row >= EVICTED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
-  if ((row >> CHUNK_ROWS_LOG2) == table.rows.chunk_count) grow_chunks(table.rows);
+  if ((row >> CHUNK_ROWS_LOG2) == table.rows.chunk_count) {
+    grow_chunks(table.keys);
+    grow_chunks(table.rows);
+  }
   char* record = table.rows.item(arena_, row);
   const std::vector<char>& blank = states_[table_index].blank;
   std::memcpy(record, blank.data(), blank.size());
-  return record;
 }
 
 u32 Writer::create_row(u32 table_index, TableHeader& table, const KeyValue& key) {
   TableState& state = states_[table_index];
-  char* record = next_record(table, table_index);
+  next_record(table, table_index);
   const u32 row = table.row_count.load(std::memory_order_relaxed);
   u64 hash;
   if (key.integer) {
-    store<i64>(record + table.key_offset, key.number);
+    store<i64>(table.keys.item(arena_, row), key.number);
     hash = hash_integer(key.number);
   } else {
-    store<u64>(record + table.key_offset, keep_string(key.bytes, state.key_string_bytes));
+    store<u64>(table.keys.item(arena_, row), keep_string(key.bytes, state.key_string_bytes));
     hash = hash_bytes(key.bytes.data(), key.bytes.size());
   }
   table.row_count.store(row + 1, std::memory_order_release);

@@ -94,9 +94,12 @@ class Writer {
   u32 find(const TableHeader& table, const KeyValue& key) const {
     return key.integer ? reader_.find(table, key.number) : reader_.find(table, key.bytes);
   }
+  struct ParentsAhead;
+  void look_ahead(ParentsAhead& parents, u64 start, u32 count) const;
+  u32 new_row(u32 table_index, TableHeader& table, i64 key, u64 hash);
   u32 create_row(u32 table_index, TableHeader& table, const KeyValue& key);
   u32 find_or_create(u32 table_index, const KeyValue& key);
-  char* next_record(TableHeader& table, u32 table_index);
+  void next_record(TableHeader& table, u32 table_index);
   void insert_row(u32 table_index, TableHeader& table, const RowChange& change);
   void link_row(const TableHeader& table, u32 row, const char* record);
   bool add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change);

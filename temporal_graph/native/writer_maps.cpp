@@ -40,7 +40,7 @@ void Writer::map_insert(u64 map_offset, u64 hash, u32 value, u64& account) {
   MapShard& shard = arena_.at<Map>(map_offset)->shards[hash & (MAP_SHARDS - 1)];
   u64 word = shard.word.load(std::memory_order_relaxed);
   const u64 capacity = word == 0 ? 0 : u64{1} << (word & 63);
-  if (u64{shard.used} * 10 >= capacity * 7) {
+  if (u64{shard.used} * 2 >= capacity) {
     const u32 log2 = word == 0 ? 2 : static_cast<u32>(word & 63) + 1;
     const u64 offset = blocks_.take(1u << log2);
     std::memset(arena_.at<char>(offset), 0, u64{8} << log2);

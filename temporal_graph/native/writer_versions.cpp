@@ -9,8 +9,8 @@ namespace nowgraph {
 
 int Writer::compare_keys(const TableHeader& table, u32 a, u32 b) const {
   if (a == b) return 0;
-  const char* left = reader_.row(table, a) + table.key_offset;
-  const char* right = reader_.row(table, b) + table.key_offset;
+  const char* left = reader_.key(table, a);
+  const char* right = reader_.key(table, b);
   if (table.key_kind == KeyKind::integer) return load<i64>(left) < load<i64>(right) ? -1 : 1;
   std::string_view x = reader_.string_at(load<u64>(left));
   std::string_view y = reader_.string_at(load<u64>(right));
