@@ -23,12 +23,13 @@ def to_hetero_data(neighborhood: Neighborhood, schema: Schema) -> HeteroData:
 
     Per table with rows (n of them): `row` int64[n] (graph index, -1 virtual), `batch` int64[n] (which seed), `hop`,
     `event_time_us`, `known_time_us` and `version` int64[n]; cells as sampled: `numerical` float64 (NaN null), `coded`
-    int64 (0 null), `boolean` int64 (2 null), `timestamp` int64 (-2**63 null), `embedding` float32 (NaN null), with
-    their column names in `numerical_names` and so on. The seeds' table has `seed` int64[B], the seeds' places in it.
+    int64 (0 null, -1 - k the string `unseen[k]`), `boolean` int64 (2 null), `timestamp` int64 (-2**63 null),
+    `embedding` float32 (NaN null), with their column names in `numerical_names` and so on. The seeds' table has `seed`
+    int64[B], the seeds' places in it.
 
     Per edge type with edges, `(source, link, target).edge_index` int64[2, e]: for a message to reach the seed, from the
     row reached to the row it was reached from. `link` is the schema's edge type, read against its arrow. Global:
-    `cutoff_time_us` int64[B].
+    `cutoff_time_us` int64[B], and `unseen`, strings of event seeds that the graph has never stored.
 
     Raises:
         ImportError: torch_geometric is not installed.
@@ -42,6 +43,7 @@ def to_hetero_data(neighborhood: Neighborhood, schema: Schema) -> HeteroData:
     sample = np.repeat(np.arange(len(counts)), counts)
     place = np.zeros(len(sample), dtype=np.int64)
     data.cutoff_time_us = torch.from_numpy(neighborhood.cutoff_time_us.astype(np.int64))
+    data.unseen = neighborhood.unseen
     for index, table in enumerate(schema.tables):
         nodes = np.flatnonzero(neighborhood.table == index)
         if not len(nodes):

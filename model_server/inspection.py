@@ -105,7 +105,7 @@ def neighbors_of(found: Neighborhood, view: GraphView, seed_key: row_event_pb2.K
     _name(neighbors, found, view)
     neighbors[0].key.CopyFrom(seed_key)
     for name, columns in found.columns.items():
-        _fill(neighbors, columns, name, view)
+        _fill(neighbors, columns, name, view, found.unseen)
     return neighbors
 
 
@@ -120,17 +120,25 @@ def _name(neighbors: Sequence[service_pb2.Neighbor], found: Neighborhood, view: 
                 parts.add(integer=part) if isinstance(part, int) else parts.add(text=part)
 
 
-def _fill(neighbors: Sequence[service_pb2.Neighbor], columns: TableColumns, table: str, view: GraphView) -> None:
+def _fill(
+    neighbors: Sequence[service_pb2.Neighbor],
+    columns: TableColumns,
+    table: str,
+    view: GraphView,
+    unseen: Sequence[str],
+) -> None:
     """Adds the cells that are neither null nor private."""
     nodes = columns.node.tolist()
-    for name, cells in _cells(columns, table, view):
+    for name, cells in _cells(columns, table, view, unseen):
         for node, cell in zip(nodes, cells, strict=True):
             if cell is not None:
                 cell.column = name
                 neighbors[node].cells.append(cell)
 
 
-def _cells(columns: TableColumns, table: str, view: GraphView) -> Iterator[tuple[str, list[row_event_pb2.Cell | None]]]:
+def _cells(
+    columns: TableColumns, table: str, view: GraphView, unseen: Sequence[str]
+) -> Iterator[tuple[str, list[row_event_pb2.Cell | None]]]:
     private = {column.name for column in view.schema.table(table).columns if column.private}
     for index, name in enumerate(columns.numerical_names):
         if name not in private:
@@ -139,7 +147,11 @@ def _cells(columns: TableColumns, table: str, view: GraphView) -> Iterator[tuple
     for index, name in enumerate(columns.coded_names):
         if name not in private:
             kind = view.schema.table(table).column(name).kind
-            yield name, [_text(text, kind) for text in view.strings(table, name, columns.coded[:, index])]
+            codes = columns.coded[:, index]
+            texts = view.strings(table, name, codes)
+            for at in np.flatnonzero(codes < 0).tolist():
+                texts[at] = unseen[-1 - int(codes[at])]
+            yield name, [_text(text, kind) for text in texts]
     for index, name in enumerate(columns.boolean_names):
         if name not in private:
             flags = columns.boolean[:, index].tolist()

@@ -58,8 +58,7 @@ class TableColumns(_Frozen):
     def coded(self) -> npt.NDArray[np.int32]:
         """int32 [n, categorical, multicategorical and text columns]: codes of the column's dictionary, 0 is null.
 
-        A string the graph has never seen has no code either. The string of a multicategorical joins its sorted
-        elements with U+001F.
+        Code -1 - k is `Neighborhood.unseen[k]`. The string of a multicategorical joins its sorted elements with U+001F.
         """
         return self._sample.gathered_coded(self._index)
 
@@ -203,6 +202,11 @@ class Neighborhood(_Frozen):
         return MappingProxyType(
             {table.name: TableColumns(self._sample, index, table) for index, table in enumerate(self.schema.tables)}
         )
+
+    @cached_property
+    def unseen(self) -> tuple[str, ...]:
+        """Code -1 - k of a coded cell is the string `unseen[k]`: an event seed's that the graph has never stored."""
+        return tuple(self._sample.unseen)
 
     @cached_property
     def position(self) -> GraphPosition:

@@ -150,7 +150,7 @@ class GraphView:
         return list(self._native.keys(self._table(table), np.ascontiguousarray(rows, dtype=np.int64)))
 
     def strings(self, table: str, column: str, codes: NDArray[np.int32]) -> list[str | None]:
-        """Return the string of each code of int32 [N], None for 0 (null) and negative (unseen)."""
+        """Return the string of each code of int32 [N], None for 0 (null) and negative ones (a sample's own)."""
         codes = np.ascontiguousarray(codes, dtype=np.int32)
         return list(self._native.strings(self._table(table), self._column(table, column), codes))
 

@@ -6,7 +6,7 @@ Cells ─► dense float32[n, F] (numbers, booleans, timestamps, text, bags, emb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -29,7 +29,10 @@ _CODED = (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL, ColumnKind.TEXT)
 
 
 class Cells(NamedTuple):
-    """The raw cells of n rows: shapes, dtypes and nulls of `TableColumns`, and each row's cut-off int64[n]."""
+    """The raw cells of n rows: shapes, dtypes and nulls of `TableColumns`, and each row's cut-off int64[n].
+
+    `unseen` are the strings of negative codes, as in `Neighborhood`.
+    """
 
     numerical: NDArray[np.float64]
     coded: NDArray[np.int32]
@@ -37,6 +40,7 @@ class Cells(NamedTuple):
     timestamp: NDArray[np.int64]
     embedding: Floats
     cutoff_time_us: NDArray[np.int64]
+    unseen: Sequence[str]
 
 
 Writer = Callable[[Cells, Floats], None]
@@ -70,14 +74,25 @@ class CellEncoder:
         self._hidden = None if seed_outcome is None else self._field_of(seed_outcome)
 
     def encode(
-        self, columns: TableColumns, cutoff_time_us: NDArray[np.int64], seed: NDArray[np.int64] | None
+        self,
+        columns: TableColumns,
+        cutoff_time_us: NDArray[np.int64],
+        seed: NDArray[np.int64] | None,
+        unseen: Sequence[str] = (),
     ) -> tuple[Floats, NDArray[np.int64]]:
         """Return (dense float32[n, F], category int64[n, C]) of a table's n rows, each seen at its cut-off int64[n].
 
-        `seed` int64[n], for the seeds' own table, is the position among the n rows of each row's own seed.
+        `seed` int64[n], for the seeds' own table, is the position among the n rows of each row's own seed. `unseen` is
+        `Neighborhood.unseen`.
         """
         cells = Cells(
-            columns.numerical, columns.coded, columns.boolean, columns.timestamp, columns.embedding, cutoff_time_us
+            columns.numerical,
+            columns.coded,
+            columns.boolean,
+            columns.timestamp,
+            columns.embedding,
+            cutoff_time_us,
+            unseen,
         )
         if self._hidden is not None and seed is not None:
             cells = _hide(cells, *self._hidden, seed)
@@ -92,7 +107,7 @@ class CellEncoder:
             self._compare(dense, seed, dense[:, start:])
         category = np.empty((len(dense), len(self._categories)), dtype=np.int64)
         for column, (index, at) in enumerate(zip(self._categories, self._category_at, strict=True)):
-            category[:, column] = index.of(cells.coded[:, at])
+            category[:, column] = index.of(cells.coded[:, at], unseen)
         return dense, category
 
     def _compare(self, dense: Floats, seed: NDArray[np.int64], out: Floats) -> None:
@@ -192,7 +207,7 @@ class CellEncoder:
         def write(cells: Cells, out: Floats) -> None:
             codes = cells.coded[:, at]
             out[:, 0] = codes == 0
-            out[:, 1:] = vectors.of(codes)
+            out[:, 1:] = vectors.of(codes, cells.unseen)
 
         self._writers.append((1 + vectors.width, write))
 

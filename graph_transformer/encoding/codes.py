@@ -2,6 +2,9 @@
 
 Codes belong to a graph, vocabularies to a checkpoint: a server's graph numbers its strings differently from the graph
 the model was trained on, and keeps adding new ones. Each translator extends itself when it meets a new code.
+
+A string that the graph has never stored comes with its sample: code -1 - k is `unseen[k]`, of this one call, and is
+read as the same string would be once it is stored.
 """
 
 from __future__ import annotations
@@ -30,18 +33,24 @@ class CategoryIndex:
         self._vocabulary = {text: FIRST_INDEX + position for position, text in enumerate(values)}
         self._index = np.zeros(1, dtype=np.int64)  # code 0 is null
 
-    def of(self, codes: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return int64[n] for int32[n] codes."""
+    def of(self, codes: NDArray[np.int32], unseen: Sequence[str] = ()) -> NDArray[np.int64]:
+        """Return int64[n] for int32[n] codes; a negative one is looked up in `unseen`."""
         highest = int(codes.max(initial=0))
         if highest >= len(self._index):
             new = np.arange(len(self._index), highest + 1, dtype=np.int32)
             texts = self._strings(self._table, self._column, new)
-            known = [UNSEEN_INDEX if text is None else self._vocabulary.get(text, UNSEEN_INDEX) for text in texts]
+            known = [self._of_text(text) for text in texts]
             # Replaced, never changed in place: another thread may be reading the old array.
             self._index = np.concatenate([self._index, np.asarray(known, dtype=np.int64)])
-        index: NDArray[np.int64] = self._index[codes]
-        index[codes < 0] = UNSEEN_INDEX  # would read from the end
+        if codes.min(initial=0) >= 0:
+            return self._index[codes]
+        index: NDArray[np.int64] = self._index[np.maximum(codes, 0)]
+        for at in np.flatnonzero(codes < 0).tolist():
+            index[at] = self._of_text(unseen[-1 - int(codes[at])])
         return index
+
+    def _of_text(self, text: str | None) -> int:
+        return UNSEEN_INDEX if text is None else self._vocabulary.get(text, UNSEEN_INDEX)
 
 
 class CodeVectors:
@@ -54,18 +63,20 @@ class CodeVectors:
         self._vocabulary = None if values is None else {text: position for position, text in enumerate(values)}
         self._cache: dict[int, NDArray[np.float32]] = {0: np.zeros(self.width, dtype=np.float32)}
 
-    def of(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return float32[n, width] for int32[n] codes."""
-        distinct, inverse = np.unique(codes, return_inverse=True)
+    def of(self, codes: NDArray[np.int32], unseen: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Return float32[n, width] for int32[n] codes; a negative one is looked up in `unseen` and never kept."""
+        found, inverse = np.unique(codes, return_inverse=True)
+        distinct = found.tolist()
         cache = self._cache
-        new = [code for code in distinct.tolist() if code not in cache]
+        new = [code for code in distinct if code not in cache and code >= 0]
         if new:
             if len(cache) + len(new) > CACHED_MAX:
-                cache = {0: cache[0], **{code: cache[code] for code in distinct.tolist() if code in cache}}
+                cache = {0: cache[0], **{code: cache[code] for code in distinct if code in cache}}
             texts = self._strings(self._table, self._column, np.asarray(new, dtype=np.int32))
             cache.update({code: self._vector(text) for code, text in zip(new, texts, strict=True)})
             self._cache = cache
-        return np.stack([cache[code] for code in distinct.tolist()])[inverse]
+        vectors = [cache[code] if code >= 0 else self._vector(unseen[-1 - code]) for code in distinct]
+        return np.stack(vectors)[inverse]
 
     def _vector(self, text: str | None) -> NDArray[np.float32]:
         vector = np.zeros(self.width, dtype=np.float32)

@@ -134,7 +134,7 @@ def collate(neighborhood: Neighborhood, encoding: Encoding, *, width: int | None
         if name in encoding.outcome_at:
             state[node] = (columns.boolean[:, encoding.outcome_at[name]] + np.uint8(1)) % np.uint8(STATES)
         if encoder.dense_width or encoder.category_sizes:
-            dense, category = encoder.encode(columns, cutoff[node], seed)
+            dense, category = encoder.encode(columns, cutoff[node], seed, neighborhood.unseen)
             tables.append(TableBatch(name, _tensor(node.astype(np.int64)), _tensor(dense), _tensor(category)))
     state[offset[:-1]] = 0
     places, token = _grid(offset, counts, width)

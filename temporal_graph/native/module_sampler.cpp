@@ -178,6 +178,7 @@ void bind_sampler(nb::module_& module) {
       .def_prop_ro("edge_offset", &column_of<i64, &Sample::edge_offset>)
       .def_prop_ro("cutoff_time_us", &column_of<i64, &Sample::cutoff_time_us>)
       .def_prop_ro("position", &position_of)
+      .def_prop_ro("unseen", [](const HeldSample& self) { return self.sample->unseen; })
       .def("gathered_node", &nodes_of, nb::arg("table"))
       .def("gathered_numerical", &cells_of<double, &GatheredTable::numerical, Kind::numerical>, nb::arg("table"))
       .def("gathered_timestamp", &cells_of<i64, &GatheredTable::timestamp, Kind::timestamp>, nb::arg("table"))

@@ -100,7 +100,7 @@ void Sampler::walk(const Seed& seed) {
   out.set_edges(out.edge_source.size() + cursor_.edges);
   GatheredTable* gathered = out.gathered.data();
   if (seed.origin == Origin::event)
-    gather_.event(gathered[seed.table], cursor_.base, seed, seeds_.decode_again(seed));
+    gather_.event(gathered[seed.table], out.unseen, cursor_.base, seed, seeds_.decode_again(seed));
   else if (seed.origin == Origin::first_version)
     gather_.first_version(gathered[seed.table], cursor_.base, seed, snapshot_);
   else

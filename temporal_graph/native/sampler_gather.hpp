@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "sampler_rows.hpp"
@@ -54,8 +55,10 @@ class Gather {
       if (!columns[i].is_outcome) put(out, layout, i, reader_.first_cell(snapshot, *layout.table, seed.record, i));
   }
 
-  // A seed that is an event: its own cells, the outcome null. A string the graph has never seen has no code: null.
-  void event(GatheredTable& out, i32 node, const Seed& seed, const RowChange& change) const {
+  // A seed that is an event: its own cells, the outcome null. A string that the graph has never stored has no code: it
+  // goes to `unseen`, and its cell is -1 minus its place there.
+  void event(GatheredTable& out, std::vector<std::string>& unseen, i32 node, const Seed& seed,
+             const RowChange& change) const {
     const Layout& layout = layouts_[seed.table];
     out.node.push(node);
     if (layout.columns == 0) return;
@@ -72,7 +75,11 @@ class Gather {
         case Kind::boolean: put(out, layout, cell.index, reinterpret_cast<const char*>(&cell.boolean)); break;
         case Kind::coded:
           code = reader_.find_code(*reader_.dictionary(column), cell.text);
-          if (code != NONE) put(out, layout, cell.index, reinterpret_cast<const char*>(&code));
+          if (code == NONE) {
+            code = static_cast<u64>(-1 - static_cast<i64>(unseen.size()));
+            unseen.emplace_back(cell.text);
+          }
+          put(out, layout, cell.index, reinterpret_cast<const char*>(&code));
           break;
       }
     }

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <new>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -92,6 +93,8 @@ struct Sample {
   // Seeds.
   Column<i64> seed_offset, edge_offset, cutoff_time_us;
   std::vector<GatheredTable> gathered;
+  // Strings of seeds that the graph has never stored; the coded cell -1 - k is the string k.
+  std::vector<std::string> unseen;
   // The graph's position that every neighborhood of the request saw; offsets in the order of the graph's partitions.
   i64 generation = 0;
   u64 sequence = 0;
@@ -106,6 +109,7 @@ struct Sample {
     cutoff_time_us.resize(0);
     gathered.resize(tables);
     for (GatheredTable& one : gathered) one.clear();
+    unseen.clear();
   }
   NOWGRAPH_INLINE void reserve_nodes(std::size_t nodes) {
     table.reserve(nodes);

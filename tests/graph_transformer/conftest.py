@@ -116,6 +116,7 @@ class Sampled:
     edge_link: NDArray[np.int16]
     edge_offset: NDArray[np.int64]
     columns: dict[str, Columns]
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def test_cells_of_every_kind_are_carried(orders: Any) -> None:
     assert data["customers"].timestamp.tolist() == [[7]]
     assert data["orders"].boolean.tolist() == [[2, 2]]
     assert data["orders"].embedding.tolist() == [[1.0, 2.0, 3.0]]
+
+
+def test_strings_of_negative_codes_come_along(orders: Any) -> None:
+    """A seed's string that the graph has never stored is found under its code."""
+    orders.seed("orders", 10**12, {"note": "new"})
+    drawn = orders.build()
+    drawn.columns["orders"].coded[0, 0] = -1
+    data = to_hetero_data(replace(drawn, unseen=("new",)), orders.schema)
+    assert data.unseen[-1 - int(data["orders"].coded[0, 0])] == "new"
 
 
 def test_a_pyg_model_learns_on_it(payments: Any, draw_history: Callable[..., Any]) -> None:

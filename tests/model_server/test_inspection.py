@@ -47,6 +47,26 @@ def test_cells_are_shown_as_they_are_and_private_ones_are_not(world: Any) -> Non
     assert list(cells["tags"].texts.values) == ["a", "b"]
 
 
+def test_the_seed_shows_strings_that_the_graph_has_never_stored(world: Any) -> None:
+    """A new category, list and text of the asked row are shown as they came; a private one is left out, new or not."""
+    view = world.graph.view()
+    row = row_event_pb2.RowEvent(table="transactions", operation=row_event_pb2.OPERATION_INSERT)
+    row.key.parts.add(integer=900)
+    row.event_time_us = world.start_us + 10**10
+    row.cells.add(column="channel", text="pigeon")
+    row.cells.add(column="tags", texts=row_event_pb2.TextList(values=["a", "never"]))
+    row.cells.add(column="note", text="said for the first time")
+    row.cells.add(column="card_number", text="4000-never")
+    found = Sampler(view, world.predictor(view).plan).sample_events(
+        [row.SerializeToString()], np.array([row.event_time_us - 1])
+    )
+    cells = {cell.column: cell for cell in neighbors_of(found, view, row.key)[0].cells}
+    assert set(cells) == {"channel", "tags", "note"}
+    assert cells["channel"].text == "pigeon"
+    assert list(cells["tags"].texts.values) == ["a", "never"]
+    assert cells["note"].text == "said for the first time"
+
+
 @pytest.mark.integration
 def test_a_neighbor_shows_the_version_visible_at_the_cutoff(world: Any, client: Client) -> None:
     """A report is in the neighbor's cells from the microsecond it was known, and not before."""

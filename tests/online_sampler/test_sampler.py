@@ -136,8 +136,48 @@ def test_an_event_is_scored_before_it_is_in_the_graph(graph: TemporalGraph, enco
     cells = found.columns["pays"]
     assert (cells.numerical[0, 0], cells.boolean[0].tolist()) == (5.0, [2, 2])
     assert view.strings("pays", "card", cells.coded[0, :1]) == ["a"]
-    assert cells.coded[0, 2] == 0
+    assert [found.unseen[-1 - code] for code in cells.coded[0, 2:]] == ["new"]
     assert view.row_count("shops") == 0
+
+
+def test_strings_the_graph_has_never_stored_come_with_the_sample(graph: TemporalGraph, encode: Encode) -> None:
+    """Each such cell of each event has a negative code that names its string; stored strings and nulls are as ever."""
+    graph.apply([encode("pays", (1,), 10, card="a", tags=["x"], note="hello")])
+    view = graph.view()
+    sampler = Sampler(view, plan(9))
+    events = [
+        encode("pays", (8,), 50, card="b", tags=["y", "x"], note="hello"),
+        encode("pays", (9,), 50, card="a", tags=["x"], note="grüße \0 und mehr, lang genug für einen eigenen Block"),
+        encode("pays", (10,), 50, card="b", tags=[]),
+    ]
+    found = sampler.sample_events(events, at(49, 49, 49))
+    coded = found.columns["pays"].coded
+    assert (coded < 0).tolist() == [[True, True, False], [False, False, True], [True, True, False]]
+    assert sorted(-1 - coded[coded < 0]) == list(range(len(found.unseen)))
+    shown = [
+        [found.unseen[-1 - code] if code < 0 else text for code, text in zip(column, texts, strict=True)]
+        for name, column in zip(("card", "tags", "note"), coded.T.tolist(), strict=True)
+        for texts in [view.strings("pays", name, np.array(column, np.int32))]
+    ]
+    long = "grüße \0 und mehr, lang genug für einen eigenen Block"
+    assert shown == [["b", "a", "b"], ["x\x1fy", "x", ""], ["hello", long, None]]
+    assert [view.dictionary_size("pays", name) for name in ("card", "tags", "note")] == [2, 2, 2]
+
+
+def test_strings_of_one_sample_are_not_those_of_the_next(graph: TemporalGraph, encode: Encode) -> None:
+    """A sample keeps its own strings however often its sampler is asked again; rows of the graph bring none."""
+    graph.apply([encode("pays", (1,), 10, card="a")])
+    sampler = Sampler(graph.view(), plan(9))
+    kept = sampler.sample_events([encode("pays", (2,), 50, card="kept")], at(49))
+    for number in range(5):
+        other = sampler.sample_events([encode("pays", (3,), 50, card=str(number))], at(49))
+        assert (other.unseen, other.columns["pays"].coded[0, 0]) == ((str(number),), -1)
+        del other
+        assert sampler.sample_rows("pays", at(0), at(49)).unseen == ()
+    assert kept.unseen == ("kept",)
+    graph.apply([encode("pays", (2,), 50, card="kept")])
+    stored = sampler.sample_events([encode("pays", (2,), 50, card="kept")], at(49))
+    assert (stored.unseen, stored.columns["pays"].coded[0, 0] > 0) == ((), True)
 
 
 def test_an_event_that_arrived_meanwhile_is_not_its_own_neighbor(graph: TemporalGraph, encode: Encode) -> None:

@@ -52,10 +52,24 @@ def test_a_dictionary_may_grow_while_serving() -> None:
     assert dictionary.asked == asked
 
 
-def test_a_code_no_dictionary_has_is_unseen() -> None:
-    """A negative code (an event's string the graph has never stored) counts as unseen, not as the last category."""
-    index = CategoryIndex("t", "c", ["de", "fr"], Dictionary(["de", "fr"]))
-    assert index.of(codes_of(2, -1)).tolist() == [3, UNSEEN_INDEX]
+def test_a_string_no_dictionary_has_is_looked_up_by_itself() -> None:
+    """A negative code names an event's own string: its category if training had it, else unseen; any number of them."""
+    index = CategoryIndex("t", "c", ["de", "fr"], Dictionary(["de"]))
+    strings = ["fr", "xx", "de", "a", "b", "fr"]
+    found = index.of(codes_of(1, -1, 0, -2, -3, -6), strings)
+    assert found.tolist() == [2, 3, NULL_INDEX, UNSEEN_INDEX, 2, 3]
+    assert index.of(codes_of(-1), ["xx"]).tolist() == [UNSEEN_INDEX]
+
+
+@pytest.mark.parametrize("values", [None, ["a", "b"]])
+def test_vectors_of_strings_no_dictionary_has_are_those_of_stored_ones(values: list[str] | None) -> None:
+    """Texts and bags under negative codes have the vectors of stored ones, and the next sample's are its own."""
+    texts = ["a\x1fz", "b", "", "a"]
+    stored = CodeVectors("t", "c", Dictionary(texts), values).of(codes_of(1, 2, 3, 4))
+    vectors = CodeVectors("t", "c", Dictionary([]), values)
+    assert np.array_equal(vectors.of(codes_of(-1, -2, -3, -4), texts), stored)
+    assert np.array_equal(vectors.of(codes_of(-1, 0, -1), ["b"]), np.stack([stored[1], 0 * stored[1], stored[1]]))
+    assert set(vectors._cache) == {0}
 
 
 def test_bags_count_their_elements() -> None:

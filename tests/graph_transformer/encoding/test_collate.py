@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from graph_transformer.encoding.codes import FIRST_INDEX, NULL_INDEX, UNSEEN_INDEX
 from graph_transformer.encoding.collate import WIDTH_STEP, Encoding, collate
 from graph_transformer.encoding.statistics import fit_statistics
+from online_sampler.plan import SamplingPlan
+from online_sampler.sampler import Sampler
+from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import parse_schema
 
 CUSTOMER = "transactions.customer_id->customers.customer_id"
 OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
@@ -132,3 +138,82 @@ def test_a_table_added_to_the_schema_changes_nothing(payments: Any, draw_history
     assert after.layout() == before.layout()
     shifted = replace(neighborhood, table=neighborhood.table + np.uint8(1))
     assert torch.equal(collate(shifted, after).path, collate(neighborhood, before).path)
+
+
+TOLD = """
+version: 1
+name: told
+tables:
+  customers:
+    primary_key: {customer_id: integer}
+  payments:
+    primary_key: {payment_id: integer}
+    time_column: at
+    columns:
+      amount: numerical
+      channel: categorical
+      fraud: {kind: boolean, outcome: true}
+      tags: multicategorical
+      note: text
+    links: {customer_id: customers}
+"""
+
+
+def told(number: int, channel: str | None, tags: list[str] | None, note: str | None) -> bytes:
+    """A payment of customer 1, a second after the one before."""
+    event = row_event_pb2.RowEvent(table="payments", operation=row_event_pb2.OPERATION_INSERT)
+    event.key.parts.add(integer=number)
+    event.event_time_us = number * 1_000_000
+    event.cells.add(column="amount", number=float(number))
+    event.cells.add(column="customer_id", integer=1)
+    if channel is not None:
+        event.cells.add(column="channel", text=channel)
+    if tags is not None:
+        event.cells.add(column="tags", texts=row_event_pb2.TextList(values=tags))
+    if note is not None:
+        event.cells.add(column="note", text=note)
+    return event.SerializeToString()
+
+
+def test_an_event_is_read_as_its_row_is_once_it_is_stored() -> None:
+    """Serving is training: strings that the serving graph never stored give the tensors they give in the graph."""
+    schema = parse_schema(TOLD)
+    plan = SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 4}}, {"hop2": {"default": 4}}]})
+    with TemporalGraph.create(schema, arena_bytes=1 << 26) as trained:
+        trained.apply([told(n, ["shop", "web"][n % 2], ["a", "b"], f"note {n % 3}") for n in range(1, 30)])
+        view, rows = trained.view(), np.arange(29, dtype=np.int64)
+        seen = Sampler(view, plan).sample_rows("payments", rows, (rows + 1) * 1_000_000 - 1)
+        statistics = fit_statistics([seen], schema, view.strings, seed_table="payments", outcome="fraud")
+    asked = [
+        told(10, "web", ["b", "never"], "said for the first time"),  # training knew the channel, this graph does not
+        told(11, "pigeon", ["never", "ever"], "said for the first time"),
+        told(12, "shop", ["a"], "note 0"),
+        told(13, None, None, None),
+        told(14, "pigeon", [], ""),
+    ]
+    with TemporalGraph.create(schema, arena_bytes=1 << 26) as graph:
+        graph.apply([told(n, "shop", ["a"], "note 0") for n in range(1, 5)])
+        view = graph.view()
+        sampler, encoding = Sampler(view, plan), Encoding(statistics, schema, view.strings)
+        cutoff = np.full(len(asked), 9_999_999)
+        events = sampler.sample_events(asked, cutoff)
+        assert len(events.unseen) == 9
+        before = collate(events, encoding)
+        graph.apply(asked)
+        rows = view.row_index("payments", [10, 11, 12, 13, 14])
+        stored = collate(sampler.sample_rows("payments", rows, cutoff), encoding)
+    for name in ("path", "also", "state", "clock", "age_days"):
+        assert torch.equal(getattr(before, name), getattr(stored, name))
+    for one, other in zip(before.tables, stored.tables, strict=True):
+        assert one.table == other.table
+        for name in ("node", "dense", "category"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    payments = next(table for table in before.tables if table.table == "payments")
+    seeds = np.searchsorted(payments.node.numpy(), events.seed_offset[:-1])
+    assert payments.category[seeds, 0].tolist() == [
+        FIRST_INDEX + 1,
+        UNSEEN_INDEX,
+        FIRST_INDEX,
+        NULL_INDEX,
+        UNSEEN_INDEX,
+    ]
