@@ -120,6 +120,12 @@ void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps,
       if (record != nullptr) choose_children(step, node, record, seed.cutoff_time_us);
       continue;
     }
+    // A row that was reached from a parent leads back to it: the link was looked at on the way here.
+    if (cursor_.link[node] == (step.edge_type ^ 1)) {
+      const u32 origin = static_cast<u32>(cursor_.parent[node] - cursor_.base);
+      if (origin != 0) add_parent(step, node, origin);
+      continue;
+    }
     u32 parent = NONE;
     if (node == 0 && seed.given_parents)
       parent = seeds_.parent(seed, step.index_in_child);
@@ -131,15 +137,20 @@ void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps,
     const char* parent_record = rows.record(parent);
     rows.prefetch_record(parent_record, lists_next);
     candidates_.reserve(candidate_count_ + 1);
-    Candidate& candidate = candidates_[candidate_count_];
-    candidate.record = parent_record;
-    candidate.row = parent;
-    Group& group = *groups_.extend(1);
-    group.step = &step;
-    group.node = node;
-    group.count = 1;
-    group.first = candidate_count_++;
+    candidates_[candidate_count_].record = parent_record;
+    candidates_[candidate_count_].row = parent;
+    add_parent(step, node, NONE);
   }
+}
+
+// One candidate, the next; none of its own when it is known which node it is.
+NOWGRAPH_INLINE void Sampler::add_parent(const Step& step, u32 node, u32 known) {
+  Group& group = *groups_.extend(1);
+  group.step = &step;
+  group.node = node;
+  group.count = 1;
+  group.known = known;
+  group.first = candidate_count_++;
 }
 
 void Sampler::choose_children(const Step& step, u32 node, const char* record, i64 cutoff_time_us) {
@@ -212,7 +223,6 @@ void Sampler::accept(const Seed& seed, u32 hop) {
   for (const Group& group : groups_.span()) {
     const Step& step = *group.step;
     const TableRows& rows = tables_[step.to_table];
-    seen_.reserve(group.count, out.table);
     const auto write_edge = [&](u32 node) __attribute__((always_inline)) {
       out.edge_source[out.edges] = out.base + static_cast<i32>(group.node);
       out.edge_target[out.edges] = out.base + static_cast<i32>(node);
@@ -231,6 +241,11 @@ void Sampler::accept(const Seed& seed, u32 hop) {
       out.link[node] = step.edge_type;
       out.record[node] = record;
     };
+    if (step.to_parent && group.known != NONE) {
+      write_edge(group.known);
+      continue;
+    }
+    seen_.reserve(group.count, out.table);
     if (step.to_parent) {
       const Candidate& parent = candidates_[group.first];
       u32 node = seen_.find(step.to_table, parent.row, out.table);

@@ -73,7 +73,8 @@ class Sampler {
     u32 visible;  // length of the visible prefix; parents: their row
     u32 first;    // of its candidates
     u32 count;
-    bool drawn;  // positions are in positions_, else the newest `count`
+    u32 known;    // parents: the node it is for certain, or NONE
+    bool drawn;   // positions are in positions_, else the newest `count`
     List list;
   };
   struct Candidate {
@@ -111,6 +112,7 @@ class Sampler {
   void walk(const Seed& seed);
   void put_seed(const Seed& seed);
   void choose(const Seed& seed, u32 node, const std::vector<Step>& steps, bool lists_next);
+  void add_parent(const Step& step, u32 node, u32 known);
   void choose_children(const Step& step, u32 node, const char* record, i64 cutoff_time_us);
   void fetch(bool lists_next);
   void accept(const Seed& seed, u32 hop);
