@@ -100,8 +100,10 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
       }
       ++sequence_;
       char* record = table.rows.item(arena_, row);
+      const i64 known = known_time_us == nullptr ? event_time_us[at] : known_time_us[at];
       store<i64>(record + table.event_offset, event_time_us[at]);
-      store<i64>(record + table.event_offset + 8, known_time_us == nullptr ? event_time_us[at] : known_time_us[at]);
+      store<i64>(record + table.event_offset + 8, known);
+      widen(table, visible_time_us(event_time_us[at], known) == ALWAYS_US ? Shape::timeless : Shape::mixed);
       for (u32 l = 0; l < table.link_count; ++l) {
         u32 parent = ahead[l].row[i];
         if (parent == NONE) {

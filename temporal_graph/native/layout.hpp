@@ -163,6 +163,14 @@ struct LinkHeader {
   u32 word_in_parent;   // which of the parent's list words
 };
 
+// What is the same of all rows of a table, so that a row that is only passed need not be read.
+enum class Shape : u8 {
+  empty = 0,
+  bare = 1,      // every row is known by a foreign key alone
+  timeless = 2,  // every row is an insert without time, unchanged since
+  mixed = 3,
+};
+
 struct TableHeader {
   char name[MAX_NAME_BYTES];
   KeyKind key_kind;
@@ -192,6 +200,7 @@ struct TableHeader {
   Chunks keys;  // i64, or the arena offset of the key's bytes: apart, as sampling never asks for them
   std::atomic<u32> row_count;  // written, published or not
   std::atomic<i64> latest_event_us;
+  std::atomic<Shape> shape;  // widened before what widens it is published
 };
 
 // What a pinned reader may see: whole batches, nothing of the one being applied. Two of them, used in turn.

@@ -35,6 +35,7 @@ Evicted Writer::evict() {
         const std::string_view bytes = reader_.string_at(load<u64>(key));
         hash = hash_bytes(bytes.data(), bytes.size());
       }
+      widen(table, Shape::mixed);
       head.store(EVICTED, std::memory_order_release);
       map_erase(table.map, hash, row);
       ++evicted.rows;

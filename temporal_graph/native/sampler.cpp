@@ -135,7 +135,8 @@ void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps,
     const TableRows& rows = tables_[step.to_table];
     if (parent >= rows.limit) continue;
     const char* parent_record = rows.record(parent);
-    rows.prefetch_record(parent_record, lists_next);
+    const bool cells_next = rows.has_columns && rows.shape != Shape::bare;
+    if (lists_next || cells_next || !rows.uniform()) rows.prefetch_record(parent_record, lists_next);
     candidates_.reserve(candidate_count_ + 1);
     candidates_[candidate_count_].record = parent_record;
     candidates_[candidate_count_].row = parent;
@@ -251,7 +252,8 @@ void Sampler::accept(const Seed& seed, u32 hop) {
       u32 node = seen_.find(step.to_table, parent.row, out.table);
       if (node == 0 || (node == NONE && out.nodes == node_limit)) continue;
       if (node == NONE) {  // only now is the record waited for
-        const Visible shown = reader_.resolve(snapshot_, *rows.header, parent.record, seed.cutoff_time_us);
+        const Visible shown = rows.uniform() ? rows.shown_by_all()
+                                             : reader_.resolve(snapshot_, *rows.header, parent.record, seed.cutoff_time_us);
         if (shown.state == State::hidden) continue;
         node = seen_.find_or_add(step.to_table, parent.row, out.nodes, out.table);
         write_node(parent.record, parent.row, shown);

@@ -15,6 +15,8 @@ struct TableRows {
   u32 limit;
   u32 version_offset;
   u32 event_offset;
+  Shape shape;      // as wide as anything this request may see
+  bool has_columns;
 
   TableRows(const Reader& reader, u32 table, const Snapshot& snapshot)
       : header(&reader.table(table)),
@@ -23,7 +25,16 @@ struct TableRows {
         stride(header->stride),
         limit(snapshot.row_limit[table]),
         version_offset(header->version_offset),
-        event_offset(header->event_offset) {}
+        event_offset(header->event_offset),
+        shape(header->shape.load(std::memory_order_acquire)),
+        has_columns(header->column_count > 0) {}
+
+  // Whether every row shows the same, whatever the cut-off, so that a parent's record need not be read to show it.
+  NOWGRAPH_INLINE bool uniform() const { return shape == Shape::bare || shape == Shape::timeless; }
+  NOWGRAPH_INLINE Visible shown_by_all() const {
+    const bool bare = shape == Shape::bare;
+    return {bare ? State::bare : State::visible, bare ? -1 : 0, ALWAYS_US, ALWAYS_US};
+  }
 
   // `row` must be below the limit.
   NOWGRAPH_INLINE const char* record(u32 row) const {

@@ -174,6 +174,12 @@ void Writer::next_record(TableHeader& table, u32 table_index) {
   std::memcpy(record, blank.data(), blank.size());
 }
 
+void Writer::widen(TableHeader& table, Shape shape) {
+  const Shape now = table.shape.load(std::memory_order_relaxed);
+  if (now == shape || now == Shape::mixed) return;
+  table.shape.store(now == Shape::empty ? shape : Shape::mixed, std::memory_order_release);
+}
+
 u32 Writer::create_row(u32 table_index, TableHeader& table, const KeyValue& key) {
   TableState& state = states_[table_index];
   next_record(table, table_index);
@@ -194,12 +200,15 @@ u32 Writer::create_row(u32 table_index, TableHeader& table, const KeyValue& key)
 u32 Writer::find_or_create(u32 table_index, const KeyValue& key) {
   TableHeader& table = table_of(table_index);
   const u32 row = find(table, key);
-  return row != NONE ? row : create_row(table_index, table, key);
+  if (row != NONE) return row;
+  widen(table, Shape::bare);
+  return create_row(table_index, table, key);
 }
 
 void Writer::insert_row(u32 table_index, TableHeader& table, const RowChange& change) {
   const u32 row = create_row(table_index, table, change.key);
   char* record = table.rows.item(arena_, row);
+  widen(table, visible_time_us(change.event_time_us, change.known_time_us) == ALWAYS_US ? Shape::timeless : Shape::mixed);
   store<i64>(record + table.event_offset, change.event_time_us);
   store<i64>(record + table.event_offset + 8, change.known_time_us);
   for (const CellValue& cell : change.cells) {

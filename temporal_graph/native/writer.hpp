@@ -99,6 +99,7 @@ class Writer {
   u32 new_row(u32 table_index, TableHeader& table, i64 key, u64 hash);
   u32 create_row(u32 table_index, TableHeader& table, const KeyValue& key);
   u32 find_or_create(u32 table_index, const KeyValue& key);
+  static void widen(TableHeader& table, Shape shape);
   void next_record(TableHeader& table, u32 table_index);
   void insert_row(u32 table_index, TableHeader& table, const RowChange& change);
   void link_row(const TableHeader& table, u32 row, const char* record);

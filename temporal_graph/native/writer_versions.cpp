@@ -157,6 +157,7 @@ bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const Row
     return false;
   }
   ++versions_;
+  widen(table, Shape::mixed);
   if (links_matter) open_links(table, row, record, before);
   return true;
 }
