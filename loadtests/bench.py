@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_graph import Events, bench_schema, build, powerlaw_events
 from bench_latency import LatencyResult, bench_latency, bench_visible
 from bench_sampling import SamplingResult, bench_sampling
+from bench_stream import bench_stream
 
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph import _native
@@ -85,6 +86,18 @@ def bench_ingest(events: Events) -> tuple[dict[str, float], TemporalGraph]:
         "arena_bytes_per_event": memory.used_bytes / len(events),
     }
     return figures, graph
+
+
+def bench_kafka(events: Events) -> dict[str, float]:
+    """From Kafka's bytes to visible, with the embedded broker in a process of its own."""
+    result = bench_stream(messages_of(events, min(len(events), MESSAGES)))
+    return {
+        "in_order_events_per_s": result.in_order_per_s,
+        "backlog_events_per_s": result.backlog_per_s,
+        "event_to_visible_p50_ms": result.visible_p50_ms,
+        "event_to_visible_p99_ms": result.visible_p99_ms,
+        "event_to_visible_per_s": result.visible_per_s,
+    }
 
 
 def bench_adjacency(events: Events) -> dict[str, float]:
@@ -166,7 +179,7 @@ def show(console: Console, report: dict[str, Any], sampling: list[SamplingResult
     if report["pyg_lib_ratio"] is not None:
         console.print(f"geometric mean over small and large: {report['pyg_lib_ratio']:.1f}x pyg-lib")
     figures = Table("figure", "value")
-    for group in ("latency_idle", "latency_under_ingest", "ingest", "adjacency", "floor"):
+    for group in ("latency_idle", "latency_under_ingest", "ingest", "kafka", "adjacency", "floor"):
         for name, value in report[group].items():
             figures.add_row(f"{group}.{name}", f"{value:,.2f}" if value < 1_000 else f"{value:,.0f}")
     console.print(figures)
@@ -203,6 +216,7 @@ def main() -> None:
         "latency_idle": plain(idle),
         "latency_under_ingest": plain(under_ingest),
         "ingest": ingest,
+        "kafka": bench_kafka(events),
         "adjacency": bench_adjacency(events),
         "floor": physical_floor(),
     }
