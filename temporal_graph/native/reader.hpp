@@ -222,14 +222,15 @@ class Reader {
     u32 low = 0, high = list.count;  // invariant: [0, low) visible, [high, count) not
     if (list.hub != nullptr) {
       const u32 blocks = (list.count + HUB_ENTRIES - 1) / HUB_ENTRIES;
-      u32 first = 0, last = blocks;  // blocks whose first tick is below: all before `first`
-      while (first < last) {
-        const u32 middle = (first + last) / 2;
-        if (list.hub[middle].first_tick < tick) first = middle + 1; else last = middle;
-      }
-      low = first == 0 ? 0 : (first - 1) * HUB_ENTRIES;
+      const auto before = [](const HubBlock& block, u32 at) { return block.first_tick < at; };
+      const auto after = [](u32 at, const HubBlock& block) { return at < block.first_tick; };
+      const HubBlock* first = std::lower_bound(list.hub, list.hub + blocks, tick, before);
+      const HubBlock* last = std::upper_bound(first, list.hub + blocks, tick, after);
+      if (first != list.hub) low = static_cast<u32>(first - list.hub - 1) * HUB_ENTRIES;
+      high = std::min(list.count, static_cast<u32>(last - list.hub) * HUB_ENTRIES);
     }
-    for (u32 step = 1; low < high;) {  // gallop back from the end: history is asked for near its end more often
+    const bool near_end = high == list.count;
+    for (u32 step = 1; near_end && low < high;) {  // history is asked for near its end more often: gallop back
       const u32 probe_at = high - low > step ? high - step : low;
       if (opened(at(list, probe_at), child_table, tick, cutoff_time_us)) {
         low = probe_at + 1;
