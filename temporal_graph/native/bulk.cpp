@@ -12,17 +12,6 @@ constexpr u32 BLOCK_ROWS = 64;
 constexpr u64 HEADROOM_ROWS = 4096;  // how often room is made sure of
 constexpr u64 ROW_BYTES_MAX = 512;   // a row, its map slots and its list blocks at their worst, growth included
 
-struct Slots {
-  std::atomic<u64>* base = nullptr;
-  u64 mask = 0;
-};
-
-Slots slots_of(const Arena& arena, const Map* map, u64 hash) {
-  const u64 word = map->shards[hash & (MAP_SHARDS - 1)].word.load(std::memory_order_relaxed);
-  if (word == 0) return {};
-  return {arena.at<std::atomic<u64>>((word >> 6) << 5), (1ull << (word & 63)) - 1};
-}
-
 }  // namespace
 
 // The parents of one link for a block of rows: found ahead of the writing, NONE where they are not there yet.
@@ -38,7 +27,7 @@ struct Writer::ParentsAhead {
 void Writer::look_ahead(ParentsAhead& parents, u64 start, u32 count) const {
   const TableHeader& table = *parents.table;
   for (u32 i = 0; i < count; ++i) {  // the row whose hash agrees is the key's own but once in billions
-    const Slots slots = slots_of(arena_, parents.map, parents.hash[i]);
+    const MapSlots slots = slots_of(arena_, shard_of(*parents.map, parents.hash[i]));
     parents.row[i] = NONE;
     if (slots.base == nullptr) continue;
     const u64 high = parents.hash[i] >> 32;
@@ -81,13 +70,13 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
     const u32 size = static_cast<u32>(std::min<u64>(BLOCK_ROWS, count - start));
     for (u32 i = 0; i < size; ++i) {
       hash[i] = hash_integer(keys[start + i]);
-      const Slots slots = slots_of(arena_, map, hash[i]);
+      const MapSlots slots = slots_of(arena_, shard_of(*map, hash[i]));
       if (slots.base != nullptr) prefetch_write(slots.base + ((hash[i] >> 32) & slots.mask));
     }
     for (ParentsAhead& parents : ahead)
       for (u32 i = 0; i < size; ++i) {
         parents.hash[i] = hash_integer(parents.keys[start + i]);
-        const Slots slots = slots_of(arena_, parents.map, parents.hash[i]);
+        const MapSlots slots = slots_of(arena_, shard_of(*parents.map, parents.hash[i]));
         if (slots.base != nullptr) prefetch(slots.base + ((parents.hash[i] >> 32) & slots.mask));
       }
     for (ParentsAhead& parents : ahead) look_ahead(parents, start, size);
@@ -126,7 +115,8 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
 
 // A row of this key, blank; NONE when there is one. One walk through the map both looks and enters.
 u32 Writer::new_row(u32 table_index, TableHeader& table, i64 key, u64 hash) {
-  const Slots slots = slots_of(arena_, reader_.map_of(table), hash);
+  MapShard& shard = shard_of(*arena_.at<Map>(table.map), hash);
+  const MapSlots slots = slots_of(arena_, shard);
   const u64 high = hash >> 32;
   u64 at = high & slots.mask;
   if (slots.base != nullptr)
@@ -141,7 +131,6 @@ u32 Writer::new_row(u32 table_index, TableHeader& table, i64 key, u64 hash) {
   const u32 row = table.row_count.load(std::memory_order_relaxed);
   store<i64>(table.keys.item(arena_, row), key);
   table.row_count.store(row + 1, std::memory_order_release);
-  MapShard& shard = arena_.at<Map>(table.map)->shards[hash & (MAP_SHARDS - 1)];
   if (slots.base == nullptr || u64{shard.used} * 2 >= slots.mask + 1) {
     map_insert(table.map, hash, row, states_[table_index].key_map_bytes);
   } else {

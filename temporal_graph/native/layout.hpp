@@ -134,6 +134,19 @@ struct MapShard {
 struct Map {
   MapShard shards[MAP_SHARDS];
 };
+NOWGRAPH_INLINE MapShard& shard_of(Map& map, u64 hash) { return map.shards[hash & (MAP_SHARDS - 1)]; }
+NOWGRAPH_INLINE const MapShard& shard_of(const Map& map, u64 hash) { return map.shards[hash & (MAP_SHARDS - 1)]; }
+
+// A shard's slots as one load of its word shows them; base nullptr: empty.
+struct MapSlots {
+  std::atomic<u64>* base;
+  u64 mask;
+};
+NOWGRAPH_INLINE MapSlots slots_of(const Arena& arena, const MapShard& shard) {
+  const u64 word = shard.word.load(std::memory_order_acquire);
+  if (word == 0) return {nullptr, 0};
+  return {arena.at<std::atomic<u64>>((word >> 6) << 5), (u64{1} << (word & 63)) - 1};
+}
 
 struct Dictionary {
   u64 map;       // offset of Map: string -> code

@@ -135,13 +135,11 @@ class Reader {
 
   template <class Equal>
   NOWGRAPH_INLINE u32 probe(const Map* map, u64 hash, Equal equal) const {
-    const u64 word = map->shards[hash & (MAP_SHARDS - 1)].word.load(std::memory_order_acquire);
-    if (word == 0) return NONE;
-    const auto* slots = arena_.at<std::atomic<u64>>((word >> 6) << 5);
-    const u32 mask = (1u << (word & 63)) - 1;
+    const MapSlots slots = slots_of(arena_, shard_of(*map, hash));
+    if (slots.base == nullptr) return NONE;
     const u64 high = hash >> 32;
-    for (u32 i = static_cast<u32>(high) & mask;; i = (i + 1) & mask) {
-      const u64 slot = slots[i].load(std::memory_order_acquire);
+    for (u64 i = high & slots.mask;; i = (i + 1) & slots.mask) {
+      const u64 slot = slots.base[i].load(std::memory_order_acquire);
       if (slot == 0) return NONE;
       if ((slot >> 32) != high || static_cast<u32>(slot) == SLOT_ERASED) continue;
       const u32 value = static_cast<u32>(slot) - 1;

@@ -116,6 +116,8 @@ class Writer {
   u64 trim_lists(const LinkHeader& link);
   void grow_chunks(Chunks& chunks);
   void map_insert(u64 map_offset, u64 hash, u32 value, u64& account);
+  MapSlots grow(MapShard& shard, const MapSlots& old, u64& account);
+  static void put_slot(const MapSlots& slots, u64 slot, std::memory_order order);
   void map_erase(u64 map_offset, u64 hash, u32 value);
   int compare_keys(const TableHeader& table, u32 a, u32 b) const;
   bool entry_before(const TableHeader& child, const Entry& a, const Entry& b) const;

@@ -37,50 +37,48 @@ u32 Writer::code_of(ColumnHeader& column, std::string_view text, u64& account) {
 }
 
 void Writer::map_insert(u64 map_offset, u64 hash, u32 value, u64& account) {
-  MapShard& shard = arena_.at<Map>(map_offset)->shards[hash & (MAP_SHARDS - 1)];
-  u64 word = shard.word.load(std::memory_order_relaxed);
-  const u64 capacity = word == 0 ? 0 : u64{1} << (word & 63);
-  if (u64{shard.used} * 2 >= capacity) {
-    const u32 log2 = word == 0 ? 2 : static_cast<u32>(word & 63) + 1;
-    const u64 offset = blocks_.take(1u << log2);
-    std::memset(arena_.at<char>(offset), 0, u64{8} << log2);
-    auto* grown = arena_.at<std::atomic<u64>>(offset);
-    const u64 mask = (u64{1} << log2) - 1;
-    const u64 old = (word >> 6) << 5;
-    const auto* slots = arena_.at<std::atomic<u64>>(old);
-    shard.used = 0;
-    for (u64 i = 0; i < capacity; ++i) {
-      const u64 slot = slots[i].load(std::memory_order_relaxed);
-      if (slot == 0 || static_cast<u32>(slot) == SLOT_ERASED) continue;
-      u64 at = (slot >> 32) & mask;
-      while (grown[at].load(std::memory_order_relaxed) != 0) at = (at + 1) & mask;
-      grown[at].store(slot, std::memory_order_relaxed);
-      ++shard.used;
-    }
-    account += 8 * ((u64{1} << log2) - capacity);
-    word = (offset >> 5) << 6 | log2;
-    shard.word.store(word, std::memory_order_release);
-    if (capacity > 0) blocks_.retire(old, static_cast<u32>(capacity));
-  }
-  auto* slots = arena_.at<std::atomic<u64>>((word >> 6) << 5);
-  const u64 mask = (u64{1} << (word & 63)) - 1;
-  u64 at = (hash >> 32) & mask;
-  while (slots[at].load(std::memory_order_relaxed) != 0) at = (at + 1) & mask;
-  slots[at].store((hash >> 32) << 32 | (value + 1), std::memory_order_release);
+  MapShard& shard = shard_of(*arena_.at<Map>(map_offset), hash);
+  MapSlots slots = slots_of(arena_, shard);
+  if (slots.base == nullptr || u64{shard.used} * 2 >= slots.mask + 1) slots = grow(shard, slots, account);
+  put_slot(slots, (hash >> 32) << 32 | (value + 1), std::memory_order_release);
   ++shard.used;
 }
 
+// Twice the slots, without those that were erased.
+MapSlots Writer::grow(MapShard& shard, const MapSlots& old, u64& account) {
+  const u64 capacity = old.base == nullptr ? 0 : old.mask + 1;
+  const u32 log2 = old.base == nullptr ? 2 : static_cast<u32>(shard.word.load(std::memory_order_relaxed) & 63) + 1;
+  const u64 offset = blocks_.take(1u << log2);
+  std::memset(arena_.at<char>(offset), 0, u64{8} << log2);
+  const MapSlots grown{arena_.at<std::atomic<u64>>(offset), (u64{1} << log2) - 1};
+  shard.used = 0;
+  for (u64 i = 0; i < capacity; ++i) {
+    const u64 slot = old.base[i].load(std::memory_order_relaxed);
+    if (slot == 0 || static_cast<u32>(slot) == SLOT_ERASED) continue;
+    put_slot(grown, slot, std::memory_order_relaxed);
+    ++shard.used;
+  }
+  account += 8 * (grown.mask + 1 - capacity);
+  const u64 before = (shard.word.load(std::memory_order_relaxed) >> 6) << 5;
+  shard.word.store((offset >> 5) << 6 | log2, std::memory_order_release);
+  if (capacity > 0) blocks_.retire(before, static_cast<u32>(capacity));
+  return grown;
+}
+
+void Writer::put_slot(const MapSlots& slots, u64 slot, std::memory_order order) {
+  u64 at = (slot >> 32) & slots.mask;
+  while (slots.base[at].load(std::memory_order_relaxed) != 0) at = (at + 1) & slots.mask;
+  slots.base[at].store(slot, order);
+}
+
 void Writer::map_erase(u64 map_offset, u64 hash, u32 value) {
-  MapShard& shard = arena_.at<Map>(map_offset)->shards[hash & (MAP_SHARDS - 1)];
-  const u64 word = shard.word.load(std::memory_order_relaxed);
-  if (word == 0) return;
-  auto* slots = arena_.at<std::atomic<u64>>((word >> 6) << 5);
-  const u64 mask = (u64{1} << (word & 63)) - 1;
-  for (u64 at = (hash >> 32) & mask;; at = (at + 1) & mask) {
-    const u64 slot = slots[at].load(std::memory_order_relaxed);
+  const MapSlots slots = slots_of(arena_, shard_of(*arena_.at<Map>(map_offset), hash));
+  if (slots.base == nullptr) return;
+  for (u64 at = (hash >> 32) & slots.mask;; at = (at + 1) & slots.mask) {
+    const u64 slot = slots.base[at].load(std::memory_order_relaxed);
     if (slot == 0) return;
     if (slot == ((hash >> 32) << 32 | (value + 1))) {
-      slots[at].store((slot >> 32) << 32 | SLOT_ERASED, std::memory_order_release);
+      slots.base[at].store((slot >> 32) << 32 | SLOT_ERASED, std::memory_order_release);
       return;
     }
   }
