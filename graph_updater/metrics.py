@@ -38,7 +38,7 @@ class UpdaterMetrics:
         )  # fmt: skip
         self.behind = Gauge("nowgraph_behind", "1 while the graph is behind its log.", registry=self.registry)
         self.watermark = Gauge(
-            "nowgraph_watermark_seconds", "Newest visible time in the graph, seconds since the epoch.",
+            "nowgraph_watermark_seconds", "Newest event time in the graph, seconds since the epoch.",
             registry=self.registry,
         )  # fmt: skip
         self.visible_seconds = BatchHistogram(

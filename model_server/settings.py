@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stream.settings import EVENTS_TOPIC
+
 
 class ServerSettings(BaseSettings):
     """Every limit of the server with its name, its unit and the reason for its default."""
@@ -26,7 +28,7 @@ class ServerSettings(BaseSettings):
     checkpoint_path: Path | None = None
     tenant: str = ""
     # Where Ingest publishes an event whose table has no protobuf source of its own.
-    ingest_topic: str = "nowgraph.events"
+    ingest_topic: str = EVENTS_TOPIC
 
     # gRPC clients set no deadline by default; without one, a stuck request would hold its place in the queue for ever.
     deadline_default_ms: int = Field(default=1_000, gt=0)

@@ -27,7 +27,7 @@ from stream.file_source import FileSource
 from stream.kafka_source import KafkaSource
 from stream.privacy import Privacy, privacy_for
 from stream.producer import EventProducer
-from stream.settings import StreamSettings
+from stream.settings import EVENTS_TOPIC, StreamSettings
 from stream.source import ChainSource, Source
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema
@@ -40,8 +40,6 @@ log = structlog.get_logger(__name__)
 
 Positions = Mapping[tuple[str, int], int]
 
-EVENTS_TOPIC = "nowgraph.events"
-"""Where RowEvents go that have no topic of their own; the server's default for Ingest."""
 EMBEDDED = "embedded"
 """In place of Kafka's address: librdkafka's mock cluster, in this process."""
 

@@ -7,6 +7,9 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+EVENTS_TOPIC = "nowgraph.events"
+"""Where RowEvents go that have no topic of their own: what Ingest and replay publish to, and the updater reads."""
+
 
 class StreamSettings(BaseSettings):
     """How events come in and go out. Immutable; wrong values raise pydantic's ValidationError."""

@@ -11,6 +11,7 @@ import typer
 from nowgraph.commands.options import AsJson, Quiet, SchemaPath
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console
+from stream.settings import EVENTS_TOPIC
 from temporal_graph.schema import Schema, load_schema
 
 _POLL_RECORDS = 5_000
@@ -25,7 +26,7 @@ def replay(
         str, typer.Option(envvar="KAFKA_BOOTSTRAP", help="Publish to the topics of this Kafka, as host:port.")
     ] = "",
     arena: Annotated[Path | None, typer.Option("--arena", help="Apply to a new graph in this folder instead.")] = None,
-    topic: Annotated[str, typer.Option(help="The topic that takes the events, as RowEvents.")] = "nowgraph.events",
+    topic: Annotated[str, typer.Option(help="The topic that takes the events, as RowEvents.")] = EVENTS_TOPIC,
     speed: Annotated[
         float | None,
         typer.Option("--speed", min=0.0, help="Times real time: 60 is an hour a minute. Default: full speed."),

@@ -10,7 +10,6 @@ import pytest
 
 from nowgraph.assembly import (
     EMBEDDED,
-    EVENTS_TOPIC,
     broker_address,
     history_source,
     live_source,
@@ -20,7 +19,7 @@ from nowgraph.assembly import (
 )
 from nowgraph.errors import UsageError
 from stream.errors import ConfigurationError
-from stream.settings import StreamSettings
+from stream.settings import EVENTS_TOPIC, StreamSettings
 from stream.source import ChainSource
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema, load_schema, parse_schema
