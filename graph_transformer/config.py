@@ -8,6 +8,8 @@ from typing import Any
 
 from graph_transformer.errors import TaskError
 
+MEMBERS_MAX = 16
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -15,8 +17,8 @@ class ModelConfig:
 
     width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). dropout: on row
     vectors, block outputs and the head. token_dropout: in training each neighborhood loses a share of its rows drawn
-    from 0 to this. The defaults are those of a week of payments; longer histories bear width 64, two layers and less
-    dropout.
+    from 0 to this. members: models whose outputs are averaged. The defaults are those of a week of payments; longer
+    histories bear width 64, two layers and less dropout.
     """
 
     width: int = 32
@@ -24,12 +26,15 @@ class ModelConfig:
     heads: int = 8
     dropout: float = 0.3
     token_dropout: float = 0.5
+    members: int = 1
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
             raise TaskError("model.width", f"a positive multiple of heads ({self.heads})", self.width)
         if not 1 <= self.layers <= 16:
             raise TaskError("model.layers", "an integer from 1 to 16", self.layers)
+        if not 1 <= self.members <= MEMBERS_MAX:
+            raise TaskError("model.members", f"an integer from 1 to {MEMBERS_MAX}", self.members)
         for name in ("dropout", "token_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise TaskError(f"model.{name}", "a number from 0 to below 1", getattr(self, name))

@@ -1,6 +1,6 @@
 """The graph transformer: row vectors, attention from the seed over its sampled neighborhood, a head.
 
-    cells, clock, link path, outcome state ─► row vector [N, d] ─► grid [B, K, d] ─► blocks: seed attends ─► logit [B]
+    cells, clock, link path, outcome state ─► row vectors [N, d] ─► grid [B, K, d] ─► seed attends ─► [B, outputs]
 
 Rows do not attend to each other: on the payments task full self-attention cost 2.4 times as much and won nothing, and
 with one query per neighborhood the key and value projections fold into the seed's side (a step takes .067 s, not .117).
@@ -17,6 +17,7 @@ from torch.nn import functional
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import STATES, Layout
+from graph_transformer.ensemble import Ensemble
 
 AGE_SLOPE_DAYS = 10.0
 AGE_MAX = 20.0
@@ -121,10 +122,17 @@ class SeedAttention(nn.Module):
         return result
 
 
-class GraphTransformer(nn.Module):
-    """Logits of neighborhoods; also of a seed alone, which is the row's own columns and nothing else."""
+def build_model(layout: Layout, config: ModelConfig, outputs: int) -> nn.Module:
+    """Return a new model: float[B, outputs] of a `Batch`."""
+    if config.members == 1:
+        return GraphTransformer(layout, config, outputs)
+    return Ensemble(config.members, lambda: GraphTransformer(layout, config, outputs))
 
-    def __init__(self, layout: Layout, config: ModelConfig) -> None:
+
+class GraphTransformer(nn.Module):
+    """Outputs of neighborhoods; also of a seed alone, which is the row's own columns and nothing else."""
+
+    def __init__(self, layout: Layout, config: ModelConfig, outputs: int) -> None:
         super().__init__()
         self.config = config
         self.rows = RowEncoder(layout, config.width)
@@ -136,11 +144,18 @@ class GraphTransformer(nn.Module):
             nn.Linear(config.width, config.width),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.width, 1),
+            nn.Linear(config.width, outputs),
         )
 
+    @torch.no_grad()
+    def start_at(self, prior: Tensor) -> None:
+        """Set the last bias to `prior` float[outputs], so that no steps are spent on finding it."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(prior)
+
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits float32[B]."""
+        """Return the outputs float32[B, outputs]."""
         rows = self.dropout(self.rows(batch))
         grid = _to_grid(rows, batch)
         seed = grid[:, 0]
@@ -152,8 +167,8 @@ class GraphTransformer(nn.Module):
             if hidden is not None:
                 bias = bias.masked_fill(hidden, _MASKED)
             seed = block(seed, normalized, bias)
-        logit: Tensor = self.head(seed).squeeze(1)
-        return logit
+        output: Tensor = self.head(seed)
+        return output
 
     def _hidden(self, batch: Batch) -> Tensor | None:
         """Return bool[B, 1, K], true where no row is or, in training, where one is dropped; the seed always stays."""

@@ -174,9 +174,9 @@ def save_model(world: World) -> None:
     rows = np.arange(view.row_count("transactions"), dtype=np.int64)
     cutoff_time_us = view.times("transactions")[0] - 1
     sampled = Sampler(view, task.sampling_plan).sample_rows("transactions", rows, cutoff_time_us)
-    statistics = fit_statistics([sampled], world.schema, view.strings, seed_table=task.table, outcome=task.outcome)
+    statistics = fit_statistics([sampled], world.schema, view.strings, target=task.target)
     torch.manual_seed(7)
-    model = GraphTransformer(Encoding(statistics, world.schema, view.strings).layout(), task.model)
+    model = GraphTransformer(Encoding(statistics, world.schema, view.strings).layout(), task.model, task.target.outputs)
     checkpoint = Checkpoint(
         task=task,
         fingerprint=world.schema.fingerprint(statistics.tables()),

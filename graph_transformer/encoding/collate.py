@@ -105,8 +105,16 @@ class Encoding:
         )
 
 
-def collate(neighborhood: Neighborhood, encoding: Encoding, *, width: int | None = None) -> Batch:
+def collate(
+    neighborhood: Neighborhood,
+    encoding: Encoding,
+    *,
+    width: int | None = None,
+    asked_time_us: NDArray[np.int64] | None = None,
+) -> Batch:
     """Return the batch of B neighborhoods of N rows; seeds must be rows of the encoding's seed table.
+
+    `asked_time_us` int64[B] is the time ages are counted from, where the graph was read only up to an earlier cut-off.
 
     `width` fixes K, the places per neighborhood. Otherwise K is what the largest needs: exactly for one neighborhood or
     equal ones, else up to the next multiple of WIDTH_STEP.
@@ -117,7 +125,7 @@ def collate(neighborhood: Neighborhood, encoding: Encoding, *, width: int | None
     offset = neighborhood.seed_offset
     counts = np.diff(offset)
     sample = np.repeat(np.arange(len(counts)), counts)
-    cutoff = neighborhood.cutoff_time_us[sample]
+    cutoff = (neighborhood.cutoff_time_us if asked_time_us is None else asked_time_us)[sample]
     features, days = clock(neighborhood.event_time_us, cutoff, encoding.age_bins)
     path = encoding.paths.of_nodes(neighborhood)
     also = encoding.paths.of_edges(neighborhood, path)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graph_transformer.encoding.clock import log_age
 from graph_transformer.encoding.paths import LinkPath, fit_paths
 from graph_transformer.encoding.quantile import even_edges, quantile_edges, signed_log
+from graph_transformer.target import Target
 from temporal_graph.schema import Column, ColumnKind, Schema
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -54,10 +55,13 @@ class ColumnStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Everything `collate` needs beside the schema: plain values, kept in the checkpoint as JSON."""
+    """Everything `collate` needs beside the schema: plain values, kept in the checkpoint as JSON.
+
+    `outcome` is the column of an event-level task, which no seed may show; None at entity level.
+    """
 
     seed_table: str
-    outcome: str
+    outcome: str | None
     columns: tuple[ColumnStatistics, ...]
     paths: tuple[LinkPath, ...]
     age_edges: tuple[float, ...]
@@ -89,20 +93,21 @@ class Statistics:
 
 
 def fit_statistics(
-    neighborhoods: Sequence[Neighborhood], schema: Schema, strings: Strings, *, seed_table: str, outcome: str
+    neighborhoods: Sequence[Neighborhood], schema: Schema, strings: Strings, *, target: Target
 ) -> Statistics:
-    """Learn scales, bins, vocabularies and link paths from training neighborhoods.
+    """Learn scales, bins, vocabularies and link paths from neighborhoods of a target's training examples.
 
     Every row counts as often as it was sampled, which is how often the model will read it.
     """
-    paths = fit_paths(neighborhoods, schema, seed_table)
+    paths = fit_paths(neighborhoods, schema, target.table)
     columns = tuple(
         _fit_column(neighborhoods, table, column, strings)
         for table in dict.fromkeys(path.table for path in paths)
         for column in schema.table(table).columns
     )
     age_edges = even_edges(_joined([_ages(n) for n in neighborhoods]))
-    return Statistics(seed_table, outcome, columns, paths, age_edges)
+    hidden = target.column if target.event_level else None
+    return Statistics(target.table, hidden, columns, paths, age_edges)
 
 
 def _ages(neighborhood: Neighborhood) -> NDArray[np.float64]:

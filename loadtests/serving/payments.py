@@ -63,9 +63,9 @@ def save_model(graph: TemporalGraph, schema: Schema, task_path: Path, folder: Pa
     rows = np.arange(max(0, count - FIT_ROWS), count, dtype=np.int64)
     cutoff_time_us = view.times("transactions")[0][rows] - 1
     sampled = Sampler(view, task.sampling_plan).sample_rows("transactions", rows, cutoff_time_us)
-    statistics = fit_statistics([sampled], schema, view.strings, seed_table=task.table, outcome=task.outcome)
+    statistics = fit_statistics([sampled], schema, view.strings, target=task.target)
     torch.manual_seed(0)
-    model = GraphTransformer(Encoding(statistics, schema, view.strings).layout(), task.model)
+    model = GraphTransformer(Encoding(statistics, schema, view.strings).layout(), task.model, task.target.outputs)
     Checkpoint(
         task=task,
         fingerprint=schema.fingerprint(statistics.tables()),

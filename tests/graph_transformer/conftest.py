@@ -16,7 +16,9 @@ from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.heads import Unit
 from graph_transformer.model import GraphTransformer
+from graph_transformer.target import Kind, Target
 from graph_transformer.task import Interval, Splits, Task
 from online_sampler.plan import SamplingPlan
 from temporal_graph.schema import ColumnKind, Schema, Table, parse_schema
@@ -307,17 +309,14 @@ def drawn_history(drawing: Drawing, seeds: int, rows: int, seed: int = 0, labels
 def checkpoint(payments: Drawing) -> Checkpoint:
     """A checkpoint of a model of payments, not trained, with a calibration and a metric."""
     neighborhood = drawn_history(Drawing(payments.schema), 16, 20, seed=9)
-    statistics = fit_statistics(
-        [neighborhood], payments.schema, payments.strings, seed_table="transactions", outcome="fraud"
-    )
+    target = Target(Kind.BINARY, "transactions", event_level=True, column="fraud")
+    statistics = fit_statistics([neighborhood], payments.schema, payments.strings, target=target)
     encoding = Encoding(statistics, payments.schema, payments.strings)
     torch.manual_seed(1)
     config = ModelConfig()
     task = Task(
         name="fraud",
-        table="transactions",
-        outcome="fraud",
-        kind="binary",
+        target=target,
         splits=Splits(Interval(0, 10)),
         sampling_plan=SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 1}}, {"hop2": {"default": 64}}]}),
         model=config,
@@ -327,7 +326,8 @@ def checkpoint(payments: Drawing) -> Checkpoint:
         fingerprint=payments.schema.fingerprint(statistics.tables()),
         statistics=statistics,
         model=config,
+        unit=Unit(),
         calibration=Calibration(0.8, -0.1, -2.0),
-        weights=GraphTransformer(encoding.layout(), config).state_dict(),
+        weights=GraphTransformer(encoding.layout(), config, 1).state_dict(),
         metrics={"test": {"average_precision": 0.5}},
     )

@@ -9,20 +9,22 @@ from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.collate import STATES, Encoding, collate
 from graph_transformer.encoding.statistics import fit_statistics
 from graph_transformer.model import NOT_MEMBER, GraphTransformer, head_starts
+from graph_transformer.target import Kind, Target
 
 TOLERANCE = 1e-5
 
 
 def encoded(drawing: Any, neighborhood: Any, table: str = "transactions", outcome: str = "fraud") -> Encoding:
     """Statistics of the neighborhood, bound to its dictionaries."""
-    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, seed_table=table, outcome=outcome)
+    target = Target(Kind.BINARY, table, event_level=True, column=outcome)
+    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, target=target)
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
 def built(encoding: Encoding, **options: Any) -> GraphTransformer:
     """A model with the same random weights each time."""
     torch.manual_seed(0)
-    return GraphTransformer(encoding.layout(), ModelConfig(**options)).eval()
+    return GraphTransformer(encoding.layout(), ModelConfig(**options), 1).eval()
 
 
 @torch.inference_mode()

@@ -7,13 +7,13 @@ import torch
 
 from graph_transformer.encoding.collate import Encoding, collate
 from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.target import Kind, Target
 
 
 def encoded(payments: Any, neighborhood: Any) -> Encoding:
     """Statistics of the neighborhood, bound to its dictionaries."""
-    statistics = fit_statistics(
-        [neighborhood], payments.schema, payments.strings, seed_table="transactions", outcome="fraud"
-    )
+    target = Target(Kind.BINARY, "transactions", event_level=True, column="fraud")
+    statistics = fit_statistics([neighborhood], payments.schema, payments.strings, target=target)
     return Encoding(statistics, payments.schema, payments.strings)
 
 

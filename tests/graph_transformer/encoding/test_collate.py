@@ -11,6 +11,7 @@ import torch
 from graph_transformer.encoding.codes import FIRST_INDEX, NULL_INDEX, UNSEEN_INDEX
 from graph_transformer.encoding.collate import WIDTH_STEP, Encoding, collate
 from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.target import Kind, Target
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import row_event_pb2
@@ -23,7 +24,8 @@ OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
 
 def encoded(drawing: Any, neighborhood: Any, table: str = "transactions", outcome: str = "fraud") -> Encoding:
     """Statistics of the neighborhood, bound to its dictionaries."""
-    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, seed_table=table, outcome=outcome)
+    target = Target(Kind.BINARY, table, event_level=True, column=outcome)
+    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, target=target)
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
@@ -183,7 +185,9 @@ def test_an_event_is_read_as_its_row_is_once_it_is_stored() -> None:
         trained.apply([told(n, ["shop", "web"][n % 2], ["a", "b"], f"note {n % 3}") for n in range(1, 30)])
         view, rows = trained.view(), np.arange(29, dtype=np.int64)
         seen = Sampler(view, plan).sample_rows("payments", rows, (rows + 1) * 1_000_000 - 1)
-        statistics = fit_statistics([seen], schema, view.strings, seed_table="payments", outcome="fraud")
+        statistics = fit_statistics(
+            [seen], schema, view.strings, target=Target(Kind.BINARY, "payments", event_level=True, column="fraud")
+        )
     asked = [
         told(10, "web", ["b", "never"], "said for the first time"),  # training knew the channel, this graph does not
         told(11, "pigeon", ["never", "ever"], "said for the first time"),

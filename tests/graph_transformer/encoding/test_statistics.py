@@ -8,8 +8,11 @@ import pytest
 
 from graph_transformer.encoding import statistics as module
 from graph_transformer.encoding.statistics import Statistics, fit_statistics
+from graph_transformer.target import Kind, Target
 
 DAY_US = 86_400_000_000
+
+RETURNED = Target(Kind.BINARY, "orders", event_level=True, column="returned")
 
 
 def orders_drawn(orders: Any, notes: tuple[str | None, ...] = ("fast", "fast", None)) -> Any:
@@ -25,7 +28,7 @@ def orders_drawn(orders: Any, notes: tuple[str | None, ...] = ("fast", "fast", N
 
 def fitted(orders: Any, neighborhoods: list[Any]) -> Statistics:
     """Statistics of the orders' neighborhoods."""
-    return fit_statistics(neighborhoods, orders.schema, orders.strings, seed_table="orders", outcome="returned")
+    return fit_statistics(neighborhoods, orders.schema, orders.strings, target=RETURNED)
 
 
 def test_scales_are_those_of_the_rows_that_were_sampled(orders: Any) -> None:

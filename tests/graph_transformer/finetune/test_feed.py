@@ -27,7 +27,7 @@ def encoding(world: Any, task: Task, examples: Examples) -> Encoding:
     """Statistics of those examples, bound to the world's graph."""
     view = world.view
     sampled = sample(Sampler(view, task.sampling_plan), task, examples.select(np.arange(64)))
-    statistics = fit_statistics([sampled], view.schema, view.strings, seed_table=task.table, outcome=task.outcome)
+    statistics = fit_statistics([sampled], view.schema, view.strings, target=task.target)
     return Encoding(statistics, view.schema, view.strings)
 
 

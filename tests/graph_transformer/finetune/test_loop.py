@@ -35,7 +35,7 @@ def encoding(world: Any, task: Task, examples: Examples) -> Encoding:
     """Statistics of some of them, bound to the world's graph."""
     view = world.view
     sampled = sample(Sampler(view, task.sampling_plan), task, examples.select(examples.label.nonzero()[0][:64]))
-    statistics = fit_statistics([sampled], view.schema, view.strings, seed_table=task.table, outcome=task.outcome)
+    statistics = fit_statistics([sampled], view.schema, view.strings, target=task.target)
     return Encoding(statistics, view.schema, view.strings)
 
 
@@ -54,7 +54,7 @@ def test_the_average_follows_fast_then_slowly(encoding: Encoding, task: Task) ->
     """Early the average is nearly the model, later it moves by one part in two hundred a step."""
 
     def build() -> GraphTransformer:
-        return GraphTransformer(encoding.layout(), task.model)
+        return GraphTransformer(encoding.layout(), task.model, 1)
 
     model = build()
     average = Average(model, 0.995, build)
