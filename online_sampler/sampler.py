@@ -49,20 +49,21 @@ class Sampler:
         )
 
     def sample_rows(
-        self, table: str, rows: Times, cutoff_time_us: Times, *, request: int | None = None
+        self, table: str, rows: Times, cutoff_time_us: Times, *, as_of: bool = False, request: int | None = None
     ) -> Neighborhood:
         """Samples around rows of the graph, each shown as it arrived: its first version, its outcome null.
 
         Args:
             table: the seeds' table.
             rows: int64 [B], indices of rows.
-            cutoff_time_us: int64 [B]; to score a row at its own time t, t - 1.
+            cutoff_time_us: int64 [B]; to score a row at its own time t, t - 1; to ask about an entity as of t, t.
+            as_of: show each seed as it stood at its cut-off instead, outcome included, as `sample_keys` does.
             request: fixes the random strategies' draws.
 
         Raises:
             SeedError: a row is not in the graph, or the arrays differ in length.
         """
-        return self._rows(table, rows, cutoff_time_us, False, request)
+        return self._rows(table, rows, cutoff_time_us, as_of, request)
 
     def sample_keys(
         self,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from temporal_graph import _native
 from temporal_graph.errors import ArenaError, SchemaMismatchError
 from temporal_graph.generations import CurrentGeneration, arena_path
-from temporal_graph.schema import Schema
+from temporal_graph.schema import ColumnKind, Schema
+from temporal_graph.versions import TableVersions
 
 Key = int | str | tuple[int | str, ...]
 Int64 = NDArray[np.int64]
@@ -166,6 +167,41 @@ class GraphView:
         """Return event and known time, int64 [rows] each, of every published row's first version."""
         event_time_us, known_time_us = self._native.times(self._table(table))
         return event_time_us, known_time_us
+
+    def versions(self, table: str) -> TableVersions:
+        """Return the table as it was at every moment, by row and time; other threads run meanwhile.
+
+        One snapshot of the graph, in time and memory linear in its versions. What it holds while it is made, it keeps
+        the writer from reusing.
+        """
+        found = self.schema.table(table)
+        columns = self._native.states(self._table(table))
+        row, event_time_us, valid_from_us, valid_to_us, deleted, parents = columns[:6]
+        numerical, coded, boolean, timestamp, embedding = columns[6:]
+
+        def names(*kinds: ColumnKind) -> tuple[str, ...]:
+            return tuple(column.name for column in found.columns if column.kind in kinds)
+
+        return TableVersions(
+            table=table,
+            row=row,
+            event_time_us=event_time_us,
+            valid_from_us=valid_from_us,
+            valid_to_us=valid_to_us,
+            deleted=deleted.view(np.bool_),
+            parents=parents,
+            numerical=numerical,
+            coded=coded,
+            boolean=boolean,
+            timestamp=timestamp,
+            embedding=embedding,
+            numerical_names=names(ColumnKind.NUMERICAL),
+            coded_names=names(ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL, ColumnKind.TEXT),
+            boolean_names=names(ColumnKind.BOOLEAN),
+            timestamp_names=names(ColumnKind.TIMESTAMP),
+            embedding_names=names(ColumnKind.EMBEDDING),
+            link_names=tuple(link.name for link in found.links),
+        )
 
     def close(self) -> None:
         """Let go of the folder; the arena goes with the last view and sampler of it."""

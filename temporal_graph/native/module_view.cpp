@@ -9,6 +9,7 @@
 
 #include "module.hpp"
 #include "module_arrays.hpp"
+#include "versions.hpp"
 #include "view.hpp"
 
 namespace nb = nanobind;
@@ -137,6 +138,40 @@ nb::tuple times(View& view, u32 table_index) {
   return nb::make_tuple(to_array(std::move(event)), to_array(std::move(known)));
 }
 
+// A column's memory becomes the array's.
+template <class T>
+Out<T> moved(Column<T>& column) {
+  auto* owned = new Column<T>(std::move(column));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<Column<T>*>(p); });
+  return Out<T>(owned->data(), {owned->size()}, owner);
+}
+template <class T>
+nb::ndarray<nb::numpy, T, nb::ndim<2>> moved(Column<T>& column, std::size_t rows, std::size_t width) {
+  auto* owned = new Column<T>(std::move(column));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<Column<T>*>(p); });
+  return nb::ndarray<nb::numpy, T, nb::ndim<2>>(owned->data(), {rows, width}, owner);
+}
+
+// Row, event time, validity from and to, deleted, parents, then cells: numerical, coded, boolean, timestamp, embedding.
+nb::tuple states(View& view, u32 table_index) {
+  RowStates found = [&] {
+    nb::gil_scoped_release released;
+    Reader own(*view.arena);  // the view's is for calls that hold Python's lock
+    const Pinned pinned(own);
+    return row_states(own, pinned.snapshot, table_index);
+  }();
+  const TableHeader& table = view.reader.table(table_index);
+  const std::size_t rows = found.row.size();
+  const auto width = [&](Kind kind) { return std::size_t{table.kind_counts[static_cast<u32>(kind)]}; };
+  GatheredTable& cells = found.cells;
+  return nb::make_tuple(moved(found.row), moved(found.event_time_us), moved(found.valid_from_us),
+                        moved(found.valid_to_us), moved(found.deleted), moved(found.parents, rows, table.link_count),
+                        moved(cells.numerical, rows, width(Kind::numerical)), moved(cells.coded, rows, width(Kind::coded)),
+                        moved(cells.boolean, rows, width(Kind::boolean)),
+                        moved(cells.timestamp, rows, width(Kind::timestamp)),
+                        moved(cells.embedding, rows, width(Kind::embedding)));
+}
+
 nb::object cell_object(const Reader& reader, const TableHeader& table, u32 index, const char* payload) {
   if (payload == nullptr) return nb::none();
   if (index >= table.column_count) {
@@ -242,6 +277,7 @@ void bind_view(nb::module_& module) {
                               to_array(std::move(out.value)), to_array(std::move(out.visible_time_us)));
       }, nb::arg("table"), nb::arg("column"))
       .def("times", &times, nb::arg("table"))
+      .def("states", &states, nb::arg("table"))
       .def("row_versions", &row_versions, nb::arg("table"), nb::arg("row"))
       .def("row_children", &row_children, nb::arg("link"), nb::arg("row"));
 }

@@ -277,6 +277,17 @@ class Reader {
   // Hash of the inline insert's cells, as a VersionRecord's content.
   u64 inline_content(const TableHeader& table, const char* record) const;
 
+  // Calls visit(index, payload or nullptr) for each cell that a version record sets.
+  template <class Visit>
+  void each_cell(const TableHeader& table, const VersionRecord& version, Visit visit) const {
+    const char* cursor = reinterpret_cast<const char*>(&version + 1);
+    for (u16 i = 0; i < version.cell_count; ++i) {
+      const u16 index = load<u16>(cursor);
+      const bool is_null = load<u16>(cursor + 2) != 0;
+      visit(index, is_null ? nullptr : cursor + 4);
+      cursor += 4 + (is_null ? 0 : (payload_bytes(table, index) + 3) / 4 * 4);
+    }
+  }
   // One cell of a version record.
   CellRef version_cell(const TableHeader& table, const VersionRecord& version, u32 index) const;
   // Where the inline record holds a cell, or nullptr when it is null there.

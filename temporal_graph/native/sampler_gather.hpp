@@ -85,6 +85,14 @@ class Gather {
     }
   }
 
+  // ---- for rows that are not nodes of a sample: one more line of cells, without a node ----------------------------
+  void inline_cells(GatheredTable& out, u32 table, const char* record) const { plain(out, layouts_[table], record); }
+  void null_cells(GatheredTable& out, u32 table) const { nulls(out, layouts_[table]); }
+  // Overwrites a null cell of the last line; a null payload leaves it.
+  void set_cell(GatheredTable& out, u32 table, u32 index, const char* payload) const {
+    put(out, layouts_[table], index, payload);
+  }
+
   // How many columns of a kind a table has; an embedding counts its components.
   u32 width(u32 table, Kind kind) const { return layouts_[table].count[static_cast<u32>(kind)]; }
 

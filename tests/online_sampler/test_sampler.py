@@ -114,6 +114,26 @@ def test_a_scored_row_hides_its_outcome_and_its_future(graph: TemporalGraph, enc
     assert (found.version[0], found.event_time_us[0]) == (0, 100)
 
 
+def test_a_row_as_of_its_cut_off_is_the_entity_of_its_key(graph: TemporalGraph, encode: Encode) -> None:
+    """Asked as of a time, a row is shown as it stood then, outcome included: to the microsecond what its key shows."""
+    graph.apply([encode("pays", (1,), 100, user_id=(0,), amount=7.0, fraud=False)])
+    graph.apply([encode("pays", (1,), 200, 250, operation="upsert", user_id=(5,), amount=8.0, fraud=True)])
+    view = graph.view()
+    sampler = Sampler(view, plan(9))
+    cutoffs = at(99, 100, 249, 250)
+    found = sampler.sample_rows("pays", at(0, 0, 0, 0), cutoffs, as_of=True)
+    seeds = found.hop == 0
+    assert found.version[seeds].tolist() == [-1, 0, 0, 1]
+    assert found.columns["pays"].boolean[:, 1].tolist() == [2, 0, 0, 1]
+    assert found.columns["pays"].numerical[1:, 0].tolist() == [7.0, 7.0, 8.0]
+    assert view.keys("users", found.row[~seeds]) == [0, 0, 5]
+    by_key = sampler.sample_keys("pays", [1, 1, 1, 1], cutoffs)
+    assert by_key.row.tolist() == found.row.tolist()
+    assert by_key.columns["pays"].coded.tolist() == found.columns["pays"].coded.tolist()
+    arrived = sampler.sample_rows("pays", at(0), at(250))
+    assert (arrived.version[0], arrived.columns["pays"].boolean[0, 1]) == (0, 2)
+
+
 def test_an_unknown_key_is_a_seed_alone(graph: TemporalGraph, encode: Encode) -> None:
     """Never seen keys, integer, text and composite, give a neighborhood of one bare node."""
     graph.apply([encode("notes", ("eu", 1), 10)])
