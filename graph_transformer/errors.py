@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from temporal_graph.errors import nearest_name
+
 
 class GraphTransformerError(Exception):
     """The root of this package's operating errors."""
@@ -29,3 +33,30 @@ class CheckpointMismatch(CheckpointError):
 
 class NotEnoughExamples(GraphTransformerError):
     """A split has too few labels of one kind to train or to measure anything."""
+
+
+class QueryError(GraphTransformerError):
+    """A predictive query that cannot be understood, or does not fit the schema.
+
+    Attributes:
+        line, column: the place, from 1.
+        expected: what may stand there.
+        found: what stands there.
+        nearest: the valid word or name that looks most like the one found, where one was meant.
+    """
+
+    keeps_lines = True  # the message shows the query's line with a mark under the place
+
+    def __init__(
+        self, text: str, at: int, *, expected: str, found: str, word: str | None = None, names: Iterable[str] = ()
+    ) -> None:
+        before = text[:at]
+        self.line, self.column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
+        self.expected, self.found = expected, found
+        self.nearest = nearest_name(found if word is None else word, names)
+        hint = f"; did you mean {self.nearest}?" if self.nearest is not None else ""
+        shown = text.split("\n")[self.line - 1].replace("\t", " ")
+        super().__init__(
+            f"query, line {self.line}, column {self.column}: expected {expected}, found {found}{hint}\n"
+            f"  {shown}\n  {' ' * (self.column - 1)}^"
+        )
