@@ -21,8 +21,8 @@ RAW = {
     "products": "select 'p' as product_id, '7' as manufacturer_id, 'GROCERY' as department, 'National' as brand, "
     "'MILK' as product_category, 'WHOLE' as product_type, null::varchar as package_size",
     # 2017-03-01 12:00 and 2017-03-02 12:00 UTC, in the data's fractions of seconds
-    "transactions_sample": "select unnest(['1', '2']) as household_id, '3' as store_id, unnest(['a', 'b']) as basket_id, "
-    "'p' as product_id, 1e0 as quantity, 2e0 as sales_value, 0e0 as retail_disc, 0e0 as coupon_disc, "
+    "transactions_sample": "select unnest(['1', '2']) as household_id, '3' as store_id, "
+    "unnest(['a', 'b']) as basket_id, 'p' as product_id, 1e0 as quantity, 2e0 as sales_value, 0e0 as retail_disc, 0e0 as coupon_disc, "
     "0e0 as coupon_match_disc, 9 as week, unnest([1488369600e0, 1488456000e0]) as transaction_timestamp",
     "promotions_sample": "select 'p' as product_id, '3' as store_id, 'A' as display_location, '0' as mailer_location, "
     "unnest([1, 11]) as week",
@@ -31,7 +31,8 @@ RAW = {
     "17235e0 as end_date",
     "campaigns": "select '5' as campaign_id, '1' as household_id",
     "coupons": "select '9' as coupon_upc, unnest(['p', 'p', 'q']) as product_id, '5' as campaign_id",
-    "coupon_redemptions": "select '1' as household_id, '9' as coupon_upc, '5' as campaign_id, 17226e0 as redemption_date",
+    "coupon_redemptions": "select '1' as household_id, '9' as coupon_upc, '5' as campaign_id, "
+    "17226e0 as redemption_date",
 }
 
 
