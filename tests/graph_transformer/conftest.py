@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from graph_transformer.calibration import Calibration
+from graph_transformer.calibration import Affine, Calibration
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.collate import Encoding
@@ -327,7 +327,7 @@ def checkpoint(payments: Drawing) -> Checkpoint:
         statistics=statistics,
         model=config,
         unit=Unit(),
-        calibration=Calibration(0.8, -0.1, -2.0),
+        calibration=Calibration(Affine((0.8,), (-0.1,)), -2.0),
         weights=GraphTransformer(encoding.layout(), config, 1).state_dict(),
         metrics={"test": {"average_precision": 0.5}},
     )

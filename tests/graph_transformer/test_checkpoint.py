@@ -37,7 +37,7 @@ def test_the_version_is_of_what_decides_an_answer(checkpoint: Checkpoint) -> Non
     """Another weight, calibration or plan is another version; other metrics or splits are the same one."""
     weights = {name: weight + 1e-3 for name, weight in checkpoint.weights.items()}
     assert replace(checkpoint, weights=weights).version != checkpoint.version
-    assert replace(checkpoint, calibration=Calibration(0.9)).version != checkpoint.version
+    assert replace(checkpoint, calibration=Calibration(prior=0.9)).version != checkpoint.version
     assert replace(checkpoint, metrics={}).version == checkpoint.version
     named = replace(checkpoint.task, precision_at=7)
     assert replace(checkpoint, task=named).version == checkpoint.version
@@ -45,7 +45,7 @@ def test_the_version_is_of_what_decides_an_answer(checkpoint: Checkpoint) -> Non
 
 def test_saving_again_replaces_whole(checkpoint: Checkpoint, saved: Path, payments_schema: Schema) -> None:
     """A second checkpoint in the same folder is the one that is read, and nothing else is left there."""
-    other = replace(checkpoint, calibration=Calibration(0.5))
+    other = replace(checkpoint, calibration=Calibration(prior=0.5))
     version = other.save(saved)
     assert Checkpoint.load(saved, payments_schema).version == version != checkpoint.version
     assert sorted(path.name for path in saved.parent.iterdir()) == ["model"]
@@ -77,7 +77,7 @@ def test_a_flipped_bit_in_the_weights_is_refused(saved: Path) -> None:
 def test_an_altered_manifest_is_refused(saved: Path) -> None:
     """A number changed by hand (here the calibration) is noticed."""
     manifest = json.loads((saved / MANIFEST_NAME).read_text())
-    manifest["calibration"]["offset"] += 1.0
+    manifest["calibration"]["prior"] += 1.0
     (saved / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(CheckpointCorrupt, match="altered"):
         Checkpoint.load(saved)
