@@ -9,21 +9,37 @@ from typing import Any
 from graph_transformer.errors import TaskError
 
 MEMBERS_MAX = 16
+CELLS = ("sum", "attention")
+_RANGES = (
+    ("layers", 1, 16),
+    ("sums", 0, 64),
+    ("centroids", 0, 65_536),
+    ("mutual", 0, 16),
+    ("members", 1, MEMBERS_MAX),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Options of the model, by their names in a task file.
 
-    width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). dropout: on row
-    vectors, block outputs and the head. token_dropout: in training each neighborhood loses a share of its rows drawn
-    from 0 to this. members: models whose outputs are averaged. The defaults are those of a week of payments; longer
-    histories bear width 64, two layers and less dropout.
+    width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). sums: gated sums
+    beside them, 0 for none. counts: the seed reads how many rows of each path there are by age. cells: how a row's
+    cells become one vector, `sum` or `attention`. centroids: learned points of the whole graph that the seed attends
+    to. mutual: blocks in which rows attend to each other first. dropout: on row vectors, block outputs and the head.
+    token_dropout: in training each neighborhood loses a share of its rows drawn from 0 to this. members: models whose
+    outputs are averaged. The defaults are those of a week of payments; longer histories bear width 64, two layers and
+    less dropout.
     """
 
     width: int = 32
     layers: int = 1
     heads: int = 8
+    sums: int = 4
+    counts: bool = True
+    cells: str = "sum"
+    centroids: int = 0
+    mutual: int = 0
     dropout: float = 0.3
     token_dropout: float = 0.5
     members: int = 1
@@ -31,10 +47,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
             raise TaskError("model.width", f"a positive multiple of heads ({self.heads})", self.width)
-        if not 1 <= self.layers <= 16:
-            raise TaskError("model.layers", "an integer from 1 to 16", self.layers)
-        if not 1 <= self.members <= MEMBERS_MAX:
-            raise TaskError("model.members", f"an integer from 1 to {MEMBERS_MAX}", self.members)
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise TaskError(f"model.{name}", f"an integer from {low} to {high}", value)
+        if self.cells not in CELLS:
+            raise TaskError("model.cells", f"one of {', '.join(CELLS)}", self.cells)
         for name in ("dropout", "token_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise TaskError(f"model.{name}", "a number from 0 to below 1", getattr(self, name))

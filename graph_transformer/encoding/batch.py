@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 class TableBatch:
     """The encoded cells of the n sampled rows of one table.
 
-    node int64[n] (index of the row in the batch), dense float32[n, F], category int64[n, C] (per categorical column).
+    node int64[n] (index of the row in the batch, rising), dense float32[n, F], category int64[n, C] (per categorical
+    column).
     """
 
     table: str
@@ -24,22 +26,49 @@ class TableBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkBatch:
+    """The e sampled edges of one foreign key, each once, whichever way it was followed.
+
+    link: position in `Layout.links`. child, parent int64[e]: indices of rows in the batch, child rising.
+    """
+
+    link: int
+    child: Tensor
+    parent: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """N rows of B neighborhoods, seed-major, each seed first among its rows.
 
-    path, also, state int64[N]; clock float32[N, T]; age_days float32[N]; token int64[B, K] (a row's index, N where a
-    neighborhood has fewer than K rows) or None where row b * K + k is simply (b, k).
+    table int64[N] (position in `Layout.tables`, one more than the last for a table training never saw); path, also,
+    state int64[N]; clock float32[N, T]; age_days, rank float32[N] (rank: log1p of how many rows of the same parent and
+    link are newer); degree_node, degree_link int64[D] and degree float32[D]: log1p of the sampled children of a row
+    over a link (of those that have some); seed float32[B, S] (calendar of the cut-off, how old the graph was); counts
+    float32[B, C]: log1p of the rows per path, outcome state and step of age.
+
+    token int64[B, K]: the rows that the seed attends to, N where it has fewer than K; None where row b * K + k is
+    simply (b, k). A row that is only a parent of another row is no token: it is folded into that row.
     """
 
     size: int
     width: int
+    padded: bool
+    table: Tensor
     path: Tensor
     also: Tensor
     state: Tensor
     clock: Tensor
     age_days: Tensor
+    rank: Tensor
+    degree_node: Tensor
+    degree_link: Tensor
+    degree: Tensor
+    seed: Tensor
+    counts: Tensor
     token: Tensor | None
     tables: tuple[TableBatch, ...]
+    links: tuple[LinkBatch, ...]
 
     @property
     def nodes(self) -> int:
@@ -48,7 +77,13 @@ class Batch:
 
     def mask(self) -> Tensor | None:
         """Return bool[B, K], true where a row is, or None where every place holds one."""
-        return None if self.token is None else self.token < self.nodes
+        return self.token < self.nodes if self.padded and self.token is not None else None
+
+    def seed_rows(self) -> Tensor:
+        """Return int64[B]: the index of each seed's row."""
+        if self.token is not None:
+            return self.token[:, 0]
+        return torch.arange(0, self.size * self.width, self.width, device=self.path.device)
 
     def alone(self, seed_offset: NDArray[np.int64], seed: int) -> Batch:
         """Return the batch of one seed, copied into memory that PyTorch has aligned; `seed_offset` is int64[B + 1].
@@ -56,23 +91,38 @@ class Batch:
         What an operation does with the same numbers in the same shape and alignment is the same to the last bit.
         """
         start, end = int(seed_offset[seed]), int(seed_offset[seed + 1])
+        bounds = torch.tensor([start, end])
         tables = []
         for table in self.tables:
-            first, last = torch.searchsorted(table.node, torch.tensor([start, end])).tolist()
-            if last > first:
-                rows = slice(first, last)
+            rows = _between(table.node, bounds)
+            if rows.stop > rows.start:
                 cells = table.dense[rows].clone(), table.category[rows].clone()
                 tables.append(TableBatch(table.table, table.node[rows] - start, *cells))
+        links = []
+        for link in self.links:
+            edges = _between(link.child, bounds)
+            if edges.stop > edges.start:
+                links.append(LinkBatch(link.link, link.child[edges] - start, link.parent[edges] - start))
+        rows, degrees = slice(start, end), _between(self.degree_node, bounds)
+        token, width = None, end - start
+        if self.token is not None:
+            places = self.token[seed]
+            token = (places[places < end] - start).unsqueeze(0)
+            width = token.shape[1]
+            token = None if width == end - start else token
         return Batch(
             size=1,
-            width=end - start,
-            path=self.path[start:end].clone(),
-            also=self.also[start:end].clone(),
-            state=self.state[start:end].clone(),
-            clock=self.clock[start:end].clone(),
-            age_days=self.age_days[start:end].clone(),
-            token=None,
+            width=width,
+            padded=False,
+            **{name: getattr(self, name)[rows].clone() for name in _PER_ROW},
+            degree_node=self.degree_node[degrees] - start,
+            degree_link=self.degree_link[degrees].clone(),
+            degree=self.degree[degrees].clone(),
+            seed=self.seed[seed : seed + 1].clone(),
+            counts=self.counts[seed : seed + 1].clone(),
+            token=token,
             tables=tuple(tables),
+            links=tuple(links),
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -82,14 +132,17 @@ class Batch:
             return tensor.to(device, non_blocking=True)
 
         tables = tuple(TableBatch(t.table, move(t.node), move(t.dense), move(t.category)) for t in self.tables)
-        return Batch(
-            size=self.size,
-            width=self.width,
-            path=move(self.path),
-            also=move(self.also),
-            state=move(self.state),
-            clock=move(self.clock),
-            age_days=move(self.age_days),
-            token=None if self.token is None else move(self.token),
-            tables=tables,
-        )
+        links = tuple(LinkBatch(link.link, move(link.child), move(link.parent)) for link in self.links)
+        moved: dict[str, Any] = {
+            field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, tables=tables, links=links, **moved)
+
+
+_PER_ROW = ("table", "path", "also", "state", "clock", "age_days", "rank")
+
+
+def _between(rising: Tensor, bounds: Tensor) -> slice:
+    """Return where the values from bounds[0] to before bounds[1] lie in a rising tensor."""
+    first, last = torch.searchsorted(rising, bounds).tolist()
+    return slice(first, last)

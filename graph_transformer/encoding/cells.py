@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.encoding.clock import CALENDAR_WIDTH, calendar, log_age
 from graph_transformer.encoding.codes import CategoryIndex, CodeVectors
+from graph_transformer.encoding.layout import TableLayout
 from graph_transformer.encoding.quantile import BINS, Bins, signed_log
 from graph_transformer.encoding.statistics import ColumnStatistics, Strings
 from temporal_graph.schema import ColumnKind, Table
@@ -56,6 +57,7 @@ class CellEncoder:
         self.table = table
         by_kind = {kind: [c for c in statistics if c.kind == kind] for kind in ColumnKind}
         self._writers: list[tuple[int, Writer]] = []
+        self._spans: list[tuple[int, ...]] = []
         numbers = by_kind[ColumnKind.NUMERICAL]
         self._numerical(numbers)
         self._boolean(by_kind[ColumnKind.BOOLEAN])
@@ -69,9 +71,16 @@ class CellEncoder:
         self._categories = [CategoryIndex(c.table, c.column, c.values, strings) for c in categorical]
         self._category_at = self._positions(categorical, *_CODED)
         self._pairs = len(numbers) if seed_outcome is not None else 0
-        self.dense_width = sum(width for width, _ in self._writers) + 2 * self._pairs
+        start = sum(width for width, _ in self._writers)
+        self.dense_width = start + 2 * self._pairs
+        for at in range(self._pairs):  # numbers come first
+            self._spans[at] += (start + at, start + self._pairs + at)
         self.category_sizes = tuple(index.size for index in self._categories)
-        self._hidden = None if seed_outcome is None else self._field_of(seed_outcome)
+        self._hidden = None if seed_outcome is None else field_of(table, seed_outcome)
+
+    def layout(self) -> TableLayout:
+        """Return the shapes the model needs."""
+        return TableLayout(self.table.name, self.dense_width, self.category_sizes, tuple(self._spans))
 
     def encode(
         self,
@@ -125,23 +134,11 @@ class CellEncoder:
         names = [column.name for column in self.table.columns if column.kind in kinds]
         return [names.index(column.column) for column in statistics]
 
-    def _field_of(self, column: str) -> tuple[str, slice]:
-        """Return which array of `Cells` holds a column, and where."""
-        kind = self.table.column(column).kind
-        if kind is ColumnKind.EMBEDDING:
-            return "embedding", self._embedding_slice(column)
-        kinds = _CODED if kind in _CODED else (kind,)
-        at = [c.name for c in self.table.columns if c.kind in kinds].index(column)
-        return ("coded" if kind in _CODED else kind.value), slice(at, at + 1)
-
-    def _embedding_slice(self, name: str) -> slice:
-        start = 0
-        for column in self.table.columns:
-            if column.kind is ColumnKind.EMBEDDING:
-                if column.name == name:
-                    return slice(start, start + column.dim)
-                start += column.dim
-        raise KeyError(name)
+    def _add(self, width: int, write: Writer, columns: Sequence[Sequence[int]] | None = None) -> None:
+        """Append a writer of `width` dense cells; `columns` are their positions per column, all of one by default."""
+        start = sum(before for before, _ in self._writers)
+        self._spans += [tuple(start + at for at in column) for column in columns or [range(width)]]
+        self._writers.append((width, write))
 
     def _numerical(self, statistics: list[ColumnStatistics]) -> None:
         if not statistics:
@@ -160,7 +157,11 @@ class CellEncoder:
             if null.any():
                 np.nan_to_num(out, copy=False, nan=0.0)
 
-        self._writers.append((count * (2 + BINS), write))
+        self._add(
+            count * (2 + BINS),
+            write,
+            [(c, count + c, *range(2 * count + c * BINS, 2 * count + (c + 1) * BINS)) for c in range(count)],
+        )
 
     def _boolean(self, statistics: list[ColumnStatistics]) -> None:
         at = self._positions(statistics, ColumnKind.BOOLEAN)
@@ -170,7 +171,7 @@ class CellEncoder:
         def write(cells: Cells, out: Floats) -> None:
             out[...] = _ONE_HOT[cells.boolean[:, at]].reshape(len(out), -1)
 
-        self._writers.append((3 * len(at), write))
+        self._add(3 * len(at), write, [range(3 * c, 3 * c + 3) for c in range(len(at))])
 
     def _timestamp(self, statistics: ColumnStatistics) -> None:
         (at,) = self._positions([statistics], ColumnKind.TIMESTAMP)
@@ -186,10 +187,10 @@ class CellEncoder:
             calendar(known, out[:, 2 + BINS :])
             out[null, 1:] = 0.0
 
-        self._writers.append((2 + BINS + CALENDAR_WIDTH, write))
+        self._add(2 + BINS + CALENDAR_WIDTH, write)
 
     def _embedding(self, statistics: ColumnStatistics) -> None:
-        where = self._embedding_slice(statistics.column)
+        _, where = field_of(self.table, statistics.column)
 
         def write(cells: Cells, out: Floats) -> None:
             out[:, 1:] = cells.embedding[:, where]
@@ -197,7 +198,7 @@ class CellEncoder:
             out[:, 0] = null
             out[null, 1:] = 0.0
 
-        self._writers.append((1 + where.stop - where.start, write))
+        self._add(1 + where.stop - where.start, write)
 
     def _vectors(self, statistics: ColumnStatistics, strings: Strings) -> None:
         is_bag = statistics.kind == ColumnKind.MULTICATEGORICAL
@@ -209,14 +210,26 @@ class CellEncoder:
             out[:, 0] = codes == 0
             out[:, 1:] = vectors.of(codes, cells.unseen)
 
-        self._writers.append((1 + vectors.width, write))
+        self._add(1 + vectors.width, write)
 
 
-_NULLS = {"numerical": np.nan, "coded": 0, "boolean": BOOLEAN_NULL, "timestamp": ALWAYS_US, "embedding": np.nan}
+NULL_CELLS = {"numerical": np.nan, "coded": 0, "boolean": BOOLEAN_NULL, "timestamp": ALWAYS_US, "embedding": np.nan}
+
+
+def field_of(table: Table, column: str) -> tuple[str, slice]:
+    """Return which array of `Cells` holds a column, and where."""
+    kind = table.column(column).kind
+    if kind is ColumnKind.EMBEDDING:
+        before = [c.dim for c in table.columns if c.kind is kind]
+        start = sum(before[: [c.name for c in table.columns if c.kind is kind].index(column)])
+        return "embedding", slice(start, start + table.column(column).dim)
+    kinds = _CODED if kind in _CODED else (kind,)
+    at = [c.name for c in table.columns if c.kind in kinds].index(column)
+    return ("coded" if kind in _CODED else kind.value), slice(at, at + 1)
 
 
 def _hide(cells: Cells, field: str, where: slice, seed: NDArray[np.int64]) -> Cells:
     """Return the cells with one column null for every seed: the sampler hides it too; a leak here would be silent."""
     values = getattr(cells, field).copy()
-    values[seed, where] = _NULLS[field]
+    values[seed, where] = NULL_CELLS[field]
     return cells._replace(**{field: values})

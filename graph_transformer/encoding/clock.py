@@ -1,6 +1,7 @@
-"""When a row happened, as a model reads it: its age at the cut-off and its place in the day and the week.
+"""When a row happened, as a model reads it: its age at the cut-off and its place in the day, the week and the year.
 
-Ages are counted from the row's event time. A row without time (ALWAYS_US) has zeros and its own flag.
+Ages are counted from the row's event time; one that is known and still to come (a calendar) has a negative age. A row
+without time (ALWAYS_US) has zeros and its own flag.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ WEEK_US = 7 * DAY_US
 AGE_SCALE = 16.5
 """log1p(seconds) / 16.5 is 1 at half a year, so that ages of seconds to years stay near 0 to 1.2."""
 _THURSDAY_US = 3 * DAY_US  # the epoch was a Thursday; weeks start on Monday
-CALENDAR_WIDTH = 7
+YEAR_US = 31_556_952_000_000
+"""The mean year of the calendar: seasons stay in place for centuries."""
+CALENDAR_WIDTH = 11
 
 Floats = NDArray[np.float32]
 
@@ -29,21 +32,26 @@ def log_age(age_us: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def calendar(time_us: NDArray[np.int64], out: Floats) -> None:
-    """Write sin and cos of the day (two harmonics) and of the week, and the weekend flag, into `out` float32[n, 7]."""
+    """Write sin and cos of day (two harmonics), week and year (two), and the weekend flag, into `out` float32[n, 11].
+
+    `time_us` int64[n]. Seasons decided on tasks asked weeks ahead (who drives, who buys), and cost little elsewhere.
+    """
     day = np.mod(time_us, DAY_US) * (2.0 * np.pi / DAY_US)
     week = np.mod(time_us + _THURSDAY_US, WEEK_US)
-    angle = np.empty((len(time_us), 3))
+    angle = np.empty((len(time_us), 5))
     angle[:, 0] = day
     np.multiply(day, 2.0, out=angle[:, 1])
     np.multiply(week, 2.0 * np.pi / WEEK_US, out=angle[:, 2])
-    np.sin(angle, out=out[:, 0:3], casting="same_kind")
-    np.cos(angle, out=out[:, 3:6], casting="same_kind")
-    out[:, 6] = week >= 5 * DAY_US
+    np.multiply(np.mod(time_us, YEAR_US), 2.0 * np.pi / YEAR_US, out=angle[:, 3])
+    np.multiply(angle[:, 3], 2.0, out=angle[:, 4])
+    np.sin(angle, out=out[:, 0:5], casting="same_kind")
+    np.cos(angle, out=out[:, 5:10], casting="same_kind")
+    out[:, 10] = week >= 5 * DAY_US
 
 
 def clock_width(bins: Bins) -> int:
-    """Return the columns `clock` writes: untimed flag, log age, age in 30 days, its bins, the calendar."""
-    return 3 + bins.count + CALENDAR_WIDTH
+    """Return the columns `clock` writes: flags untimed and still to come, log age, age in 30 days, bins, calendar."""
+    return 4 + bins.count + CALENDAR_WIDTH
 
 
 def clock(
@@ -53,19 +61,23 @@ def clock(
 ) -> tuple[Floats, Floats]:
     """Return (features float32[n, clock_width], age in days float32[n]) of rows seen at a cut-off each, int64[n] both.
 
-    `bins` are those of one column, the `log_age`.
+    The age in days is 0 for what is still to come; the log age says how far ahead that is. `bins` are those of one
+    column, the `log_age`.
     """
     timed = event_time_us != ALWAYS_US
     event = np.where(timed, event_time_us, cutoff_time_us)
-    age_us = np.maximum(cutoff_time_us - event, 0)
+    signed_us = cutoff_time_us - event
+    age_us = np.maximum(signed_us, 0)
     out = np.empty((len(event), clock_width(bins)), dtype=np.float32)
-    age = log_age(age_us)
+    age = log_age(signed_us)
     days = (age_us * (1.0 / DAY_US)).astype(np.float32)
     out[:, 0] = ~timed
-    out[:, 1] = age
-    np.minimum(days * np.float32(1.0 / 30.0), np.float32(12.0), out=out[:, 2])
-    bins.encode(age[:, None], out[:, 3 : 3 + bins.count][:, None, :])
-    calendar(event, out[:, 3 + bins.count :])
+    # A seed asked about one microsecond before it happens is no calendar entry.
+    out[:, 1] = signed_us < -1
+    out[:, 2] = age
+    np.minimum(days * np.float32(1.0 / 30.0), np.float32(12.0), out=out[:, 3])
+    bins.encode(age[:, None], out[:, 4 : 4 + bins.count][:, None, :])
+    calendar(event, out[:, 4 + bins.count :])
     if not timed.all():
         out[~timed, 1:] = 0.0
     return out, days

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
+from graph_transformer.attention import NOT_MEMBER, head_starts
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.collate import STATES, Encoding, collate
 from graph_transformer.encoding.statistics import fit_statistics
-from graph_transformer.model import NOT_MEMBER, GraphTransformer, head_starts
+from graph_transformer.model import GraphTransformer
 from graph_transformer.target import Kind, Target
 
 TOLERANCE = 1e-5
@@ -128,11 +129,11 @@ def test_heads_start_with_a_subject_each(payments: Any, draw_history: Callable[.
     layout = encoded(payments, neighborhood).layout()
     assert len(layout.outcome_paths) == 2
     bias, slope = head_starts(layout, 8)
-    starts = bias.view(layout.paths, STATES, 8)
+    starts = bias.view(len(layout.paths), STATES, 8)
     assert not starts[:, :, 0].any()
     for head, path in ((1, layout.outcome_paths[0]), (2, layout.outcome_paths[1])):
         assert not starts[path, :, head].any()
-        assert bool((starts[[p for p in range(layout.paths) if p != path], :, head] == NOT_MEMBER).all())
+        assert bool((starts[[p for p in range(len(layout.paths)) if p != path], :, head] == NOT_MEMBER).all())
     assert starts[layout.outcome_paths[0], :, 3].tolist() == [NOT_MEMBER, NOT_MEMBER, 0.0]
     assert slope.tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
-    assert head_starts(layout, 1)[0].shape == (layout.paths * STATES, 1)
+    assert head_starts(layout, 1)[0].shape == (len(layout.paths) * STATES, 1)

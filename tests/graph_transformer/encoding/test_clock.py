@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from graph_transformer.encoding.clock import CALENDAR_WIDTH, DAY_US, calendar, clock, log_age
+from graph_transformer.encoding.clock import CALENDAR_WIDTH, DAY_US, YEAR_US, calendar, clock, log_age
 from graph_transformer.encoding.quantile import Bins
 from temporal_graph.time_rule import ALWAYS_US
 
 BINS = Bins([tuple(np.linspace(0.0, 1.2, 17))])
+SEASON = [3, 4, 8, 9]
+DAY_AND_WEEK = [0, 1, 2, 5, 6, 7, 10]
 SATURDAY_US = 2 * DAY_US  # 1970-01-03
 
 
@@ -26,18 +28,28 @@ def test_a_row_without_time_has_its_flag_and_nothing_else() -> None:
     assert days.tolist() == [0.0, 0.0]
 
 
-def test_an_event_of_the_future_is_of_age_zero() -> None:
-    """The seed lies one microsecond behind its own cut-off: its age is zero, not negative."""
-    _, days = clock(np.array([DAY_US + 1]), np.array([DAY_US]), BINS)
-    assert days.tolist() == [0.0]
+def test_an_event_to_come_is_of_no_age_and_says_how_far_ahead_it_is() -> None:
+    """A seed lies one microsecond behind its own cut-off and is not ahead; a race of next week is, by a week."""
+    features, days = clock(np.array([DAY_US + 1, 8 * DAY_US, -6 * DAY_US]), np.array([DAY_US] * 3), BINS)
+    assert days.tolist() == [0.0, 0.0, 7.0]
+    assert features[:, 1].tolist() == [0.0, 1.0, 0.0]
+    assert features[1, 2] == -features[2, 2] < 0.0
 
 
 def test_calendar_repeats_after_a_week_and_not_after_a_day() -> None:
-    """The same hour a week later reads the same, a day later it does not."""
+    """The same hour a week later reads the same but for the season, a day later it does not."""
     out = np.empty((3, CALENDAR_WIDTH), dtype=np.float32)
     calendar(np.array([0, 7 * DAY_US, DAY_US]) + 5_000_000, out)
-    assert np.allclose(out[0], out[1], atol=1e-6)
-    assert not np.allclose(out[0], out[2], atol=1e-2)
+    assert np.allclose(out[0, DAY_AND_WEEK], out[1, DAY_AND_WEEK], atol=1e-6)
+    assert not np.allclose(out[0, DAY_AND_WEEK], out[2, DAY_AND_WEEK], atol=1e-2)
+
+
+def test_seasons_repeat_after_a_year_and_not_after_half_of_one() -> None:
+    """Forty years later the season is the same to a thousandth; half a year later one of its harmonics is opposite."""
+    out = np.empty((3, CALENDAR_WIDTH), dtype=np.float32)
+    calendar(DAY_US + np.array([0, 40 * YEAR_US, YEAR_US // 2]), out)
+    assert np.allclose(out[0, SEASON], out[1, SEASON], atol=1e-3)
+    assert np.allclose(out[0, SEASON], [-1, 1, -1, 1] * out[2, SEASON], atol=1e-3)
 
 
 def test_weekend_is_saturday_and_sunday() -> None:
@@ -45,7 +57,7 @@ def test_weekend_is_saturday_and_sunday() -> None:
     at = SATURDAY_US + np.array([-1, 0, 2 * DAY_US - 1, 2 * DAY_US])
     out = np.empty((4, CALENDAR_WIDTH), dtype=np.float32)
     calendar(at, out)
-    assert out[:, 6].tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert out[:, -1].tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
 def test_times_before_the_epoch_are_ordinary() -> None:
@@ -54,7 +66,7 @@ def test_times_before_the_epoch_are_ordinary() -> None:
     calendar(np.array([-3 * 7 * DAY_US]), out)
     again = np.empty_like(out)
     calendar(np.array([0]), again)
-    assert np.allclose(out, again, atol=1e-6)
+    assert np.allclose(out[:, DAY_AND_WEEK], again[:, DAY_AND_WEEK], atol=1e-6)
 
 
 def test_log_age_rises_with_age() -> None:
