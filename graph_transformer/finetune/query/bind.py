@@ -11,6 +11,7 @@ from typing import Literal
 
 from graph_transformer.errors import QueryError
 from graph_transformer.finetune.query.bound import BoundAggregation, BoundColumn, BoundQuery, Role
+from graph_transformer.finetune.query.calendar import DAY_US, horizon_bound_us
 from graph_transformer.finetune.query.operands import check_comparison, check_function
 from graph_transformer.finetune.query.syntax import (
     Aggregation,
@@ -19,10 +20,12 @@ from graph_transformer.finetune.query.syntax import (
     Function,
     Operator,
     Query,
+    Window,
     comparisons_of,
     operands_of,
 )
 from graph_transformer.target import Kind
+from temporal_graph.duration import DURATION_MAX_US
 from temporal_graph.schema import Column as SchemaColumn
 from temporal_graph.schema import ColumnKind, Link, Schema, Table
 
@@ -239,12 +242,18 @@ class _Binder:
             raise self._error(at, f"no window: table {table.name} has no time column", str(window))
         if window.start is not None and window.start >= window.end:
             raise self._error(at, "a window that ends after it starts", str(window))
+        longest = max(abs(window.start or 0), abs(window.end)) * self._query_steps(place)
+        if horizon_bound_us(Window(0, longest, window.unit)) > DURATION_MAX_US:
+            raise self._error(at, f"a window within {DURATION_MAX_US // DAY_US} days of t", str(window))
         if place == "WHERE":
             if window.end > 0:
                 raise self._error(at, "a window that ends at 0 or before: WHERE is judged as of t", str(window))
         elif window.start is None or window.start < 0:
             expected = f"a window from 0 or later: {place} is about what comes after t"
             raise self._error(at, expected, str(window))
+
+    def _query_steps(self, place: _Place) -> int:
+        return (self._query.timeframes or 1) if place == "target" else 1
 
     def _bind_column(self, column: Column, table_name: str, place: _Place) -> BoundColumn:
         if column.table != table_name:

@@ -1,0 +1,154 @@
+"""When entities are asked, and which of those times train, choose and measure: always the past for the future.
+
+    times of the rows ─► anchors, a window apart, back from the newest whose window is complete ─► splits
+
+No training label's window reaches into validation, no validation label's into test; where labels come late, a gap of
+that delay keeps what is not known yet out as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_transformer.errors import NotEnoughExamples
+from graph_transformer.finetune.query.bound import BoundQuery
+from graph_transformer.finetune.query.calendar import DAY_US, floored, shifted_time
+from graph_transformer.finetune.query.label_table import LabelTable
+from graph_transformer.finetune.query.rows import RowSource
+from graph_transformer.finetune.query.syntax import Aggregation, Unit, Window, operands_of
+from graph_transformer.splits import Interval, Splits
+from temporal_graph.time_rule import ALWAYS_US
+
+Int64 = NDArray[np.int64]
+
+ANCHORS_MAX = 1_000
+"""Anchors that are made unless the caller gives his own; the newest are kept."""
+HELD_OUT_SHARE = 0.15
+"""Of the anchors, or of event-level labels, in the test split, and in validation."""
+DELAY_QUANTILE = 0.99
+"""The share of labels that must be known within the gap between splits."""
+DAYS_FOR_MIDNIGHT = 30
+"""Splits of a history at least this long begin at midnight."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """The first and the last event time of the rows that labels come from."""
+
+    first_us: int
+    last_us: int
+
+
+def time_range(source: RowSource, bound: BoundQuery) -> TimeRange:
+    """Return when the rows that the target counts happened; of several tables the times that all of them cover.
+
+    Raises:
+        NotEnoughExamples: they have no rows with a time.
+    """
+    operands = [*operands_of(bound.query.target)]
+    tables = {bound.aggregations[each].table for each in operands if isinstance(each, Aggregation)} or {bound.entity}
+    ranges = []
+    for table in sorted(tables):
+        versions = source.versions(table)
+        timed = versions.event_time_us if bound.entity != table or bound.event_level else versions.valid_from_us
+        timed = timed[(timed != ALWAYS_US) & ~versions.deleted]
+        if not len(timed):
+            raise NotEnoughExamples(f"{table}: no rows with a time to make labels of")
+        ranges.append(TimeRange(int(timed.min()), int(timed.max())))
+    return TimeRange(min(each.first_us for each in ranges), min(each.last_us for each in ranges))
+
+
+def anchors_for(
+    bound: BoundQuery, first_us: int, last_us: int, step_us: int | None = None, *, anchors_max: int = ANCHORS_MAX
+) -> Int64:
+    """Return int64: anchor times, ascending, the newest being the last whose windows end by `last_us`.
+
+    They begin at whole units of the window (days for weeks and months), lie a window apart (calendar months where the
+    window is in months) or `step_us`, and after `first_us`: before it nothing is known. At most `anchors_max`, the
+    newest. None for an event-level query: each row has its own time.
+    """
+    if bound.event_level:
+        return np.empty(0, dtype=np.int64)
+    window = _longest(bound)
+    newest_us = floored(shifted_time(last_us, -window.end, window.unit), window.unit)
+    while _end_us(bound, newest_us) > last_us:  # a month back and forth is not always the same day
+        newest_us -= DAY_US
+    found: list[int] = []
+    time_us = newest_us
+    while time_us > first_us and len(found) < anchors_max:
+        found.append(time_us)
+        if step_us is not None:
+            time_us -= step_us
+        else:
+            time_us = shifted_time(newest_us, -window.end * len(found), window.unit)
+    return np.array(found[::-1], dtype=np.int64)
+
+
+def default_splits(bound: BoundQuery, labels: LabelTable) -> Splits:
+    """Return which times train, validate and test: the newest measure, those before them choose, the oldest train.
+
+    Raises:
+        NotEnoughExamples: there are fewer than three anchors, or no times to leave a gap between.
+    """
+    if bound.event_level:
+        return _event_splits(labels)
+    anchors = np.unique(labels.anchor_time_us)
+    held_out = max(1, round(len(anchors) * HELD_OUT_SHARE))
+    test = anchors[-held_out:]
+    before_test = _complete_by(bound, anchors[:-held_out], int(test[0]))
+    validation = before_test[-held_out:]
+    train = _complete_by(bound, before_test[:-held_out], int(validation[0])) if len(validation) else validation
+    if not len(train):
+        raise NotEnoughExamples(f"{len(anchors)} anchors: too few for three splits whose windows do not overlap")
+    return Splits(train=_spanned(train), validation=_spanned(validation), test=_spanned(test))
+
+
+def _spanned(anchors: Int64) -> Interval:
+    return Interval(int(anchors[0]), int(anchors[-1]) + 1)
+
+
+def _complete_by(bound: BoundQuery, anchors: Int64, time_us: int) -> Int64:
+    """Return the anchors whose label windows end by a time."""
+    return np.array([each for each in anchors.tolist() if _end_us(bound, each) <= time_us], dtype=np.int64)
+
+
+def _event_splits(labels: LabelTable) -> Splits:
+    """Splits by event time, a label's usual delay apart."""
+    time_us = np.sort(labels.anchor_time_us)
+    if len(time_us) < 3:
+        raise NotEnoughExamples(f"{len(time_us)} labels: too few for training, validation and test")
+    delay_us = np.maximum(labels.known_time_us - labels.anchor_time_us, 0)
+    gap_us = int(np.quantile(delay_us, DELAY_QUANTILE, method="higher"))
+    whole_us = DAY_US if time_us[-1] - time_us[0] >= DAYS_FOR_MIDNIGHT * DAY_US else 1
+    # The rows in a gap belong to no split, so shares are taken of what is left.
+    test_us = int(time_us[int(len(time_us) * (1 - HELD_OUT_SHARE))]) // whole_us * whole_us
+    usable = time_us[time_us < test_us - gap_us]
+    if not len(usable):
+        raise NotEnoughExamples("labels become known too late to be split by time")
+    validation_us = int(usable[int(len(usable) * (1 - HELD_OUT_SHARE))]) // whole_us * whole_us
+    train = usable[usable < validation_us - gap_us]
+    if not len(train):
+        raise NotEnoughExamples("labels become known too late to be split by time")
+    return Splits(
+        train=Interval(int(train[0]) // whole_us * whole_us, validation_us - gap_us),
+        validation=Interval(validation_us, test_us - gap_us),
+        test=Interval(test_us, int(time_us[-1]) + 1),
+    )
+
+
+def _longest(bound: BoundQuery) -> Window:
+    """The window that ends last; of a query without any, a day."""
+    probe_us = 0
+    return max(
+        bound.windows,
+        key=lambda window: shifted_time(probe_us, window.end, window.unit),
+        default=Window(0, 1, Unit.DAYS),
+    )
+
+
+def _end_us(bound: BoundQuery, time_us: int) -> int:
+    """When the last of the windows that a label at this anchor waits for ends."""
+    return max((shifted_time(time_us, each.end, each.unit) for each in bound.windows), default=time_us)
