@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graph_transformer.target import QUANTILES, Kind, Target
 from online_sampler.neighborhood import Neighborhood
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from temporal_graph.time_rule import ALWAYS_US
 from temporal_graph.view import GraphPosition
 
 if TYPE_CHECKING:
+    from graph_transformer.predictor import Prediction
     from model_server.engine import Scored
     from model_server.request import AskedRow
+
+
+KINDS: Mapping[Kind, service_pb2.TargetKind.ValueType] = {
+    Kind.BINARY: service_pb2.TARGET_KIND_BINARY,
+    Kind.MULTICLASS: service_pb2.TARGET_KIND_MULTICLASS,
+    Kind.MULTILABEL: service_pb2.TARGET_KIND_MULTILABEL,
+    Kind.REGRESSION: service_pb2.TARGET_KIND_REGRESSION,
+    Kind.FORECAST: service_pb2.TARGET_KIND_FORECAST,
+}
+"""The kinds of target that a score can answer, in the wire's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One seed's part of a `Prediction` as plain numbers: `output` [outputs]; the others are empty where they are None.
+
+    `probability` [1] of a binary target, [classes] of classes; `value` [1] of a number, [steps] of a forecast.
+    """
+
+    output: Sequence[float]
+    probability: Sequence[float]
+    value: Sequence[float]
+
+
+def answers_of(prediction: Prediction) -> list[Answer]:
+    """One Answer per seed."""
+    seeds = len(prediction.output)
+    probability, value = (
+        [()] * seeds if numbers is None else numbers.reshape(seeds, -1).tolist()
+        for numbers in (prediction.probability, prediction.value)
+    )
+    return [Answer(*parts) for parts in zip(prediction.output.tolist(), probability, value, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +79,16 @@ def history_of(neighborhood: Neighborhood) -> list[History]:
 
 
 def answer_of(
-    asked: AskedRow, scored: Scored, *, task: str, waited_s: float, total_s: float
+    asked: AskedRow, scored: Scored, *, task: str, target: Target, waited_s: float, total_s: float
 ) -> service_pb2.ScoreResponse:
     """The response to one request; the newest neighbor's age is counted from the cut-off, in microseconds."""
     history = scored.history
     age_us = None
     if history.newest_event_time_us is not None:
         age_us = asked.cutoff_time_us - history.newest_event_time_us
-    return service_pb2.ScoreResponse(
+    response = service_pb2.ScoreResponse(
         request_id=asked.request_id,
         task=task,
-        probability=scored.probability,
-        logit=scored.logit,
         model_version=scored.model_version,
         cutoff_time_us=asked.cutoff_time_us,
         neighbor_count=history.neighbor_count,
@@ -72,6 +104,30 @@ def answer_of(
             total_us=round(total_s * 1e6),
         ),
     )
+    write_answer(response, target, scored.answer)
+    return response
+
+
+def write_answer(response: service_pb2.ScoreResponse, target: Target, answer: Answer) -> None:
+    """Writes what was predicted into the fields that a target of this kind has."""
+    response.kind = KINDS[target.kind]
+    if target.kind is Kind.BINARY:
+        response.probability, response.logit = answer.probability[0], answer.output[0]
+    elif target.kind is Kind.REGRESSION:
+        response.value = answer.value[0]
+        response.quantiles.extend(_quantiles(answer.output))
+    elif target.kind is Kind.FORECAST:
+        levels = len(QUANTILES)
+        for step, value in enumerate(answer.value):
+            quantiles = _quantiles(answer.output[step * levels : (step + 1) * levels])
+            response.steps.add(value=value, quantiles=quantiles)
+    else:
+        for name, probability, logit in zip(target.classes, answer.probability, answer.output, strict=True):
+            response.classes.add(name=name, probability=probability, logit=logit)
+
+
+def _quantiles(values: Sequence[float]) -> Iterator[service_pb2.Quantile]:
+    return (service_pb2.Quantile(level=level, value=value) for level, value in zip(QUANTILES, values, strict=True))
 
 
 def position_of(position: GraphPosition) -> service_pb2.GraphPosition:

@@ -43,7 +43,9 @@ def serve(settings: ServerSettings, stream_settings: StreamSettings | None = Non
 
     def attach() -> Serving:
         view = GraphView.attach(schema, arena)
-        return Serving.over(view, Predictor.load(checkpoint, view, threads=settings.compute_threads))
+        return Serving.over(
+            view, Predictor.load(checkpoint, view, threads=settings.compute_threads, fixed_shape=settings.fixed_shape)
+        )
 
     wait_for_graph(schema, arena, timeout_s=settings.attach_timeout_s)
     generations = Generations(attach())

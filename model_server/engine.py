@@ -17,27 +17,28 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from graph_transformer.predictor import Prediction
-from model_server.answer import History, history_of
+from model_server.answer import Answer, History, answers_of, history_of
 from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError, ServerError
 from model_server.generation import Serving
 from model_server.metrics import Metrics
+from model_server.seeds import sample
 from model_server.settings import ServerSettings
-from temporal_graph.view import GraphPosition
+from temporal_graph.view import GraphPosition, Key
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One row to score: serialized event, cut-off, and the moment (time.monotonic) after which nobody listens."""
+    """What is asked: an event or a key, its cut-off, and the moment (time.monotonic) after which nobody listens."""
 
     event: bytes
     cutoff_time_us: int
     deadline_s: float
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,7 @@ class Stages:
 class Scored:
     """A question's answer and what it was computed from."""
 
-    probability: float
-    logit: float
+    answer: Answer
     history: History
     position: GraphPosition
     model_version: str
@@ -164,16 +164,14 @@ class Engine:
 
     def _score(self, jobs: Sequence[_Job], started_s: float) -> list[Scored]:
         serving = self._serving()
-        cutoff_time_us = np.fromiter((job.question.cutoff_time_us for job in jobs), np.int64, len(jobs))
         sample_start_s = time.perf_counter()
-        neighborhood = serving.sampler.sample_events([job.question.event for job in jobs], cutoff_time_us)
+        neighborhood = sample(serving.sampler, serving.predictor.task.target, [job.question for job in jobs])
         sample_us = round((time.perf_counter() - sample_start_s) * 1e6)
         prediction = serving.predictor.predict(neighborhood)
         self._observe(jobs, started_s, sample_us, prediction)
         return [
             Scored(
-                probability=probability,
-                logit=logit,
+                answer=answer,
                 history=history,
                 position=neighborhood.position,
                 model_version=serving.predictor.version,
@@ -184,13 +182,7 @@ class Engine:
                     forward_us=prediction.forward_us,
                 ),
             )
-            for job, probability, logit, history in zip(
-                jobs,
-                prediction.probability.tolist(),
-                prediction.logit.tolist(),
-                history_of(neighborhood),
-                strict=True,
-            )
+            for job, answer, history in zip(jobs, answers_of(prediction), history_of(neighborhood), strict=True)
         ]
 
     def _observe(self, jobs: Sequence[_Job], started_s: float, sample_us: int, prediction: Prediction) -> None:

@@ -19,6 +19,7 @@ from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.request import AskedRow, RequestReader
 from model_server.row_check import ELEMENT_SEPARATOR
+from model_server.seeds import sample
 from model_server.settings import ServerSettings
 from online_sampler.neighborhood import Neighborhood, TableColumns
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -70,7 +71,7 @@ class Inspection:
 
     def _look(self, asked: AskedRow) -> service_pb2.NeighborhoodResponse:
         serving = self._serving()
-        found = serving.look_sampler.sample_events([asked.event], np.array([asked.cutoff_time_us], dtype=np.int64))
+        found = sample(serving.look_sampler, serving.predictor.task.target, [asked])
         response = service_pb2.NeighborhoodResponse(
             cutoff_time_us=asked.cutoff_time_us, graph_position=position_of(found.position)
         )
@@ -79,7 +80,7 @@ class Inspection:
 
 
 def neighbors_of(found: Neighborhood, view: GraphView, seed_key: row_event_pb2.Key) -> list[service_pb2.Neighbor]:
-    """The rows of one seed's neighborhood, in order; `seed_key` names the seed, which the graph does not hold."""
+    """The rows of one seed's neighborhood, in order; `seed_key` names the seed, which the graph may not hold."""
     schema = view.schema
     neighbors = [
         service_pb2.Neighbor(

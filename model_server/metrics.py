@@ -58,13 +58,14 @@ class Metrics:
         self.graph_generation = Gauge("nowgraph_graph_generation", "The arena's generation being read.", registry=r)
         self.build = Info("nowgraph_build", "What is running.", registry=r)
 
-    def describe(self, *, model_version: str, task: str, schema_fingerprint: str) -> None:
-        """Names the package, the model and the schema being served."""
+    def describe(self, *, model_version: str, task: str, kind: str, schema_fingerprint: str) -> None:
+        """Names the package, the model, what it predicts (`binary`, `regression`, ...) and the schema being served."""
         self.build.info(
             {
                 "version": package_version(),
                 "model_version": model_version,
                 "task": task,
+                "kind": kind,
                 "schema_fingerprint": schema_fingerprint,
             }
         )

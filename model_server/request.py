@@ -1,7 +1,8 @@
-"""From the wire to a question: a ScoreRequest becomes RowEvent bytes and a cut-off, or names the wrong field.
+"""From the wire to a question: a ScoreRequest becomes a seed and a cut-off, or names the wrong field.
 
-    ScoreRequest -> task, tenant -> row: key, cells, event time -> private parts hashed -> event bytes, cut-off
+    ScoreRequest -> task, tenant -> row: key, cells, event time -> private parts hashed -> event bytes or key, cut-off
 
+A task about events asks for a row one microsecond before its event time; one about entities for a key, as of it.
 Everything that can be wrong with a request is found here, before it costs a place in the queue.
 """
 
@@ -11,28 +12,35 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from graph_transformer.target import Target
 from model_server.errors import InvalidRequestError, UnknownTaskError
 from model_server.row_check import RowCheck
+from model_server.seeds import key_of
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.privacy import Privacy
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import cutoff_for_event
+from temporal_graph.view import Key
 
 
 @dataclass(frozen=True, slots=True)
 class AskedRow:
-    """A valid request: the row as it enters the sampler (private parts hashed, event time set) and its cut-off."""
+    """A valid request: the row as it enters the sampler (private parts hashed, event time set) and its cut-off.
+
+    `key` is the entity's, where the task asks about entities.
+    """
 
     request_id: str
     row: row_event_pb2.RowEvent
     event: bytes
     cutoff_time_us: int
+    key: Key | None = None
 
 
 class RequestReader:
-    """Reads requests for one task on one table. Used by the event loop only."""
+    """Reads requests for one task on one table. For one thread at a time: the event loop's, in a server."""
 
     def __init__(
         self,
@@ -40,15 +48,14 @@ class RequestReader:
         settings: ServerSettings,
         *,
         task: str,
-        table: str,
-        outcome: str,
+        target: Target,
         privacy: Privacy | None,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         self._settings = settings
         self._task = task
-        self._table = schema.table(table)
-        self._outcome = outcome
+        self._target = target
+        self._table = schema.table(target.table)
         self._privacy = privacy
         self._clock_us = clock_us
         self._checks: Mapping[str, RowCheck] = {
@@ -59,7 +66,7 @@ class RequestReader:
         """Validates one request. Raises InvalidRequestError with the path of the first wrong field.
 
         The row's known time is cleared: what is scored just before it happened is not known yet. Its operation may be
-        left out, insert or upsert; each means the same for a row that is only looked at.
+        left out, insert or upsert; each means the same for a row that is only looked at, and none for an entity.
         """
         self._read_names(request)
         if not request.HasField("row"):
@@ -67,18 +74,26 @@ class RequestReader:
         row = row_event_pb2.RowEvent()
         row.CopyFrom(request.row)
         if row.table != self._table.name:
-            expected = f"task {self._task!r} scores rows of {self._table.name!r}, found {row.table!r}"
+            asks = "scores rows of" if self._target.event_level else "asks about entities of"
+            expected = f"task {self._task!r} {asks} {self._table.name!r}, found {row.table!r}"
             raise InvalidRequestError("row.table", expected)
         if row.operation == row_event_pb2.OPERATION_DELETE:
             raise InvalidRequestError("row.operation", "a deletion cannot be scored")
-        row.operation = row_event_pb2.OPERATION_INSERT
+        is_event = self._target.event_level
+        row.operation = row_event_pb2.OPERATION_INSERT if is_event else row_event_pb2.OPERATION_UNSPECIFIED
         row.ClearField("known_time_us")
         event_time_us = self._read_event_time(row)
         row.event_time_us = event_time_us
         self._checks[row.table].check(row, "row")
-        self._refuse_outcome(row)
+        if is_event:
+            self._refuse_outcome(row)
+        else:
+            self._refuse_cells(row)
         self._protect(row)
-        return AskedRow(request.request_id, row, row.SerializeToString(), cutoff_for_event(event_time_us))
+        event = row.SerializeToString()
+        if is_event:
+            return AskedRow(request.request_id, row, event, cutoff_for_event(event_time_us))
+        return AskedRow(request.request_id, row, event, event_time_us, key_of(row.key))
 
     def read_event(self, request: service_pb2.IngestRequest) -> row_event_pb2.RowEvent:
         """Validates an event for the log and hashes its private parts. Raises InvalidRequestError."""
@@ -126,8 +141,16 @@ class RequestReader:
 
     def _refuse_outcome(self, row: row_event_pb2.RowEvent) -> None:
         for index, cell in enumerate(row.cells):
-            if cell.column == self._outcome and cell.WhichOneof("value") != "null":
+            if cell.column == self._target.column and cell.WhichOneof("value") != "null":
                 raise InvalidRequestError(
                     f"row.cells[{index}].{cell.WhichOneof('value')}",
-                    f"{self._outcome!r} is what the task predicts: leave it out or null",
+                    f"{self._target.column!r} is what the task predicts: leave it out or null",
                 )
+
+    def _refuse_cells(self, row: row_event_pb2.RowEvent) -> None:
+        if row.cells:
+            raise InvalidRequestError(
+                "row.cells[0]",
+                f"task {self._task!r} asks about what the graph holds of a {self._table.name!r} key: "
+                f"cells such as {row.cells[0].column!r} would be ignored, leave them out",
+            )

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from graph_transformer.target import Target
 from model_server.answer import answer_of
 from model_server.engine import Engine, Question, Scored
 from model_server.errors import DeadlinePassedError, ServerError, code_of, number_of
@@ -34,6 +35,7 @@ class Scoring:
         predictions: Predictions,
         metrics: Metrics,
         task: str,
+        target: Target,
     ) -> None:
         self._reader = reader
         self._freshness = freshness
@@ -41,6 +43,7 @@ class Scoring:
         self._predictions = predictions
         self._metrics = metrics
         self._task = task
+        self._target = target
 
     async def score(self, request: service_pb2.ScoreRequest, deadline_s: float) -> service_pb2.ScoreResponse:
         """One answer, or the ServerError that says why there is none."""
@@ -50,7 +53,7 @@ class Scoring:
         waited_s = await self._freshness.wait_for(request, deadline_s)
         try:
             async with asyncio.timeout(deadline_s - time.monotonic()):
-                question = Question(asked.event, asked.cutoff_time_us, deadline_s)
+                question = Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key)
                 scored = await self._engine.submit(question)
         except TimeoutError:
             raise DeadlinePassedError("the deadline passed before the answer was there") from None
@@ -77,7 +80,7 @@ class Scoring:
 
     def _answer(self, asked: AskedRow, scored: Scored, waited_s: float, start_s: float) -> service_pb2.ScoreResponse:
         total_s = time.monotonic() - start_s
-        response = answer_of(asked, scored, task=self._task, waited_s=waited_s, total_s=total_s)
+        response = answer_of(asked, scored, task=self._task, target=self._target, waited_s=waited_s, total_s=total_s)
         self._predictions.publish(asked.row, response)
         if waited_s:
             self._metrics.stages["freshness"].observe(waited_s)

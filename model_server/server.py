@@ -18,7 +18,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from graph_transformer.predictor import Predictor
+from model_server.answer import KINDS
 from model_server.engine import Engine, Question
+from model_server.errors import NotConfiguredError
 from model_server.event_log import EventLog
 from model_server.freshness import Freshness
 from model_server.generation import Follower, Generations, Serving
@@ -46,6 +48,8 @@ SERVICE_NAME: str = service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 HEALTH_NAMES = ("", SERVICE_NAME)
 # How often the gauges of the graph are read.
 PULSE_S = 1.0
+# How long the first score may take, compilers and page faults included.
+WARM_UP_S = 60.0
 
 
 class Server:
@@ -66,15 +70,16 @@ class Server:
         schema = serving.view.schema
         self.metrics = Metrics()
         self.settings = settings
+        self.task = task
         self.port = 0
         self.metrics_port = 0
         self._generations = generations
         self._follower = follower
+        if task.target.kind not in KINDS:
+            raise NotConfiguredError(f"task {task.name!r} is a {task.target.kind.value}: a score cannot answer it")
         self._table = schema.table(task.table)
         self._engine = Engine(generations.current, settings, self.metrics)
-        reader = RequestReader(
-            schema, settings, task=task.name, table=task.table, outcome=task.outcome, privacy=privacy
-        )
+        self._reader = RequestReader(schema, settings, task=task.name, target=task.target, privacy=privacy)
         self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
         freshness = Freshness(
             lambda: generations.current().watch.position().offsets,
@@ -82,19 +87,20 @@ class Server:
             reserve_s=settings.deadline_reserve_ms / 1e3,
         )
         scoring = Scoring(
-            reader=reader,
+            reader=self._reader,
             freshness=freshness,
             engine=self._engine,
             predictions=self._predictions,
             metrics=self.metrics,
             task=task.name,
+            target=task.target,
         )
-        self._inspection = Inspection(generations.current, reader, freshness, settings, self.metrics)
+        self._inspection = Inspection(generations.current, self._reader, freshness, settings, self.metrics)
         self._in_flight = InFlight()
         self._service = PredictionService(
             scoring=scoring,
             inspection=self._inspection,
-            ingest=Ingest(event_log, reader, schema, settings, self.metrics),
+            ingest=Ingest(event_log, self._reader, schema, settings, self.metrics),
             in_flight=self._in_flight,
             settings=settings,
             metrics=self.metrics,
@@ -105,7 +111,10 @@ class Server:
         self._endpoint: MetricsEndpoint | None = None
         self._drained = asyncio.Event()
         self.metrics.describe(
-            model_version=serving.predictor.version, task=task.name, schema_fingerprint=schema.fingerprint()
+            model_version=serving.predictor.version,
+            task=task.name,
+            kind=task.target.kind.value,
+            schema_fingerprint=schema.fingerprint(),
         )
 
     async def start(self) -> None:
@@ -171,12 +180,11 @@ class Server:
             await self._health.set(name, status)
 
     async def _warm_up(self) -> None:
-        """One score of a row that nobody knows: the first forward pass pays for loading, not the first caller."""
-        row = row_event_pb2.RowEvent(table=self._table.name, operation=row_event_pb2.OPERATION_INSERT)
-        row.key.CopyFrom(_unknown_key(self._table))
-        now_us = time.time_ns() // 1_000
-        row.event_time_us = now_us
-        await self._engine.submit(Question(row.SerializeToString(), now_us - 1, time.monotonic() + 60.0))
+        """One score of a key that nobody knows: the first forward pass pays for loading, not the first caller."""
+        row = row_event_pb2.RowEvent(table=self._table.name, key=_unknown_key(self._table))
+        asked = self._reader.read(service_pb2.ScoreRequest(row=row))
+        deadline_s = time.monotonic() + WARM_UP_S
+        await self._engine.submit(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key))
 
     async def _pulse(self) -> None:
         while True:

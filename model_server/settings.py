@@ -45,6 +45,9 @@ class ServerSettings(BaseSettings):
     batch_limit: int = Field(default=64, gt=0)
     # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.
     compute_threads: int = Field(default=1, gt=0)
+    # Each row of a batch is computed alone, on one thread: equal inputs give the same bits, which replays and audits
+    # compare. Without it more rows a second are scored, and a logit may differ by 1e-5 with what it was batched with.
+    fixed_shape: bool = False
     batch_request_limit: int = Field(default=1_024, gt=0)
     stream_inflight_limit: int = Field(default=64, gt=0)
     inspection_limit: int = Field(default=8, gt=0)

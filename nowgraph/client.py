@@ -29,6 +29,8 @@ from nowgraph.client_errors import (
     error_from_item,
 )
 from nowgraph.client_values import (
+    ClassScore,
+    ForecastStep,
     FreshnessToken,
     GraphPosition,
     Key,
@@ -50,9 +52,11 @@ from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 
 __all__ = [
     "AsyncClient",
+    "ClassScore",
     "Client",
     "ClientError",
     "DeadlineError",
+    "ForecastStep",
     "FreshnessToken",
     "GraphPosition",
     "InvalidRequestError",
@@ -125,7 +129,10 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> Score:
-        """Scores one row just before it happened (`event_time`; None: now). Raises ClientError."""
+        """Scores one row just before it happened (`event_time`; None: now), or an entity as of it. Raises ClientError.
+
+        A task about entities takes only `table` and `key`; what it asks about them is in the graph.
+        """
         row = Row(table, key, cells or {}, event_time, freshness_token, request_id)
         request = row_to_wire(row, task=self._task, tenant=self._tenant)
         return score_from_wire(self._call(self._stub.Score, request, timeout_s))

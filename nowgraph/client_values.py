@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from numbers import Integral, Real
 from typing import Literal
 
+from nowgraph.client_errors import ServerFailureError
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.time_rule import time_us_from_datetime
@@ -17,6 +18,16 @@ Key = KeyPart | tuple[KeyPart, ...] | None
 Value = None | bool | int | float | str | datetime | Sequence[str] | Sequence[float] | tuple[KeyPart, ...]
 Time = datetime | int | None
 Operation = Literal["insert", "upsert", "delete"]
+Kind = Literal["binary", "multiclass", "multilabel", "regression", "forecast"]
+
+_KINDS: dict[service_pb2.TargetKind.ValueType, Kind] = {
+    service_pb2.TARGET_KIND_UNSPECIFIED: "binary",  # servers from before there were kinds
+    service_pb2.TARGET_KIND_BINARY: "binary",
+    service_pb2.TARGET_KIND_MULTICLASS: "multiclass",
+    service_pb2.TARGET_KIND_MULTILABEL: "multilabel",
+    service_pb2.TARGET_KIND_REGRESSION: "regression",
+    service_pb2.TARGET_KIND_FORECAST: "forecast",
+}
 
 _OPERATIONS = {
     "insert": row_event_pb2.OPERATION_INSERT,
@@ -36,7 +47,10 @@ class FreshnessToken:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row to score. `event_time`: a datetime (without zone: UTC) or int64 microseconds; None: the server's clock."""
+    """A row to score, or, for a task about entities, only table and key, as of the event time.
+
+    `event_time`: a datetime (without zone: UTC) or int64 microseconds; None: the server's clock.
+    """
 
     table: str
     key: Key = None
@@ -68,13 +82,40 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassScore:
+    """How likely one class is, calibrated."""
+
+    name: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastStep:
+    """One window of a forecast: the median, and level -> value of its quantiles."""
+
+    value: float
+    quantiles: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """An answer: the calibrated probability and what it rests on."""
+    """A calibrated answer and what it rests on.
+
+    `kind` says which fields are set: `probability` and `logit` of a "binary" task; `classes`, in the task's order, of a
+    "multiclass" or "multilabel" one; `value` (the median) and `quantiles` (level -> value) of a "regression"; `steps`,
+    the nearest window first, of a "forecast". Numbers are in the unit of what is predicted.
+    """
 
     request_id: str
     task: str
-    probability: float
-    logit: float
+    kind: Kind
+    probability: float | None
+    logit: float | None
+    classes: tuple[ClassScore, ...]
+    value: float | None
+    quantiles: Mapping[float, float]
+    steps: tuple[ForecastStep, ...]
     model_version: str
     cutoff_time_us: int
     neighbor_count: int
@@ -204,13 +245,24 @@ def event_to_wire(
 
 
 def score_from_wire(response: service_pb2.ScoreResponse) -> Score:
-    """An answer as the caller sees it."""
+    """An answer as the caller sees it; raises ServerFailureError for a kind from after this client's time."""
     timing = response.timing
+    kind = _KINDS.get(response.kind)
+    if kind is None:
+        raise ServerFailureError(
+            "a kind of answer that this client does not know: update nowgraph", code="UNIMPLEMENTED"
+        )
+    is_binary = kind == "binary"
     return Score(
         request_id=response.request_id,
         task=response.task,
-        probability=response.probability,
-        logit=response.logit,
+        kind=kind,
+        probability=response.probability if is_binary else None,
+        logit=response.logit if is_binary else None,
+        classes=tuple(ClassScore(one.name, one.probability, one.logit) for one in response.classes),
+        value=response.value if response.HasField("value") else None,
+        quantiles=_quantiles(response.quantiles),
+        steps=tuple(ForecastStep(step.value, _quantiles(step.quantiles)) for step in response.steps),
         model_version=response.model_version,
         cutoff_time_us=response.cutoff_time_us,
         neighbor_count=response.neighbor_count,
@@ -274,6 +326,10 @@ def value_from_wire(cell: row_event_pb2.Cell) -> Value:
         return key_from_wire(cell.key)
     value: Value = getattr(cell, kind)
     return value
+
+
+def _quantiles(quantiles: Iterable[service_pb2.Quantile]) -> dict[float, float]:
+    return {quantile.level: quantile.value for quantile in quantiles}
 
 
 def _optional(message: service_pb2.ScoreResponse | service_pb2.Neighbor, name: str) -> int | None:

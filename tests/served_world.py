@@ -5,8 +5,9 @@ Heavy packages are imported where they are used: this file is loaded for every t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,14 @@ tables:
       terminal_id: terminals
       shop: {table: shops, columns: [shop_region, shop_number]}
     private: [customer_id]
+  spend:
+    primary_key: {customer_id: integer, anchor_time_us: integer}
+    time_column: anchor_time
+    known_time: {column: known_at}
+    columns:
+      label: {kind: numerical, outcome: true}
+    links:
+      customer_id: customers
 sources:
   - {topic: transactions, table: transactions, format: json}
   - {topic: transaction_events, table: transactions, format: protobuf}
@@ -71,11 +80,19 @@ class World:
     secret = SECRET
     schema_text = SCHEMA
 
-    def __init__(self, schema: Schema, graph: TemporalGraph, privacy: Privacy, checkpoint: Path) -> None:
+    @staticmethod
+    def task_text_of(name: str) -> str:
+        """The YAML of a task by name."""
+        return task_text(name)
+
+    def __init__(
+        self, schema: Schema, graph: TemporalGraph, privacy: Privacy, checkpoint: Path, *, task: str = "fraud"
+    ) -> None:
         self.schema = schema
         self.graph = graph
         self.privacy = privacy
         self.checkpoint = checkpoint
+        self.task_text = task_text(task)
         self.offsets: dict[tuple[str, int], int] = {}
 
     def event(self, transaction_id: int, time_us: int, *, customer: int = 1, terminal: int = 1, **more: float) -> bytes:
@@ -94,6 +111,19 @@ class World:
         self.privacy.protect(row)
         return row.SerializeToString()
 
+    def past_label(self, customer: int, anchor_us: int, known_us: int, label: float) -> bytes:
+        """What a customer spent after an anchor, known from the end of its window on."""
+        from protos.nowgraph.v1 import row_event_pb2
+
+        row = row_event_pb2.RowEvent(table="spend", operation=row_event_pb2.OPERATION_INSERT)
+        row.key.parts.add(integer=customer)
+        row.key.parts.add(integer=anchor_us)
+        row.event_time_us, row.known_time_us = anchor_us, known_us
+        row.cells.add(column="label", number=label)
+        row.cells.add(column="customer_id", integer=customer)
+        self.privacy.protect(row)
+        return row.SerializeToString()
+
     def apply(self, events: Sequence[bytes], *, topic: str = "history", partition: int = 0) -> int:
         """Applies events as if they had come from a log of their own; returns the first offset that is not applied."""
         next_offset = self.offsets.get((topic, partition), 0) + len(events)
@@ -108,7 +138,7 @@ class World:
         from graph_transformer.task import parse_task
         from online_sampler.sampler import Sampler
 
-        return Sampler(self.graph.view(), parse_task(TASK).sampling_plan)
+        return Sampler(self.graph.view(), parse_task(self.task_text).sampling_plan)
 
     def predictor(self, view: GraphView, **options: bool) -> Predictor:
         """The model over a view of the graph."""
@@ -121,15 +151,21 @@ class World:
         from model_server.server import build_server
 
         view = self.graph.view()
-        return build_server(view, self.predictor(view), settings=settings, privacy=self.privacy, **options)
+        predictor = self.predictor(view, fixed_shape=settings.fixed_shape)
+        return build_server(view, predictor, settings=settings, privacy=self.privacy, **options)
 
+
+TARGETS = {
+    "fraud": "{table: transactions, outcome: tx_fraud, kind: binary}",
+    "spend": "{table: customers, level: entity, kind: regression, horizon: 30m, task_table: spend}",
+    "channel": "{table: customers, level: entity, kind: multiclass, classes: [web, shop, phone], horizon: 30m}",
+    "tags": "{table: customers, level: entity, kind: multilabel, classes: [a, b], horizon: 30m}",
+    "hours": "{table: customers, level: entity, kind: forecast, steps: 3, horizon: 3h}",
+}
+"""Tasks of every kind by name, each with a model of random weights: about payments, and about customers."""
 
 TASK = """
 version: 1
-name: fraud
-table: transactions
-outcome: tx_fraud
-kind: binary
 splits:
   train: {start: 2023-01-01, end: 2023-02-01}
 sampling_plan:
@@ -139,6 +175,13 @@ sampling_plan:
   strategy: most_recent
 model: {width: 16, layers: 1, heads: 4}
 """
+
+
+def task_text(name: str) -> str:
+    """The YAML of a task."""
+    import yaml
+
+    return yaml.safe_dump({**yaml.safe_load(TASK), "name": name, **yaml.safe_load(TARGETS[name])})
 
 
 def grow(world: World, payments: int) -> None:
@@ -157,6 +200,20 @@ def grow(world: World, payments: int) -> None:
     world.apply(rows)
 
 
+def grow_labels(world: World) -> None:
+    """Adds what each customer spent in the half hours after two anchors, known at their ends."""
+    hour_us = 3_600_000_000
+    anchors = [world.start_us + hour_us // 2, world.start_us + hour_us]
+    world.apply(
+        [
+            world.past_label(customer, anchor_us, anchor_us + hour_us // 2, 5.0 + customer)
+            for anchor_us in anchors
+            for customer in range(20)
+        ],
+        topic="labels",
+    )
+
+
 def save_model(world: World) -> None:
     """Fits statistics on the graph's own neighborhoods and saves a model with random weights."""
     import torch
@@ -165,24 +222,30 @@ def save_model(world: World) -> None:
     from graph_transformer.checkpoint import Checkpoint
     from graph_transformer.encoding.collate import Encoding
     from graph_transformer.encoding.statistics import fit_statistics
-    from graph_transformer.model import GraphTransformer
+    from graph_transformer.heads import Unit
+    from graph_transformer.model import build_model
     from graph_transformer.task import parse_task
     from online_sampler.sampler import Sampler
 
-    task = parse_task(TASK)
-    view = world.graph.view()
-    rows = np.arange(view.row_count("transactions"), dtype=np.int64)
-    cutoff_time_us = view.times("transactions")[0] - 1
-    sampled = Sampler(view, task.sampling_plan).sample_rows("transactions", rows, cutoff_time_us)
-    statistics = fit_statistics([sampled], world.schema, view.strings, target=task.target)
+    task = parse_task(world.task_text)
+    target, view = task.target, world.graph.view()
+    sampler = Sampler(view, task.sampling_plan)
+    rows = np.arange(view.row_count(target.table), dtype=np.int64)
+    if target.event_level:
+        sampled = sampler.sample_rows(target.table, rows, view.times(target.table)[0] - 1)
+    else:
+        keys = [key for key in view.keys(target.table, rows) if key is not None]
+        sampled = sampler.sample_keys(target.table, keys, np.full(len(keys), view.watermark_us))
+    statistics = fit_statistics([sampled], world.schema, view.strings, target=target)
     torch.manual_seed(7)
-    model = GraphTransformer(Encoding(statistics, world.schema, view.strings).layout(), task.model, task.target.outputs)
+    model = build_model(Encoding(statistics, world.schema, view.strings).layout(), task.model, target.outputs)
     checkpoint = Checkpoint(
         task=task,
         fingerprint=world.schema.fingerprint(statistics.tables()),
         statistics=statistics,
         model=task.model,
-        calibration=Calibration(),
+        unit=Unit(signed_log=True, center=3.0, scale=1.5) if target.is_number else Unit(),
+        calibration=Calibration.of(target),
         weights=model.state_dict(),
     )
     checkpoint.save(world.checkpoint)
@@ -205,24 +268,50 @@ def served_privacy(served_schema: Schema) -> Privacy:
 
 
 @pytest.fixture(scope="session")
-def served_checkpoint(served_schema: Schema, served_privacy: Privacy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder that every world's graph can use."""
+def served_checkpoints(
+    served_schema: Schema, served_privacy: Privacy, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Gives the checkpoint folder of a task, which every world's graph can use."""
     from temporal_graph.graph import TemporalGraph
 
-    folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    with TemporalGraph.create(served_schema, arena_bytes=ARENA_BYTES) as graph:
-        world = World(served_schema, graph, served_privacy, folder)
-        grow(world, 200)
-        save_model(world)
-    return folder
+    @cache
+    def checkpoint_of(task: str) -> Path:
+        folder = tmp_path_factory.mktemp("model") / "checkpoint"
+        with TemporalGraph.create(served_schema, arena_bytes=ARENA_BYTES) as graph:
+            world = World(served_schema, graph, served_privacy, folder, task=task)
+            grow(world, 200)
+            grow_labels(world)
+            save_model(world)
+        return folder
+
+    return checkpoint_of
 
 
 @pytest.fixture
-def world(served_schema: Schema, served_privacy: Privacy, served_checkpoint: Path) -> Iterator[World]:
-    """A graph of the test's own with 100 payments, and the model."""
+def world_of(
+    served_schema: Schema, served_privacy: Privacy, served_checkpoints: Callable[[str], Path]
+) -> Iterator[Callable[[str], World]]:
+    """Gives a graph of the test's own with 100 payments, and the model of a task."""
     from temporal_graph.graph import TemporalGraph
 
-    with TemporalGraph.create(served_schema, arena_bytes=ARENA_BYTES) as graph:
-        world = World(served_schema, graph, served_privacy, served_checkpoint)
-        grow(world, 100)
-        yield world
+    with ExitStack() as stack:
+
+        def make(task: str) -> World:
+            graph = stack.enter_context(TemporalGraph.create(served_schema, arena_bytes=ARENA_BYTES))
+            world = World(served_schema, graph, served_privacy, served_checkpoints(task), task=task)
+            grow(world, 100)
+            return world
+
+        yield make
+
+
+@pytest.fixture
+def world(world_of: Callable[[str], World]) -> World:
+    """A graph of the test's own with 100 payments, and the model that looks for fraud."""
+    return world_of("fraud")
+
+
+@pytest.fixture
+def world_labels() -> Callable[[World], None]:
+    """Adds past labels of the spend task to a world's graph."""
+    return grow_labels

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from graph_transformer.target import Kind, Target
 from model_server.background import BackgroundServer
 from model_server.metrics import Metrics
 from model_server.request import RequestReader
@@ -18,6 +19,7 @@ from stream.privacy import Privacy
 from temporal_graph.schema import Schema
 
 NOW_US = 1_700_000_000_000_000
+FRAUD = Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud")
 
 
 @pytest.fixture
@@ -53,8 +55,7 @@ def reader(schema: Schema, settings: ServerSettings, privacy: Privacy) -> Reques
         schema,
         settings,
         task="fraud",
-        table="transactions",
-        outcome="tx_fraud",
+        target=FRAUD,
         privacy=privacy,
         clock_us=lambda: NOW_US,
     )

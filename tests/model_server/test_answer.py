@@ -3,10 +3,73 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from model_server.answer import History, history_of, position_of
+from graph_transformer.predictor import answer
+from graph_transformer.target import QUANTILES, Kind, Target
+from model_server.answer import KINDS, History, answers_of, history_of, position_of, write_answer
 from online_sampler.sampler import Sampler
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from temporal_graph.view import GraphPosition
+
+
+def written(target: Target, output: list[list[float]]) -> list[service_pb2.ScoreResponse]:
+    """The responses of calibrated outputs [seeds][outputs]."""
+    responses = []
+    for one in answers_of(answer(target, np.array(output, dtype=np.float64))):
+        responses.append(service_pb2.ScoreResponse())
+        write_answer(responses[-1], target, one)
+    return responses
+
+
+def test_yes_or_no_is_a_probability_and_its_logit() -> None:
+    """What callers have read since the first version stays where it is; nothing else is set."""
+    first, second = written(Target(Kind.BINARY, "t", event_level=True, column="c"), [[0.0], [2.0]])
+    assert (first.probability, first.logit) == (0.5, 0.0)
+    assert second.logit == 2.0
+    assert second.kind == service_pb2.TARGET_KIND_BINARY
+    assert {field.name for field, _ in second.ListFields()} == {"probability", "logit", "kind"}
+
+
+def test_classes_come_with_their_names_in_the_tasks_order() -> None:
+    """Of one class out of several the probabilities sum to 1; of any of several each is its own."""
+    classes = ("b", "a", "c")
+    (one,) = written(Target(Kind.MULTICLASS, "t", event_level=False, classes=classes), [[0.0, 1.0, 2.0]])
+    assert [part.name for part in one.classes] == list(classes)
+    assert [part.logit for part in one.classes] == [0.0, 1.0, 2.0]
+    assert sum(part.probability for part in one.classes) == pytest.approx(1.0)
+    (many,) = written(Target(Kind.MULTILABEL, "t", event_level=False, classes=classes), [[0.0, 1.0, 2.0]])
+    assert many.classes[0].probability == 0.5
+    assert sum(part.probability for part in many.classes) > 1.0
+    assert {field.name for field, _ in many.ListFields()} == {"classes", "kind"}
+
+
+def test_a_number_is_its_median_and_its_quantiles() -> None:
+    """In the unit of what is predicted, by rising level; a value of zero is there and not absent."""
+    values = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+    (one,) = written(Target(Kind.REGRESSION, "t", event_level=False), [values])
+    assert one.HasField("value")
+    assert one.value == 0.0
+    assert [(part.level, part.value) for part in one.quantiles] == list(zip(QUANTILES, values, strict=True))
+    assert {field.name for field, _ in one.ListFields()} == {"value", "quantiles", "kind"}
+
+
+def test_a_forecast_is_a_number_for_each_window_the_nearest_first() -> None:
+    """Each window has its own median and quantiles, also where there is only one window."""
+    levels = len(QUANTILES)
+    output = [float(number) for number in range(3 * levels)]
+    (one,) = written(Target(Kind.FORECAST, "t", event_level=False, steps=3), [output])
+    assert [step.value for step in one.steps] == [3.0, 3.0 + levels, 3.0 + 2 * levels]
+    assert [part.value for part in one.steps[1].quantiles] == output[levels : 2 * levels]
+    (short,) = written(Target(Kind.FORECAST, "t", event_level=False), [output[:levels]])
+    assert [step.value for step in short.steps] == [3.0]
+    assert not short.HasField("value")
+
+
+def test_every_kind_but_an_order_of_items_can_be_answered() -> None:
+    """A kind that is added to the targets is added to the wire, or left out on purpose."""
+    assert set(Kind) - set(KINDS) == {Kind.RANKING}
+    assert set(KINDS.values()) == set(service_pb2.TargetKind.values()) - {service_pb2.TARGET_KIND_UNSPECIFIED}
 
 
 def test_history_counts_timed_rows_and_finds_the_newest(world: Any) -> None:

@@ -57,7 +57,7 @@ async def test_an_idle_engine_answers_at_once(world: Any, running: Running, metr
     """One question is a batch of one, and says from what and when it was answered."""
     async with running() as engine:
         scored = await engine.submit(question(world))
-    assert 0.0 < scored.probability < 1.0
+    assert 0.0 < scored.answer.probability[0] < 1.0
     assert scored.history.history_count > 0
     assert scored.position.sequence == 100
     assert scored.stages.sample_us > 0
@@ -73,7 +73,9 @@ async def test_what_waits_is_scored_together(world: Any, running: Running, metri
     formed = (metrics.registry.get_sample_value("nowgraph_batch_rows_count") or 0) - batches
     assert 3 <= formed < 40
     assert metrics.registry.get_sample_value("nowgraph_batch_rows_bucket", {"le": "16.0"}) == batches + formed
-    assert [one.logit for one in together] == pytest.approx([one.logit for one in alone], abs=1e-5)
+    assert [one.answer.output[0] for one in together] == pytest.approx(
+        [one.answer.output[0] for one in alone], abs=1e-5
+    )
 
 
 async def test_an_expired_question_never_reaches_the_model(world: Any, running: Running, metrics: Metrics) -> None:

@@ -11,7 +11,7 @@ from model_server.metrics import LATENCY_EDGES_S, Metrics, MetricsEndpoint
 def test_a_scrape_parses_and_has_base_units() -> None:
     """Everything the endpoint says parses; times are in seconds, counts end in _total, and all names are ours."""
     metrics = Metrics()
-    metrics.describe(model_version="m1", task="fraud", schema_fingerprint="f")
+    metrics.describe(model_version="m1", task="fraud", kind="binary", schema_fingerprint="f")
     metrics.stages["forward"].observe(0.004)
     metrics.requests.labels("Score", "OK").inc()
     endpoint = MetricsEndpoint(metrics, host="127.0.0.1", port=0)

@@ -9,11 +9,15 @@ from hypothesis import HealthCheck, event, given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
+from graph_transformer.target import Kind, Target
 from model_server.errors import InvalidRequestError, UnknownTaskError
 from model_server.request import RequestReader
+from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.privacy import Privacy
+from temporal_graph.schema import FUTURE_DEFAULT_US, Schema
+from temporal_graph.time_rule import ALWAYS_US
 
 NOW_US = 1_700_000_000_000_000
 FUTURE_US = 5 * 60 * 1_000_000
@@ -149,6 +153,54 @@ def test_an_event_of_any_table_can_be_published(reader: RequestReader) -> None:
     event.table = "nothing"
     with pytest.raises(InvalidRequestError, match=r"^event\.table: "):
         reader.read_event(service_pb2.IngestRequest(event=event))
+
+
+@pytest.fixture
+def entity_reader(schema: Schema, settings: ServerSettings, privacy: Privacy) -> RequestReader:
+    """Reads requests of a task about customers, whose keys are private."""
+    target = Target(Kind.REGRESSION, "customers", event_level=False)
+    return RequestReader(schema, settings, task="spend", target=target, privacy=privacy, clock_us=lambda: NOW_US)
+
+
+def customer(**values: Any) -> service_pb2.ScoreRequest:
+    """Asks about customer 42."""
+    key = row_event_pb2.Key(parts=[row_event_pb2.KeyPart(integer=42)])
+    return service_pb2.ScoreRequest(row=row_event_pb2.RowEvent(table="customers", key=key, **values))
+
+
+def test_an_entity_is_asked_about_as_of_the_very_time(entity_reader: RequestReader, privacy: Privacy) -> None:
+    """Its cut-off is the time itself, and not one microsecond before; the key that is looked up is the hash."""
+    asked = entity_reader.read(customer(event_time_us=NOW_US - 5))
+    assert asked.cutoff_time_us == NOW_US - 5
+    assert asked.key == privacy.hash(42)
+    recorded = row_event_pb2.RowEvent.FromString(asked.event)
+    assert recorded.key.parts[0].text == privacy.hash(42)
+    assert (recorded.event_time_us, recorded.operation) == (NOW_US - 5, row_event_pb2.OPERATION_UNSPECIFIED)
+    assert entity_reader.read(customer()).cutoff_time_us == NOW_US
+
+
+ENTITIES_SPOILED: dict[str, tuple[str, Callable[[row_event_pb2.RowEvent], object]]] = {
+    "cells": ("row.cells[0]", lambda row: row.cells.add(column="city", text="Ghent")),
+    "another table": ("row.table", lambda row: setattr(row, "table", "transactions")),
+    "no key": ("row.key.parts", lambda row: row.ClearField("key")),
+    "a key of two parts": ("row.key.parts", lambda row: row.key.parts.add(integer=1)),
+    "an empty part": ("row.key.parts[0]", lambda row: row.key.parts[0].ClearField("integer")),
+    "a deletion": ("row.operation", lambda row: setattr(row, "operation", row_event_pb2.OPERATION_DELETE)),
+    "the future": ("row.event_time_us", lambda row: setattr(row, "event_time_us", NOW_US + FUTURE_DEFAULT_US + 1)),
+    "no time": ("row.event_time_us", lambda row: setattr(row, "event_time_us", ALWAYS_US)),
+}
+
+
+@pytest.mark.parametrize("name", ENTITIES_SPOILED)
+def test_the_wrong_field_of_an_entity_is_named(name: str, entity_reader: RequestReader) -> None:
+    """What would be ignored, or names nobody, is refused with the path of the field that is wrong."""
+    path, spoil = ENTITIES_SPOILED[name]
+    request = customer(event_time_us=NOW_US + FUTURE_DEFAULT_US)
+    entity_reader.read(request)
+    spoil(request.row)
+    with pytest.raises(InvalidRequestError) as error:
+        entity_reader.read(request)
+    assert error.value.field == path
 
 
 TEXT = st.text(max_size=5)

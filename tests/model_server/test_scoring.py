@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from graph_transformer.target import Kind, Target
 from model_server.engine import Engine
 from model_server.errors import InvalidRequestError, NotFreshError, OverloadedError
 from model_server.freshness import Freshness
@@ -59,6 +60,7 @@ async def scoring(
         predictions=Predictions(trail, "predictions", small, metrics),
         metrics=metrics,
         task="fraud",
+        target=Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud"),
     )
     await engine.close()
 

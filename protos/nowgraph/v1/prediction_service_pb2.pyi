@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from protos.nowgraph.v1 import row_event_pb2 as _row_event_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,40 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TargetKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TargetKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TARGET_KIND_UNSPECIFIED: _TargetKind.ValueType  # 0
+    TARGET_KIND_BINARY: _TargetKind.ValueType  # 1
+    """Yes or no: probability and logit."""
+    TARGET_KIND_MULTICLASS: _TargetKind.ValueType  # 2
+    """One of several classes: classes, whose probabilities sum to 1."""
+    TARGET_KIND_MULTILABEL: _TargetKind.ValueType  # 3
+    """Any of several classes: classes, each with a probability of its own."""
+    TARGET_KIND_REGRESSION: _TargetKind.ValueType  # 4
+    """A number: value and quantiles."""
+    TARGET_KIND_FORECAST: _TargetKind.ValueType  # 5
+    """A number for each of several windows ahead: steps."""
+
+class TargetKind(_TargetKind, metaclass=_TargetKindEnumTypeWrapper):
+    """What a task predicts, and so which fields of an answer are set."""
+
+TARGET_KIND_UNSPECIFIED: TargetKind.ValueType  # 0
+TARGET_KIND_BINARY: TargetKind.ValueType  # 1
+"""Yes or no: probability and logit."""
+TARGET_KIND_MULTICLASS: TargetKind.ValueType  # 2
+"""One of several classes: classes, whose probabilities sum to 1."""
+TARGET_KIND_MULTILABEL: TargetKind.ValueType  # 3
+"""Any of several classes: classes, each with a probability of its own."""
+TARGET_KIND_REGRESSION: TargetKind.ValueType  # 4
+"""A number: value and quantiles."""
+TARGET_KIND_FORECAST: TargetKind.ValueType  # 5
+"""A number for each of several windows ahead: steps."""
+Global___TargetKind: _TypeAlias = TargetKind  # noqa: Y015
 
 @_typing.final
 class FreshnessToken(_message.Message):
@@ -63,8 +98,11 @@ class ScoreRequest(_message.Message):
     """Echoed in the answer and in the predictions topic."""
     @_builtins.property
     def row(self) -> _row_event_pb2.RowEvent:
-        """The raw row: table, key, event time and cells as in an event, private values as they are (the server hashes them).
-        Without an event time: the server's clock. The outcome is absent or null; known time and operation do not matter.
+        """What is asked about; private values as they are (the server hashes them). Without an event time: the server's clock.
+        A task about events: the raw row, with table, key, event time and cells as in an event; its cut-off is one microsecond
+        before its event time; the outcome is absent or null; known time and operation do not matter.
+        A task about entities: table and key only, as of the event time, which is the cut-off; a key that nobody knows is
+        answered too, with a history count of 0.
         """
 
     @_builtins.property
@@ -183,6 +221,86 @@ class Timing(_message.Message):
 Global___Timing: _TypeAlias = Timing  # noqa: Y015
 
 @_typing.final
+class ClassScore(_message.Message):
+    """How likely one class is, calibrated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    LOGIT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in the task."""
+    probability: _builtins.float
+    logit: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        probability: _builtins.float = ...,
+        logit: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logit", b"logit", "name", b"name", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassScore: _TypeAlias = ClassScore  # noqa: Y015
+
+@_typing.final
+class Quantile(_message.Message):
+    """The number that the truth lies below with a probability of `level`, calibrated, in the unit of what is predicted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    level: _builtins.float
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        level: _builtins.float = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quantile: _TypeAlias = Quantile  # noqa: Y015
+
+@_typing.final
+class ForecastStep(_message.Message):
+    """One window of a forecast, numbers in the unit of what is predicted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    QUANTILES_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The median."""
+    @_builtins.property
+    def quantiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
+        """By rising level."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        quantiles: _abc.Iterable[Global___Quantile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantiles", b"quantiles", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastStep: _TypeAlias = ForecastStep  # noqa: Y015
+
+@_typing.final
 class ScoreResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -197,11 +315,17 @@ class ScoreResponse(_message.Message):
     NEWEST_NEIGHBOR_AGE_US_FIELD_NUMBER: _builtins.int
     GRAPH_POSITION_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    QUANTILES_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     probability: _builtins.float
-    """Calibrated."""
+    """Of the yes, calibrated; only of a binary target."""
     logit: _builtins.float
+    """Of that probability; only of a binary target."""
     model_version: _builtins.str
     cutoff_time_us: _builtins.int
     neighbor_count: _builtins.int
@@ -210,10 +334,25 @@ class ScoreResponse(_message.Message):
     """Rows with a time of their own among them: the history that was seen. 0 for keys never seen before."""
     newest_neighbor_age_us: _builtins.int
     """Cut-off minus the event time of the newest of them; absent without history."""
+    kind: Global___TargetKind.ValueType
+    value: _builtins.float
+    """The median of a regression, in the unit of what is predicted."""
     @_builtins.property
     def graph_position(self) -> Global___GraphPosition: ...
     @_builtins.property
     def timing(self) -> Global___Timing: ...
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassScore]:
+        """All classes of a multiclass or multilabel target, in the task's order."""
+
+    @_builtins.property
+    def quantiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
+        """Of a regression, by rising level."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForecastStep]:
+        """The windows of a forecast, the nearest first."""
+
     def __init__(
         self,
         *,
@@ -228,14 +367,24 @@ class ScoreResponse(_message.Message):
         newest_neighbor_age_us: _builtins.int | None = ...,
         graph_position: Global___GraphPosition | None = ...,
         timing: Global___Timing | None = ...,
+        kind: Global___TargetKind.ValueType = ...,
+        classes: _abc.Iterable[Global___ClassScore] | None = ...,
+        value: _builtins.float | None = ...,
+        quantiles: _abc.Iterable[Global___Quantile] | None = ...,
+        steps: _abc.Iterable[Global___ForecastStep] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "graph_position", b"graph_position", "newest_neighbor_age_us", b"newest_neighbor_age_us", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "_value", b"_value", "graph_position", b"graph_position", "newest_neighbor_age_us", b"newest_neighbor_age_us", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "cutoff_time_us", b"cutoff_time_us", "graph_position", b"graph_position", "history_count", b"history_count", "logit", b"logit", "model_version", b"model_version", "neighbor_count", b"neighbor_count", "newest_neighbor_age_us", b"newest_neighbor_age_us", "probability", b"probability", "request_id", b"request_id", "task", b"task", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "_value", b"_value", "classes", b"classes", "cutoff_time_us", b"cutoff_time_us", "graph_position", b"graph_position", "history_count", b"history_count", "kind", b"kind", "logit", b"logit", "model_version", b"model_version", "neighbor_count", b"neighbor_count", "newest_neighbor_age_us", b"newest_neighbor_age_us", "probability", b"probability", "quantiles", b"quantiles", "request_id", b"request_id", "steps", b"steps", "task", b"task", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newest_neighbor_age_us: _TypeAlias = _typing.Literal["newest_neighbor_age_us"]  # noqa: Y015
     _WhichOneofArgType__newest_neighbor_age_us: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__newest_neighbor_age_us) -> _WhichOneofReturnType__newest_neighbor_age_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
 Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
@@ -541,7 +690,7 @@ class Prediction(_message.Message):
     """When the answer was given: the server's clock."""
     @_builtins.property
     def row(self) -> _row_event_pb2.RowEvent:
-        """The row as it was scored, private parts hashed, with the event time that was used."""
+        """The row or entity that was asked about, private parts hashed, with the event time that was used."""
 
     @_builtins.property
     def response(self) -> Global___ScoreResponse: ...

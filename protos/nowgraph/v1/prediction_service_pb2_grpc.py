@@ -65,7 +65,8 @@ class PredictionServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Score(self, request, context):
-        """Scores one row just before it happened. The row itself is never added to the graph.
+        """Answers one question: about a row just before it happens, or about an entity as of a time, as the task asks. The row
+        itself is never added to the graph.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,9 @@ class PredictionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PredictionServiceAsyncStub: ...
     Score: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ScoreRequest, _prediction_service_pb2.ScoreResponse]
-    """Scores one row just before it happened. The row itself is never added to the graph."""
+    """Answers one question: about a row just before it happens, or about an entity as of a time, as the task asks. The row
+    itself is never added to the graph.
+    """
     ScoreBatch: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ScoreBatchRequest, _prediction_service_pb2.ScoreBatchResponse]
     """Scores many rows; each has its own cut-off and its own status."""
     ScoreStream: _grpc.StreamStreamMultiCallable[_prediction_service_pb2.ScoreStreamRequest, _prediction_service_pb2.ScoreStreamResponse]
@@ -48,7 +50,9 @@ class PredictionServiceStub:
 class PredictionServiceAsyncStub(PredictionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Score: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ScoreRequest, _prediction_service_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Scores one row just before it happened. The row itself is never added to the graph."""
+    """Answers one question: about a row just before it happens, or about an entity as of a time, as the task asks. The row
+    itself is never added to the graph.
+    """
     ScoreBatch: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ScoreBatchRequest, _prediction_service_pb2.ScoreBatchResponse]  # type: ignore[assignment]
     """Scores many rows; each has its own cut-off and its own status."""
     ScoreStream: _aio.StreamStreamMultiCallable[_prediction_service_pb2.ScoreStreamRequest, _prediction_service_pb2.ScoreStreamResponse]  # type: ignore[assignment]
@@ -67,7 +71,9 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prediction_service_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.ScoreResponse, _abc.Awaitable[_prediction_service_pb2.ScoreResponse]]:
-        """Scores one row just before it happened. The row itself is never added to the graph."""
+        """Answers one question: about a row just before it happens, or about an entity as of a time, as the task asks. The row
+        itself is never added to the graph.
+        """
 
     @_abc_1.abstractmethod
     def ScoreBatch(
