@@ -33,8 +33,10 @@ from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema
 
 if TYPE_CHECKING:
+    from graph_transformer.target import Target
     from model_server.server import Server
     from model_server.settings import ServerSettings
+    from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +46,10 @@ EMBEDDED = "embedded"
 """In place of Kafka's address: librdkafka's mock cluster, in this process."""
 
 
+SCHEMA_NAME = "schema.yaml"
+"""The schema in the folder of a checkpoint."""
+
+
 def share_one_process() -> None:
     """Lets the threads of updater, server and client take turns on Python's lock five times as often as by default.
 
@@ -51,6 +57,19 @@ def share_one_process() -> None:
     99th percentile from Kafka to visible fell from 200 to 30 ms, and more was scored a second, on two busy cores.
     """
     sys.setswitchinterval(0.001)
+
+
+def schema_of(checkpoint: Path, schema: Path | None) -> Path:
+    """The schema that was asked for, else the one that training left beside the checkpoint.
+
+    Raises UsageError where there is neither.
+    """
+    if schema is not None:
+        return schema
+    beside = checkpoint / SCHEMA_NAME
+    if not beside.is_file():
+        raise UsageError(f"{checkpoint}: it has no {SCHEMA_NAME}, so --schema must say which tables there are")
+    return beside
 
 
 def privacy_of(schema: Schema, settings: StreamSettings) -> Privacy | None:
@@ -142,6 +161,13 @@ def updater_of(
     return Updater(graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs)
 
 
+def warn_without_labels(view: GraphView, target: Target) -> None:
+    """Says so where a model learned from past labels and the graph has none: answers are worse, and nothing fails."""
+    table = target.task_table
+    if table is not None and view.row_count(table) == 0:
+        log.warning("no_past_labels", table=table, hint=f"give {table}.parquet of the checkpoint's folder as --history")
+
+
 def embedded_server(
     graph: TemporalGraph,
     checkpoint: Path,
@@ -156,7 +182,8 @@ def embedded_server(
     from model_server.server import Server
 
     view = graph.view()
-    predictor = Predictor.load(checkpoint, view, threads=settings.compute_threads)
+    predictor = Predictor.load(checkpoint, view, threads=settings.compute_threads, fixed_shape=settings.fixed_shape)
+    warn_without_labels(view, predictor.task.target)
     return Server(
         Generations(Serving.over(view, predictor)),
         settings,

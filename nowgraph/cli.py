@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nowgraph.commands import dead_letters, demo, replay, schema, serve, train, update
+from nowgraph.commands import dead_letters, demo, predict, replay, schema, serve, train, update
 from nowgraph.errors import UsageError, explain
 
 
@@ -42,6 +42,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.command("serve")(serve.serve)
 app.command("update")(update.update)
 app.command("train")(train.train)
+app.command("predict")(predict.predict)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
 

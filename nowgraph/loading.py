@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from graph_updater.dead_letter_file import DeadLetterFile
 from nowgraph.assembly import history_source, updater_of
-from nowgraph.report import progress_console
+from nowgraph.errors import UsageError
+from nowgraph.report import progress_console, row_bar
 from stream.settings import StreamSettings
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import Schema
+from temporal_graph.view import GraphView
 
 DEAD_LETTERS = Path("dead-letters.jsonl")
 
@@ -42,15 +44,12 @@ def load_files(
     """
     stream = StreamSettings()
     source = history_source(graph.schema, files, stream, positions=graph.positions, speed=speed)
-    console = progress_console()
-    columns = (TextColumn("loading"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    with DeadLetterFile(dead_letters) as letters, Progress(*columns, console=console, disable=quiet) as bar:
+    rows = source.lag_records()
+    with DeadLetterFile(dead_letters) as letters, row_bar("loading", rows, quiet=quiet) as advance:
         updater = updater_of(graph, source, letters, stream)
-        rows = source.lag_records()
-        task = bar.add_task("", total=rows)
         try:
             while not updater.exhausted:
-                bar.advance(task, updater.step())
+                advance(updater.step())
         finally:
             updater.close()
         value = updater.metrics.registry.get_sample_value
@@ -61,5 +60,24 @@ def load_files(
             dead_letters=letters.count,
         )
     if loaded.dead_letters and not quiet:
-        console.print(f"{loaded.dead_letters:,} rows did not fit the schema: see {dead_letters}", highlight=False)
+        progress_console().print(
+            f"{loaded.dead_letters:,} rows did not fit the schema: see {dead_letters}", highlight=False
+        )
     return loaded
+
+
+@contextmanager
+def opened_graph(schema: Schema, history: Sequence[Path], arena: Path | None, *, quiet: bool) -> Iterator[GraphView]:
+    """A view of a graph loaded from files, or of a running updater's; raises UsageError unless it is one of the two."""
+    if (arena is None) == (not history):
+        raise UsageError("either --history (files) or --arena (a running updater's graph) says what the graph holds")
+    if arena is not None:
+        view = GraphView.attach(schema, arena)
+        try:
+            yield view
+        finally:
+            view.close()
+        return
+    with TemporalGraph.create(schema) as graph:
+        load_files(graph, history, quiet=quiet)
+        yield graph.view()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _PIPE_COLUMNS = 180
@@ -18,6 +20,15 @@ Row = Mapping[str, Any]
 def progress_console() -> Console:
     """Where progress goes: standard error, so that standard output stays the result."""
     return Console(stderr=True)
+
+
+@contextmanager
+def row_bar(doing: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
+    """A bar of rows done, on standard error; gives what to call with each number of rows that were."""
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    with Progress(*columns, console=progress_console(), disable=quiet) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda rows: bar.advance(task, rows)
 
 
 def emit(rows: Sequence[Row], *, title: str, as_json: bool, document: Mapping[str, Any] | None = None) -> None:

@@ -14,3 +14,13 @@ Bootstrap = Annotated[
     str, typer.Option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP", help="Kafka, as host:port[,host:port].")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+CheckpointPath = Annotated[Path, typer.Option("--checkpoint", help="Folder that `nowgraph train` made.")]
+CheckpointSchemaPath = Annotated[
+    Path | None, typer.Option("--schema", help="The schema (YAML); default: schema.yaml of the checkpoint.")
+]
+History = Annotated[
+    list[Path] | None, typer.Option("--history", help="Parquet or JSONL to load; named as its topic or table.")
+]
+FixedShape = Annotated[
+    bool, typer.Option("--fixed-shape", help="Each row alone, on one thread: equal inputs give the same bits.")
+]

@@ -1,0 +1,44 @@
+"""The next command to try, with names and keys of the graph at hand."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import numpy as np
+
+from graph_transformer.target import Target
+from temporal_graph.schema import KeyType, Table
+from temporal_graph.view import GraphView
+
+# What a shell changes between double quotes.
+_SPECIAL = set('"$`\\!')
+
+
+def example_call(view: GraphView, target: Target, address: str) -> str:
+    """A shell command that asks the server about something its graph holds; hashed keys are left to fill in."""
+    table = view.schema.table(target.table)
+    arguments = [repr(table.name)]
+    if target.event_level:
+        cells = {
+            link.name: key
+            for link in table.links
+            if (key := _newest_key(view, view.schema.table(link.parent))) is not None
+        }
+        arguments += [repr(_new_key(table)), repr(cells)]
+    else:
+        arguments.append(repr(_newest_key(view, table) or _new_key(table)))
+    code = f"from nowgraph import Client; print(Client({address!r}).score({', '.join(arguments)}))"
+    return f"python -c {shlex.quote(code) if _SPECIAL & set(code) else chr(34) + code + chr(34)}"
+
+
+def _newest_key(view: GraphView, table: Table) -> Any:
+    count = view.row_count(table.name)
+    if not count or table.private_keys.intersection(part.name for part in table.primary_key):
+        return None
+    return view.keys(table.name, np.array([count - 1]))[0]
+
+
+def _new_key(table: Table) -> Any:
+    parts = tuple(0 if part.type is KeyType.INTEGER else "..." for part in table.primary_key)
+    return parts[0] if len(parts) == 1 else parts or None

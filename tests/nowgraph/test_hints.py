@@ -1,0 +1,43 @@
+"""The command that is shown to try next works as it stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from graph_transformer.target import Kind, Target
+from model_server.background import BackgroundServer
+from model_server.settings import ServerSettings
+from nowgraph.hints import example_call
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("task", ["fraud", "spend"])
+def test_the_command_that_is_shown_gives_an_answer(task: str, world_of: Callable[[str], Any]) -> None:
+    """Typed into a shell it prints a score, of a row with known links or of an entity."""
+    world = world_of(task)
+    with BackgroundServer(lambda: world.server(ServerSettings(port=0, metrics_port=0))) as server:
+        command = example_call(world.graph.view(), server.server.task.target, server.target)
+        assert command.startswith("python -c ")
+        typed = command.replace("python", sys.executable, 1)
+        done = subprocess.run(typed, shell=True, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Score(")
+
+
+def test_keys_of_the_graph_are_used_and_hashes_are_not(world: Any) -> None:
+    """A link leads to the newest parent of the graph; a private key is left for the person who knows one."""
+    view = world.graph.view()
+    call = example_call(view, Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud"), "host:1")
+    assert "{'terminal_id': 9}" in call
+    assert world.privacy.hash(1) not in call
+    entity = example_call(view, Target(Kind.REGRESSION, "terminals", event_level=False), "host:1")
+    assert ".score('terminals', 9)" in entity
+    assert ".score('customers', '...')" in example_call(
+        view, Target(Kind.REGRESSION, "customers", event_level=False), "host:1"
+    )
