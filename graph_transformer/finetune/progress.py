@@ -13,10 +13,13 @@ from rich.table import Table
 from graph_transformer.finetune.loop import Progress, Report
 from graph_transformer.finetune.metrics import Metrics
 
+WAIT_SHARE_SHOWN = 0.005
+"""A model that waits less for its input is not said to wait."""
+
 
 @contextmanager
 def progress_bars(console: Console | None = None) -> Iterator[Report]:
-    """Give a `progress` for `train` that draws a bar per phase, with the loss and the last validation."""
+    """Give a `progress` for `train` that draws a bar per phase, with the loss, the last validation and waiting."""
     columns = (
         TextColumn("{task.description:<8}"),
         BarColumn(),
@@ -31,29 +34,23 @@ def progress_bars(console: Console | None = None) -> Iterator[Report]:
             if progress.step == 1 or progress.phase not in phases:
                 phases[progress.phase] = bars.add_task(progress.phase, total=progress.steps, figures="")
             figures = f"loss {progress.loss:.3f}"
-            if progress.average_precision is not None:
-                figures += f"  AP {progress.average_precision:.3f}"
+            if progress.validation is not None:
+                figures += f"  {progress.metric} {progress.validation:.3f}"
+            if progress.wait_share >= WAIT_SHARE_SHOWN:
+                figures += f"  waits {progress.wait_share:.0%}"
             bars.update(phases[progress.phase], completed=progress.step, figures=figures)  # type: ignore[arg-type]
 
         yield report
 
 
-def metrics_table(metrics: Mapping[str, Metrics], *, precision_at: int = 100) -> Table:
-    """Return a table with one line per split."""
+def metrics_table(metrics: Mapping[str, Metrics]) -> Table:
+    """Return a table with one line per split or floor, and a dash where a line lacks what another has."""
     table = Table(title="How good the answers are")
     table.add_column("split")
-    for name in ("examples", "positives", "AP", "AUC", f"CP@{precision_at}", "Brier", "ECE"):
-        table.add_column(name, justify="right")
-    for name, found in metrics.items():
-        cards = "-" if found.card_precision is None else f"{found.card_precision:.3f}"
-        table.add_row(
-            name,
-            f"{found.count:,}",
-            f"{found.positives:,}",
-            f"{found.average_precision:.3f}",
-            f"{found.roc_auc:.3f}",
-            cards,
-            f"{found.brier:.5f}",
-            f"{found.calibration_error:.5f}",
-        )
+    figures = {name: found.figures() for name, found in metrics.items()}
+    columns = list(dict.fromkeys(column for line in figures.values() for column in line))
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, line in figures.items():
+        table.add_row(name, *(line.get(column, "-") for column in columns))
     return table
