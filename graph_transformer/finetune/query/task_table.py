@@ -245,6 +245,7 @@ def _read_label(target: Target, columns: dict[str, Any]) -> NDArray[np.float64]:
         several[np.repeat(np.arange(len(label)), counts), chosen] = 1.0
         return several
     if target.kind is Kind.RANKING:
-        return np.diff(label.offsets.to_numpy()).astype(np.float64)
+        lengths: NDArray[np.float64] = np.diff(label.offsets.to_numpy()).astype(np.float64)
+        return lengths
     numbers: NDArray[np.float64] = label.cast("float64").to_numpy(zero_copy_only=False)
     return numbers

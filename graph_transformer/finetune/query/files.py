@@ -36,7 +36,7 @@ _READERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class LabelFiles:
+class SplitLabels:
     """The labels of all files by time and row, the times of each, and how many named an entity the graph lacks."""
 
     labels: LabelTable
@@ -55,7 +55,7 @@ def read_label_files(
     value: str,
     window_us: int,
     kind: Kind | None = None,
-) -> LabelFiles:
+) -> SplitLabels:
     """Read labels of entities of `table` from Parquet, CSV or JSON files, one for each split.
 
     `key` names the columns of the entity's key, `time` the anchor, `value` the label, which is known `window_us` later.
@@ -86,7 +86,7 @@ def read_label_files(
     found = LabelTable(target, row, time_us, time_us + np.int64(window_us), label)
     order = np.lexsort((row, time_us))
     splits = _splits({name: part[time] for name, part in parts.items()})
-    return LabelFiles(found.select(order[row[order] >= 0]), splits, int((row < 0).sum()))
+    return SplitLabels(found.select(order[row[order] >= 0]), splits, int((row < 0).sum()))
 
 
 def _read(split: str, path: Path, columns: list[str]) -> dict[str, NDArray[Any]]:

@@ -94,7 +94,7 @@ def default_splits(bound: BoundQuery, labels: LabelTable) -> Splits:
         NotEnoughExamples: there are fewer than three anchors, or no times to leave a gap between.
     """
     if bound.event_level:
-        return _event_splits(labels)
+        return event_splits(labels.anchor_time_us, labels.known_time_us)
     anchors = np.unique(labels.anchor_time_us)
     held_out = max(1, round(len(anchors) * HELD_OUT_SHARE))
     test = anchors[-held_out:]
@@ -115,12 +115,16 @@ def _complete_by(bound: BoundQuery, anchors: Int64, time_us: int) -> Int64:
     return np.array([each for each in anchors.tolist() if _end_us(bound, each) <= time_us], dtype=np.int64)
 
 
-def _event_splits(labels: LabelTable) -> Splits:
-    """Splits by event time, a label's usual delay apart."""
-    time_us = np.sort(labels.anchor_time_us)
+def event_splits(event_time_us: Int64, known_time_us: Int64) -> Splits:
+    """Return splits of labels by their rows' event times (int64 [n] each), a label's usual delay apart.
+
+    Raises:
+        NotEnoughExamples: there are too few, or they become known too late.
+    """
+    time_us = np.sort(event_time_us)
     if len(time_us) < 3:
         raise NotEnoughExamples(f"{len(time_us)} labels: too few for training, validation and test")
-    delay_us = np.maximum(labels.known_time_us - labels.anchor_time_us, 0)
+    delay_us = np.maximum(known_time_us - event_time_us, 0)
     gap_us = int(np.quantile(delay_us, DELAY_QUANTILE, method="higher"))
     whole_us = DAY_US if time_us[-1] - time_us[0] >= DAYS_FOR_MIDNIGHT * DAY_US else 1
     # The rows in a gap belong to no split, so shares are taken of what is left.
