@@ -9,15 +9,21 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
 import numpy.typing as npt
+import yaml
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 Array = npt.NDArray[np.float64]
+Figures = dict[str, dict[str, dict[str, float]]]
+"""Who -> which figure -> mean, sd, ensemble."""
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 ROUNDS_MAX = 2000
 PATIENCE = 60
 OBJECTIVES = {"binary": "binary_logloss", "l1": "l1", "l2": "l2", "tweedie": "l2"}
@@ -43,6 +49,18 @@ class Tuned:
     parameters: dict[str, Any]
     rounds: int
     loss: float
+
+
+def splits_of(task: Path) -> dict[str, tuple[date, date]]:
+    """The splits a task file names."""
+    splits = yaml.safe_load(task.read_text(encoding="utf-8"))["splits"]
+    return {name: (interval["start"], interval["end"]) for name, interval in splits.items()}
+
+
+def within(times: npt.NDArray[np.datetime64], interval: tuple[date, date]) -> npt.NDArray[np.bool_]:
+    """Which times lie in the interval, its end left out."""
+    start, end = (np.datetime64(time) for time in interval)
+    return (times >= start) & (times < end)
 
 
 def drawn(random: np.random.Generator, objective: str) -> dict[str, Any]:
@@ -143,7 +161,7 @@ def boosted(
     return tuned, runs
 
 
-def report(title: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+def report(title: str, rows: Figures) -> None:
     """Print a table: who, and each figure as mean, spread and that of the mean answer."""
     print(f"\n{title}")
     for who, figures in rows.items():

@@ -6,6 +6,7 @@ history files ─► questions (household, t) ─► one query per group of colu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -19,11 +20,14 @@ ACTIVE = 90
 LINES_FROM = "transactions l join questions q on l.household_id = q.household_id and l.transaction_timestamp <= q.t"
 
 
-def questions(database: duckdb.DuckDBPyConnection, anchors: str) -> None:
-    """Make the table of questions: household, t, spend and churn in (t, t+30 days], for those active in (t-90, t]."""
+def questions(database: duckdb.DuckDBPyConnection, first: date, end: date) -> None:
+    """Make the table of questions: household, t (weekly from `first` to before `end`), spend and churn.
+
+    Both are of (t, t+30 days], asked of those active in (t-90 days, t].
+    """
     database.execute(f"""
         create table questions as
-        with asked as (select t from ({anchors}) a(t)),
+        with asked as (select unnest(range(timestamp '{first}', timestamp '{end}', interval 7 day)) as t),
         counted as (
           select household_id, t,
             count(*) filter (transaction_timestamp > t - to_days({ACTIVE}) and transaction_timestamp <= t) as active,

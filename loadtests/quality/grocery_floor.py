@@ -9,25 +9,28 @@ Usage: python loadtests/quality/grocery_floor.py HISTORY_FOLDER [--json out.json
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
-from boosting import Part, binary_figures, boosted, measured, number_figures, report, write
+from boosting import (
+    EXAMPLES,
+    Figures,
+    Part,
+    binary_figures,
+    boosted,
+    measured,
+    number_figures,
+    report,
+    splits_of,
+    within,
+    write,
+)
 from grocery_features import features, load, questions
 
-ANCHORS = "select unnest(generate_series(timestamp '2017-03-01', timestamp '2017-11-29', interval 7 day))"
-SPLITS = {
-    "train": ("2017-03-01", "2017-07-31"),
-    "validation": ("2017-08-30", "2017-10-02"),
-    "refit": ("2017-03-01", "2017-10-02"),
-    "test": ("2017-11-01", "2017-12-01"),
-}
-
-Figures = dict[str, dict[str, dict[str, float]]]
+TASK = EXAMPLES / "grocery" / "spend.yaml"
+"""Both tasks ask on the same days."""
 
 
 def main() -> None:
@@ -40,10 +43,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with duckdb.connect(config={"threads": 1}) as database:
         load(database, arguments.history)
-        questions(database, ANCHORS)
+        splits = splits_of(TASK)
+        questions(database, splits["train"][0], splits["test"][1])
         asked = database.execute("select * from questions order by question").fetchnumpy()
         found, names, categorical = features(database)
-    chosen = {name: within(asked["t"], *interval) for name, interval in SPLITS.items()}
+    chosen = {name: within(asked["t"], interval) for name, interval in splits.items()}
     test = chosen["test"]
     print(f"{len(names)} features; " + ", ".join(f"{name} {int(rows.sum()):,}" for name, rows in chosen.items()))
     budget = {"draws": arguments.draws, "seeds": arguments.seeds}
@@ -83,13 +87,6 @@ def main() -> None:
     content["churn"] = rows
     if arguments.json is not None:
         write(arguments.json, content)
-
-
-def within(times: npt.NDArray[np.datetime64], start: str, end: str) -> npt.NDArray[np.bool_]:
-    """Which questions lie in the interval, the end left out."""
-    return (times >= np.datetime64(datetime.fromisoformat(start))) & (
-        times < np.datetime64(datetime.fromisoformat(end))
-    )
 
 
 if __name__ == "__main__":

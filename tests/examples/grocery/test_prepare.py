@@ -22,8 +22,9 @@ RAW = {
     "'MILK' as product_category, 'WHOLE' as product_type, null::varchar as package_size",
     # 2017-03-01 12:00 and 2017-03-02 12:00 UTC, in the data's fractions of seconds
     "transactions_sample": "select unnest(['1', '2']) as household_id, '3' as store_id, "
-    "unnest(['a', 'b']) as basket_id, 'p' as product_id, 1e0 as quantity, 2e0 as sales_value, 0e0 as retail_disc, 0e0 as coupon_disc, "
-    "0e0 as coupon_match_disc, 9 as week, unnest([1488369600e0, 1488456000e0]) as transaction_timestamp",
+    "unnest(['a', 'b']) as basket_id, 'p' as product_id, 1e0 as quantity, 2e0 as sales_value, 0e0 as retail_disc, "
+    "0e0 as coupon_disc, 0e0 as coupon_match_disc, 9 as week, "
+    "unnest([1488369600e0, 1488456000e0]) as transaction_timestamp",
     "promotions_sample": "select 'p' as product_id, '3' as store_id, 'A' as display_location, '0' as mailer_location, "
     "unnest([1, 11]) as week",
     # 2017-03-01 to 2017-03-10 as days since 1970
