@@ -1,16 +1,15 @@
-"""Batches for the loop, sampled and collated in a thread of their own while the model computes.
+"""Batches for the loop, sampled and collated in threads of their own while the model computes.
 
-draw (positives + fresh negatives) ─► Sampler.sample_rows at each example's cut-off ─► collate ─► queue ─► loop
+draw ─► Sampler.sample_rows at each example's cut-off ─► collate ─► Ahead ─► loop
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,31 +17,55 @@ from numpy.typing import NDArray
 
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import Encoding, collate
+from graph_transformer.finetune.ahead import Ahead
 from graph_transformer.finetune.examples import Examples
-from graph_transformer.task import Task, Training
+from graph_transformer.finetune.ranks import Ranks
+from graph_transformer.heads import Unit
+from graph_transformer.target import Kind, Target
+from graph_transformer.task import Task
+from graph_transformer.training import Training
 from online_sampler.sampler import Sampler
 
 if TYPE_CHECKING:
     from online_sampler.neighborhood import Neighborhood
     from temporal_graph.view import GraphView
 
-QUEUE_BATCHES = 4
-"""Batches ready before the loop asks: enough to hide a slow draw, little memory."""
-PUT_TIMEOUT_S = 0.2
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """One step's input: the batch and its labels float32[B]."""
+    """One step's input: the batch and its labels as the unit encodes them, float32[B] or float32[B, n].
+
+    `weight` is what its mean loss counts among those of several processes.
+    """
 
     batch: Batch
     label: torch.Tensor
+    weight: float = 1.0
 
 
-def draws(label: NDArray[np.bool_], training: Training, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield for every step which examples it sees: each kind in random order, begun anew when all were seen."""
-    kinds = (np.flatnonzero(label), training.positives), (np.flatnonzero(~label), training.negatives)
-    streams = [_rounds(positions, min(size, len(positions)), random) for positions, size in kinds]
+def rare_share(target: Target, label: NDArray[np.float32], training: Training) -> float:
+    """Return the share of positives in every batch of a binary target: the data's own, or what training asks for."""
+    share = float(label.mean())
+    return min(max(share, training.rare_share), 1.0 - training.rare_share) if target.kind is Kind.BINARY else share
+
+
+def draws(
+    target: Target, label: NDArray[np.float32], training: Training, random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Yield for every step which examples it sees, in random order, begun anew when all were seen.
+
+    Of a binary target whose rarer kind is rarer than `rare_share` each kind has its own order and its part of a batch;
+    where it has fewer examples than its part, they come more than once, so that the share is what it is said to be.
+    """
+    size = min(training.batch, len(label))
+    if target.kind is not Kind.BINARY or rare_share(target, label, training) == float(label.mean()):
+        streams = [_rounds(np.arange(len(label)), size, random)]
+    else:
+        positives = max(1, round(size * rare_share(target, label, training)))
+        kinds = (np.flatnonzero(label > 0.5), positives), (np.flatnonzero(label <= 0.5), size - positives)
+        streams = [_rounds(positions, part, random) for positions, part in kinds]
     while True:
         yield np.concatenate([next(stream) for stream in streams])
 
@@ -56,54 +79,59 @@ def _rounds(positions: NDArray[np.int64], size: int, random: np.random.Generator
         waiting = waiting[size:]
 
 
-def sample(sampler: Sampler, task: Task, examples: Examples) -> Neighborhood:
-    """Return the neighborhoods of examples, each at its own cut-off."""
-    return sampler.sample_rows(task.table, examples.row, examples.cutoff_time_us)
+def sample(
+    sampler: Sampler,
+    target: Target,
+    examples: Examples,
+    *,
+    read_until_us: NDArray[np.int64] | int | None = None,
+    request: int | None = None,
+) -> Neighborhood:
+    """Return the neighborhoods of examples, each at its own cut-off, or at `read_until_us` where that is earlier."""
+    cutoff = examples.cutoff_time_us
+    if read_until_us is not None:
+        cutoff = np.minimum(cutoff, read_until_us)
+    as_of = not target.event_level
+    return sampler.sample_rows(target.table, examples.row, cutoff, as_of=as_of, request=request)
 
 
-class Feed:
-    """Iterates over `Fed` without end; a context, so that its thread ends with it. The order depends on `seed` only."""
+def stale_cutoffs(examples: Examples, training: Training, random: np.random.Generator) -> NDArray[np.int64] | None:
+    """Return what part of the graph each example may read: up to `staleness_days` less for some; None for all of it."""
+    if not training.staleness_share or not training.staleness_days:
+        return None
+    age_us = random.random(len(examples)) * training.staleness_days * DAY_US
+    stale = random.random(len(examples)) < training.staleness_share
+    return examples.cutoff_time_us - np.where(stale, age_us, 0.0).astype(np.int64)
 
-    def __init__(self, view: GraphView, task: Task, examples: Examples, encoding: Encoding, *, seed: int) -> None:
-        self._task, self._examples, self._encoding = task, examples, encoding
-        self._sampler = Sampler(view, task.sampling_plan, seed=seed)
-        self._draws = draws(examples.label, task.training, np.random.default_rng(seed))
-        self._queue: queue.Queue[Fed | BaseException] = queue.Queue(QUEUE_BATCHES)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="finetune-feed", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+def feed(
+    view: GraphView,
+    task: Task,
+    examples: Examples,
+    encoding: Encoding,
+    *,
+    unit: Unit,
+    seed: int,
+    samplers: int = 1,
+    ranks: Ranks | None = None,
+    first: int = 0,
+) -> Ahead[NDArray[np.int64], Fed]:
+    """Return the input of every step after `first`, made by `samplers` threads; a context, so that they end with it.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopped.set()
-        self._thread.join()
+    Order and content depend on `seed` only, and on `ranks`, of which this one has its part of every batch.
+    """
+    ranks = Ranks() if ranks is None else ranks
+    rounds = draws(task.target, examples.label, task.training, np.random.default_rng(seed))
 
-    def __iter__(self) -> Iterator[Fed]:
-        while True:
-            item = self._queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+    def made(sampler: Sampler, step: int, chosen: NDArray[np.int64]) -> Fed:
+        part = examples.select(ranks.part(chosen))
+        # Dice and draws of a step's own: whichever thread it falls to, and wherever a training goes on, they are these.
+        random = np.random.default_rng([seed, ranks.rank, step])
+        read_until_us = stale_cutoffs(part, task.training, random)
+        request = step * ranks.size + ranks.rank
+        neighborhood = sample(sampler, task.target, part, read_until_us=read_until_us, request=request)
+        batch = collate(neighborhood, encoding, asked_time_us=part.cutoff_time_us)
+        return Fed(batch, torch.from_numpy(unit.encode(part.label)), ranks.weight(len(chosen)))
 
-    def _run(self) -> None:
-        try:
-            for chosen in self._draws:
-                examples = self._examples.select(chosen)
-                batch = collate(sample(self._sampler, self._task, examples), self._encoding)
-                if not self._put(Fed(batch, torch.from_numpy(examples.label.astype(np.float32)))):
-                    return
-        except BaseException as error:  # noqa: BLE001  # raised again where the loop waits
-            self._put(error)
-
-    def _put(self, item: Fed | BaseException) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=PUT_TIMEOUT_S)
-            except queue.Full:
-                continue
-            return True
-        return False
+    makers = [partial(made, Sampler(view, task.sampling_plan, seed=seed)) for _ in range(samplers)]
+    return Ahead(makers, islice(rounds, first, None), first=first)

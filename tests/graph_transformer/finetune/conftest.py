@@ -13,8 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from graph_transformer.config import ModelConfig
+from graph_transformer.encoding.collate import Encoding
+from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.finetune.examples import Examples, OutcomeLabels, examples_of
+from graph_transformer.finetune.feed import sample
+from graph_transformer.target import Kind, Target
 from graph_transformer.task import Interval, Splits, Task, Training
 from online_sampler.plan import SamplingPlan
+from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema
@@ -41,6 +47,10 @@ class World:
     def view(self) -> GraphView:
         """A read face of the graph."""
         return self.graph.view()
+
+    def labels(self, task: Task) -> OutcomeLabels:
+        """The labels the graph has of a task."""
+        return OutcomeLabels(self.view, task.target)
 
 
 def payment(key: int, at_us: int, customer: int, terminal: int, amount: float) -> bytes:
@@ -95,25 +105,49 @@ def world(payments_schema: Schema) -> Iterator[World]:
     built.graph.close()
 
 
-@pytest.fixture(scope="session")
-def task() -> Task:
+def days(start: float, end: float) -> Interval:
+    """From one day of the world to another."""
+    return Interval(START_US + int(start * DAY_US), START_US + int(end * DAY_US))
+
+
+def small_task() -> Task:
     """Train on days 6 to 13, choose on 15 to 17, test on 20 to 23; small, for seconds of training."""
-
-    def days(start: int, end: int) -> Interval:
-        return Interval(START_US + start * DAY_US, START_US + end * DAY_US)
-
     return Task(
         name="fraud",
-        table="transactions",
-        outcome="fraud",
-        kind="binary",
+        target=Target(Kind.BINARY, "transactions", event_level=True, column="fraud"),
         entity="customer_id",
         precision_at=5,
         splits=Splits(train=days(6, 14), validation=days(15, 18), test=days(20, 24)),
         sampling_plan=SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 1}}, {"hop2": {"default": 32}}]}),
         model=ModelConfig(width=16, heads=4, dropout=0.1, token_dropout=0.2),
-        training=Training(steps=150, positives=24, negatives=40, evaluate_every=75, ema=0.95, learning_rate=5e-3),
+        training=Training(steps=150, batch=64, rare_share=0.375, evaluate_every=75, ema=0.95, learning_rate=5e-3),
     )
+
+
+def encoding_of(world: World, task: Task, examples: Examples) -> Encoding:
+    """Statistics of some examples, bound to the world's graph."""
+    view = world.view
+    some = np.linspace(0, len(examples) - 1, min(64, len(examples)), dtype=np.int64)
+    sampled = sample(Sampler(view, task.sampling_plan), task.target, examples.select(some))
+    return Encoding(fit_statistics([sampled], view.schema, view.strings, target=task.target), view.schema, view.strings)
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    """The task of the small world, `small_task`."""
+    return small_task()
+
+
+@pytest.fixture(scope="session")
+def examples(world: World, task: Task) -> Examples:
+    """The training examples of the small world."""
+    return examples_of(world.labels(task), task.target, task.splits.train, known_by_us=None)
+
+
+@pytest.fixture(scope="session")
+def encoding(world: World, task: Task, examples: Examples) -> Encoding:
+    """What the model reads of the small world, by statistics of its training examples."""
+    return encoding_of(world, task, examples)
 
 
 @pytest.fixture(scope="session")

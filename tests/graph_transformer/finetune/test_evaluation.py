@@ -38,24 +38,24 @@ def lying(world: Any, payments_schema: Schema, noon_us: int, grow: Any) -> Itera
     built.graph.close()
 
 
-def logits(checkpoint: Checkpoint, world: Any, before_us: int, *, days: int = 2) -> np.ndarray[Any, Any]:
-    """Raw logits of the payments of the last days before a time, all asked before it."""
+def answers(checkpoint: Checkpoint, world: Any, before_us: int, *, days: int = 2) -> np.ndarray[Any, Any]:
+    """Raw outputs for the payments of the last days before a time, all asked before it."""
     view = world.view
     model, encoding = checkpoint.build(view.schema, view.strings)
-    rows = labeled_rows(view, checkpoint.task)
-    asked = rows.select((rows.event_time_us > before_us - days * DAY_US) & (rows.event_time_us <= before_us))
-    return Scorer(view, checkpoint.task, model, encoding).raw(asked)
+    rows = labeled_rows(view, checkpoint.task.target)
+    asked = rows.select((rows.time_us > before_us - days * DAY_US) & (rows.time_us <= before_us))
+    return Scorer(view, checkpoint.task, model, encoding, checkpoint.unit).raw(asked)
 
 
 def test_what_is_not_known_yet_changes_nothing(saved: Checkpoint, world: Any, lying: Any, noon_us: int) -> None:
     """Turning every label around that becomes known at noon or later leaves all answers of the morning as they were."""
-    assert np.array_equal(logits(saved, world, noon_us), logits(saved, lying, noon_us))
+    assert np.array_equal(answers(saved, world, noon_us), answers(saved, lying, noon_us))
 
 
 def test_what_is_known_changes_the_answer(saved: Checkpoint, world: Any, lying: Any, noon_us: int) -> None:
     """A day later the same labels are known, and the answers differ: the test above can fail."""
     later = noon_us + 2 * DAY_US
-    assert np.abs(logits(saved, world, later) - logits(saved, lying, later)).max() > 0.01
+    assert np.abs(answers(saved, world, later) - answers(saved, lying, later)).max() > 0.01
 
 
 def test_evaluation_is_of_the_split_or_of_any_interval(saved: Checkpoint, world: Any) -> None:

@@ -8,17 +8,24 @@ import pytest
 
 from graph_transformer.errors import NotEnoughExamples
 from graph_transformer.finetune import stages
+from graph_transformer.finetune.examples import Labels
 from graph_transformer.finetune.loop import silent
-from graph_transformer.finetune.stages import Stages
+from graph_transformer.finetune.stages import Outcome, Stages
+from graph_transformer.target import Target
 from graph_transformer.task import Interval, Splits, Task
 
 DAY_US = 86_400_000_000
 
 
+def run(world: Any, task: Task) -> Outcome:
+    """All stages of a task on the small world."""
+    return Stages(world.view, task, world.labels(task), silent).run()
+
+
 def test_without_validation_only_the_prior_is_corrected(world: Any, quick: Task) -> None:
     """A task that holds nothing back has no evaluation but its test; its scale is 1, its offset 0."""
     splits = Splits(quick.splits.train, test=quick.splits.test)
-    outcome = Stages(world.view, replace(quick, splits=splits), silent).run()
+    outcome = run(world, replace(quick, splits=splits))
     assert set(outcome.evaluations) == {"test"}
     assert (outcome.calibration.scale, outcome.calibration.offset) == (1.0, 0.0)
     assert outcome.calibration.prior == outcome.stage.prior < 0
@@ -31,15 +38,15 @@ def test_training_labels_are_known_when_validation_starts(world: Any, quick: Tas
     seen: list[int] = []
     original = stages.examples_of
 
-    def recorded(view: Any, task: Task, interval: Interval, *, known_by_us: int | None) -> Any:
-        found = original(view, task, interval, known_by_us=known_by_us)
+    def recorded(labels: Labels, target: Target, interval: Interval, *, known_by_us: int | None) -> Any:
+        found = original(labels, target, interval, known_by_us=known_by_us)
         if interval == train:
             seen.append(int(found.visible_time_us.max()))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "examples_of", recorded)
-        Stages(world.view, replace(quick, splits=Splits(train, close, test=quick.splits.test)), silent).run()
+        run(world, replace(quick, splits=Splits(train, close, test=quick.splits.test)))
     assert seen
     assert max(seen) <= close.start_us
 
@@ -47,20 +54,20 @@ def test_training_labels_are_known_when_validation_starts(world: Any, quick: Tas
 def test_statistics_are_of_training_rows_only(world: Any, quick: Task) -> None:
     """Scales and bins do not change with what happens after the training rows."""
     short = replace(quick, splits=Splits(quick.splits.train))
-    first = Stages(world.view, short, silent).run().stage.statistics
+    first = run(world, short).stage.statistics
     longer = replace(quick, splits=replace(quick.splits, validation=None))
-    assert Stages(world.view, longer, silent).run().stage.statistics == first
+    assert run(world, longer).stage.statistics == first
     other = replace(quick, splits=Splits(Interval(quick.splits.train.start_us, quick.splits.train.end_us - DAY_US)))
-    assert Stages(world.view, other, silent).run().stage.statistics != first
+    assert run(world, other).stage.statistics != first
 
 
 def test_calibration_sees_a_bounded_part(world: Any, quick: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """A validation split beyond the limit is thinned alike in both kinds, in the order of time."""
     monkeypatch.setattr(stages, "CALIBRATION_EXAMPLES", 100)
-    outcome = Stages(world.view, replace(quick, splits=replace(quick.splits, test=None)), silent).run()
+    outcome = run(world, replace(quick, splits=replace(quick.splits, test=None)))
     examples = outcome.evaluations["validation"].examples
     assert len(examples) == 100
-    assert bool((np.diff(examples.event_time_us) >= 0).all())
+    assert bool((np.diff(examples.time_us) >= 0).all())
     assert 0 < examples.label.mean() < 0.5
 
 
@@ -70,4 +77,4 @@ def test_a_split_without_labels_is_refused(world: Any, quick: Task) -> None:
     late = replace(quick.splits, validation=Interval(train.end_us, train.end_us + DAY_US), test=None)
     unknown = replace(late, known_by_us=train.end_us)
     with pytest.raises(NotEnoughExamples):
-        Stages(world.view, replace(quick, splits=unknown), silent).run()
+        run(world, replace(quick, splits=unknown))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from graph_transformer.calibration import sigmoid
+from graph_transformer.calibration.probability import sigmoid
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.errors import NotEnoughExamples, TaskError
 from graph_transformer.finetune.train import OWN_COLUMNS, TrainResult, evaluate, own_columns, train
@@ -45,7 +45,7 @@ def test_what_training_leaves_is_what_serves(trained: TrainResult, world: Any, p
     sampled = Sampler(world.view, predictor.sampling_plan).sample_rows(
         "transactions", chosen.row, chosen.cutoff_time_us
     )
-    assert np.abs(predictor.predict(sampled).logit - again.logit[:20]).max() < 1e-5
+    assert np.abs(predictor.predict(sampled).logit - again.output[:20, 0]).max() < 1e-5
 
 
 def test_probabilities_are_near_what_happens(trained: TrainResult, world: Any, task: Task) -> None:
@@ -55,7 +55,7 @@ def test_probabilities_are_near_what_happens(trained: TrainResult, world: Any, t
     known = found.examples.visible_time_us <= task.splits.test.start_us
     assert known.all()
     share = found.examples.label.mean()
-    assert abs(sigmoid(found.logit).mean() - share) < 0.02
+    assert abs(sigmoid(found.output[:, 0]).mean() - share) < 0.02
     assert found.metrics.brier < 0.8 * share * (1 - share)
     assert trained.metrics["test"].brier < trained.metrics[OWN_COLUMNS].brier
 
@@ -125,7 +125,12 @@ def test_own_columns_sample_no_neighbors(world: Any, task: Task) -> None:
 def test_what_can_not_be_trained_is_refused(world: Any, payments_schema: Schema, quick: Task, tmp_path: Path) -> None:
     """A wrong outcome and a time without labels are errors before anything is written."""
     with pytest.raises(TaskError, match="boolean"):
-        train(world.view, payments_schema, replace(quick, outcome="amount"), tmp_path / "model")
+        train(
+            world.view,
+            payments_schema,
+            replace(quick, target=replace(quick.target, column="amount")),
+            tmp_path / "model",
+        )
     empty = replace(quick, splits=Splits(Interval(0, 10)))
     with pytest.raises(NotEnoughExamples):
         train(world.view, payments_schema, empty, tmp_path / "model")
