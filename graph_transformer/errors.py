@@ -60,3 +60,11 @@ class QueryError(GraphTransformerError):
             f"query, line {self.line}, column {self.column}: expected {expected}, found {found}{hint}\n"
             f"  {shown}\n  {' ' * (self.column - 1)}^"
         )
+
+
+class TrainingDiverged(GraphTransformerError):
+    """A loss or gradient became infinite or no number."""
+
+
+class StateMismatch(GraphTransformerError):
+    """A state file to go on from is of another training."""
