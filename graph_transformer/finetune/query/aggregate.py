@@ -71,6 +71,8 @@ def contributions_of(
     if known_by_us is not None:
         known = np.flatnonzero(versions.valid_from_us <= known_by_us)
     values = states.values(aggregation.column)
+    if aggregation.function is Function.COUNT:
+        values = Values(np.ones(len(states)), values.null)  # what a cell holds is not counted, only that it does
     entity = versions.parents[:, versions.link_names.index(aggregation.link.name)]
     counts = ~versions.deleted & (entity >= 0) & ~values.null
     if aggregation.written.where is not None:
