@@ -124,7 +124,9 @@ def _in_one_process(
         elif not quiet:
             source = "without Kafka: nothing new comes in" if fed.kafka is None else f"Kafka {fed.kafka}"
             console = progress_console()
-            console.print(f"Serving on {server.target}, {source}; stop with Ctrl-C. Try:", highlight=False)
+            console.print(
+                f"Serving on {server.target}, {source}; stop with Ctrl-C. Try:", highlight=False, soft_wrap=True
+            )
             hint = example_call(fed.graph.view(), server.server.task.target, server.target)
             console.print(f"  {hint}", highlight=False, markup=False, soft_wrap=True)
         while fed.alive() and not stop.wait(_TICK_S):

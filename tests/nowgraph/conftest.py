@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -66,3 +69,44 @@ def free_port() -> Callable[[], int]:
             return port
 
     return find
+
+
+@pytest.fixture
+def trained(
+    world: Any, served_checkpoints: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Gives a folder as training leaves it, of one of the world's tasks: checkpoint, schema, and history beside it.
+
+    transactions.parquet and spend.parquet (past labels) lie in its `history`; the secret is in the environment.
+    """
+    monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", world.secret)
+    minute_us, count = 60_000_000, 60
+
+    def make(task: str) -> Path:
+        folder = tmp_path / task
+        shutil.copytree(served_checkpoints(task), folder)
+        (folder / "schema.yaml").write_text(world.schema_text)
+        (folder / "history").mkdir()
+        number = pa.array(range(count))
+        times = pa.array([world.start_us + n * minute_us for n in range(count)], pa.timestamp("us"))
+        payments = {
+            "transaction_id": number,
+            "tx_datetime": times,
+            "tx_amount": [5.0 + n % 7 for n in range(count)],
+            "channel": ["web"] * count,
+            "customer_id": [n % 5 for n in range(count)],
+            "terminal_id": [n % 7 for n in range(count)],
+        }
+        pq.write_table(pa.table(payments), folder / "history" / "transactions.parquet")
+        anchor = world.start_us + 10 * minute_us
+        spent = {
+            "customer_id": pa.array(range(5)),
+            "anchor_time_us": pa.array([anchor] * 5),
+            "anchor_time": pa.array([anchor] * 5, pa.timestamp("us")),
+            "known_at": pa.array([anchor + 30 * minute_us] * 5, pa.timestamp("us")),
+            "label": [float(n) for n in range(5)],
+        }
+        pq.write_table(pa.table(spent), folder / "history" / "spend.parquet")
+        return folder
+
+    return make

@@ -15,6 +15,7 @@ from nowgraph.assembly import (
     live_source,
     parse_positions,
     privacy_of,
+    schema_of,
     topics_of,
 )
 from nowgraph.errors import UsageError
@@ -85,3 +86,14 @@ def test_private_values_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         privacy_of(private, StreamSettings())
     monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", "a secret of at least sixteen bytes")
     assert privacy_of(private, StreamSettings()) is not None
+
+
+def test_a_checkpoint_brings_its_schema(tmp_path: Path) -> None:
+    """The schema that is given counts; else the one beside the checkpoint; without either there is none."""
+    given = tmp_path / "mine.yaml"
+    assert schema_of(tmp_path, given) == given
+    with pytest.raises(UsageError, match="--schema"):
+        schema_of(tmp_path, None)
+    (tmp_path / "schema.yaml").touch()
+    assert schema_of(tmp_path, None) == tmp_path / "schema.yaml"
+    assert schema_of(tmp_path, given) == given

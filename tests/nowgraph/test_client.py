@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,6 +65,29 @@ def test_a_score_of_plain_values(client: Client, world: Any) -> None:
     micro = client.score("transactions", 1000, CELLS, event_time=world.start_us + 86_400_000_000)
     assert naive.cutoff_time_us == micro.cutoff_time_us == score.cutoff_time_us
     assert naive.logit == pytest.approx(score.logit, abs=1e-5)
+
+
+def test_an_entity_is_asked_about_by_its_key(world_of: Callable[[str], Any]) -> None:
+    """Table and key are enough; history up to the very time; a key nobody knows is answered with history 0."""
+    world = world_of("spend")
+    time_us = world.start_us + 43 * 60_000_000  # the customer's third payment
+    with (
+        BackgroundServer(lambda: world.server(ServerSettings(**LIMITS))) as running,
+        Client(running.target, timeout_s=20) as client,
+    ):
+        score = client.score("customers", 3, event_time=time_us)
+        assert (score.kind, score.probability, score.cutoff_time_us) == ("regression", None, time_us)
+        assert score.value == score.quantiles[0.5]
+        assert list(score.quantiles.values()) == sorted(score.quantiles.values())
+        assert (score.history_count, score.newest_neighbor_age_us) == (3, 0)
+        assert client.score("customers", 3, event_time=time_us - 1).history_count == 2
+        assert client.score("customers", 10**9).history_count == 0
+        seen = client.neighborhood("customers", 3, event_time=time_us)
+        assert [row.table for row in seen.neighbors].count("transactions") == 3
+        assert seen.neighbors[0].key == world.privacy.hash(3)
+        with pytest.raises(InvalidRequestError) as error:
+            client.score("customers", 3, {"city": "Ghent"})
+        assert error.value.field == "row.cells[0]"
 
 
 def test_without_history_there_is_no_age(client: Client) -> None:

@@ -6,16 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nowgraph.client_errors import ServerFailureError
 from nowgraph.client_values import (
+    ClassScore,
+    ForecastStep,
     Row,
     cell_to_wire,
     event_to_wire,
     key_from_wire,
     key_to_wire,
     row_to_wire,
+    score_from_wire,
     time_to_wire,
     value_from_wire,
 )
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -97,3 +102,34 @@ def test_an_event_says_its_operation_and_both_clocks() -> None:
     assert event.operation == row_event_pb2.OPERATION_UPSERT
     assert (event.event_id, event.event_time_us, event.known_time_us) == ("e1", 5, 9)
     assert event.cells[0].WhichOneof("value") == "null"
+
+
+def test_yes_or_no_has_a_probability_also_of_an_older_server() -> None:
+    """A server from before there were kinds says none: its answers are yes or no, as they were."""
+    for kind in (service_pb2.TARGET_KIND_UNSPECIFIED, service_pb2.TARGET_KIND_BINARY):
+        score = score_from_wire(service_pb2.ScoreResponse(kind=kind, probability=0.25, logit=-1.1))
+        assert (score.kind, score.probability, score.logit, score.value) == ("binary", 0.25, -1.1, None)
+        assert (score.classes, dict(score.quantiles), score.steps) == ((), {}, ())
+
+
+def test_each_kind_has_its_own_fields_and_none_for_the_others() -> None:
+    """What does not apply is None or empty: nobody takes the 0 of the wire for a probability."""
+    response = service_pb2.ScoreResponse(kind=service_pb2.TARGET_KIND_MULTICLASS)
+    response.classes.add(name="web", probability=0.75, logit=1.0)
+    score = score_from_wire(response)
+    assert (score.kind, score.probability, score.logit) == ("multiclass", None, None)
+    assert score.classes == (ClassScore("web", 0.75, 1.0),)
+    response = service_pb2.ScoreResponse(kind=service_pb2.TARGET_KIND_REGRESSION, value=0.0)
+    response.quantiles.add(level=0.5, value=0.0)
+    score = score_from_wire(response)
+    assert (score.kind, score.value, score.quantiles, score.probability) == ("regression", 0.0, {0.5: 0.0}, None)
+    response = service_pb2.ScoreResponse(kind=service_pb2.TARGET_KIND_FORECAST)
+    response.steps.add(value=2.0, quantiles=[service_pb2.Quantile(level=0.5, value=2.0)])
+    score = score_from_wire(response)
+    assert (score.kind, score.value, score.steps) == ("forecast", None, (ForecastStep(2.0, {0.5: 2.0}),))
+
+
+def test_an_answer_of_another_time_is_refused() -> None:
+    """A kind that this client has never heard of is an error with the way out, and no half of an answer."""
+    with pytest.raises(ServerFailureError, match="update nowgraph"):
+        score_from_wire(service_pb2.ScoreResponse(kind=99))

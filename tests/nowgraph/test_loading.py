@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from nowgraph.loading import load_files
+from nowgraph.errors import UsageError
+from nowgraph.loading import load_files, opened_graph
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import load_schema
 
@@ -36,3 +37,18 @@ def test_progress_goes_to_standard_error(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "loading" in shown.err
+
+
+def test_a_graph_comes_from_files_or_from_an_arena(example: Path, town: tuple[Path, Path], tmp_path: Path) -> None:
+    """One of the two, and the view reads what is there; neither or both are refused."""
+    schema, arena = load_schema(example / "schema.yaml"), tmp_path / "arena"
+    with opened_graph(schema, town[:1], None, quiet=True) as view:
+        rows = view.row_count("transactions")
+        assert rows == pq.read_metadata(town[0]).num_rows
+    with TemporalGraph.create(schema, arena=arena, arena_bytes=1 << 28) as graph:
+        load_files(graph, town[:1], quiet=True, dead_letters=tmp_path / "letters")
+        with opened_graph(schema, [], arena, quiet=True) as view:
+            assert view.row_count("transactions") == rows
+    for files, folder in (([], None), (list(town), arena)):
+        with pytest.raises(UsageError, match="--history"), opened_graph(schema, files, folder, quiet=True):
+            pass

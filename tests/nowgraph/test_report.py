@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nowgraph.report import cell_text, emit
+from nowgraph.report import cell_text, emit, row_bar
 
 
 def test_json_has_no_nan_and_keeps_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +30,13 @@ def test_cells_are_written_for_people() -> None:
     """A dash for nothing, words for truth, thousands apart, three digits that matter."""
     values = (None, math.nan, True, False, 1234567, 0.12345, 12345.6, "text")
     assert [cell_text(v) for v in values] == ["-", "-", "yes", "no", "1,234,567", "0.123", "12,346", "text"]
+
+
+def test_a_bar_of_rows_is_on_standard_error_or_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output stays the result's; quiet is quiet."""
+    for quiet in (False, True):
+        with row_bar("predicting", 7, quiet=quiet) as advance:
+            advance(7)
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert ("predicting" in shown.err) is not quiet

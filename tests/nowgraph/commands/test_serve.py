@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nowgraph.client import Client, ClientError
@@ -27,7 +30,7 @@ splits: {train: {start: 2018-04-01, end: 2018-04-20}}
 sampling_plan:
   num_neighbors: [{hop1: {default: 1}}, {hop2: {default: 8}}]
 model: {width: 16, layers: 1, heads: 4}
-training: {steps: 3, positives: 4, negatives: 28}
+training: {steps: 3, batch: 32}
 """
 CELLS = {"customer_id": 1, "terminal_id": 2, "tx_amount": 30.0}
 AFTER_US = 1_525_200_000_000_000  # 2018-05-01: after the town's month
@@ -95,6 +98,39 @@ def test_one_process_loads_history_and_answers(example: Path, town: tuple[Path, 
         assert score_when_ready(where["grpc"], process) > 0
 
 
+def test_files_alone_are_served_as_predict_answers_them(
+    trained: Callable[[str], Path], run_json: Callable, world: Any, tmp_path: Path
+) -> None:
+    """Schema from the checkpoint's folder, history from files, no Kafka: an entity's answer is the file's, bit by bit.
+
+    What to try next is shown; ingesting is refused, because there is no log.
+    """
+    folder = trained("spend")
+    history = [word for path in sorted((folder / "history").iterdir()) for word in ("--history", path)]
+    asked_us = world.start_us + 45 * 60_000_000
+    asked = {"customer_id": [3], "anchor_time": pa.array([asked_us], pa.timestamp("us"))}
+    pq.write_table(pa.table(asked), tmp_path / "asked.parquet")
+    run_json(
+        "predict", "--checkpoint", folder, *history, "--input", tmp_path / "asked.parquet",
+        "--output", tmp_path / "answers.parquet", "--fixed-shape",
+    )  # fmt: skip
+    (offline,) = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    with running(
+        "serve", "--checkpoint", folder, "--port", 0, "--metrics-port", 0, "--fixed-shape", *history
+    ) as process:
+        assert process.stderr is not None
+        target = next(line for line in process.stderr if line.startswith("Serving on ")).split()[2].rstrip(",")
+        hint = next(line for line in process.stderr if line.strip())
+        assert "Client" in hint
+        assert target in hint
+        with Client(target, timeout_s=20) as client:
+            score = client.score("customers", 3, event_time=asked_us)
+            with pytest.raises(ClientError, match="without Kafka"):
+                client.ingest("transactions", 1, {"tx_amount": 1.0}, event_time=asked_us)
+    assert (score.value, score.history_count) == (offline["value"], offline["history_count"])
+    assert [{"level": level, "value": value} for level, value in score.quantiles.items()] == offline["quantiles"]
+
+
 def iter_document(process: subprocess.Popen[str]) -> Iterator[str]:
     """The lines of the first JSON document on standard output."""
     assert process.stdout is not None
@@ -127,6 +163,8 @@ def test_beside_an_updater_it_reads_the_same_arena(
 def test_options_that_contradict_each_other_are_refused(run_command: Callable, example: Path, tmp_path: Path) -> None:
     """No source of events at all, or history for a graph that belongs to an updater."""
     options = ("serve", "--schema", example / "schema.yaml", "--checkpoint", tmp_path)
-    assert "--bootstrap-servers" in run_command(*options, exit_code=2).stderr
+    refused = run_command(*options, exit_code=2).stderr
+    assert "--history" in refused
+    assert "--bootstrap-servers" in refused
     result = run_command(*options, "--arena", tmp_path, "--history", tmp_path / "x", exit_code=2)
     assert "the updater loads history" in result.stderr
