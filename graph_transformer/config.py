@@ -7,8 +7,22 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from graph_transformer.errors import TaskError
+from graph_transformer.importing import check_path
 
 MEMBERS_MAX = 16
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "cpu": {},
+    "gpu": {
+        "width": 256,
+        "layers": 3,
+        "heads": 16,
+        "sums": 8,
+        "mutual": 2,
+        "dropout": 0.1,
+        "token_dropout": 0.2,
+        "compile": True,
+    },
+}
 CELLS = ("sum", "attention")
 _RANGES = (
     ("layers", 1, 16),
@@ -30,6 +44,10 @@ class ModelConfig:
     token_dropout: in training each neighborhood loses a share of its rows drawn from 0 to this. members: models whose
     outputs are averaged. The defaults are those of a week of payments; longer histories bear width 64, two layers and
     less dropout.
+
+    compile: blocks go through torch.compile, which takes a minute at the start. text_encoder: import path of a function
+    from n texts to float32[n, d] that reads text columns, in the place of hashed n-grams. module: import path of a
+    class that is built and called in the place of ours, `Class(layout, config, outputs)`, with a `Batch`.
     """
 
     width: int = 32
@@ -43,6 +61,9 @@ class ModelConfig:
     dropout: float = 0.3
     token_dropout: float = 0.5
     members: int = 1
+    compile: bool = False
+    text_encoder: str | None = None
+    module: str | None = None
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
@@ -53,9 +74,19 @@ class ModelConfig:
                 raise TaskError(f"model.{name}", f"an integer from {low} to {high}", value)
         if self.cells not in CELLS:
             raise TaskError("model.cells", f"one of {', '.join(CELLS)}", self.cells)
+        for name in ("module", "text_encoder"):
+            if getattr(self, name) is not None:
+                check_path(f"model.{name}", getattr(self, name))
         for name in ("dropout", "token_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise TaskError(f"model.{name}", "a number from 0 to below 1", getattr(self, name))
+
+    @classmethod
+    def preset(cls, name: str) -> ModelConfig:
+        """Return the model of a size: `cpu` scores in about 2 ms on one core, `gpu` is for one; raises TaskError."""
+        if name not in PRESETS:
+            raise TaskError("model", f"one of {', '.join(PRESETS)}", name)
+        return cls(**PRESETS[name])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -7,6 +7,8 @@ By default rows do not attend to each other: on the payments task that cost 2.4 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,14 +18,20 @@ from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.layout import Layout
 from graph_transformer.ensemble import Ensemble
+from graph_transformer.importing import load_object
 from graph_transformer.rows import RowEncoder
 
 
 def build_model(layout: Layout, config: ModelConfig, outputs: int) -> nn.Module:
-    """Return a new model: float[B, outputs] of a `Batch`."""
+    """Return a new model: float[B, outputs] of a `Batch`.
+
+    Raises:
+        TaskError: `config.module` names no class that can be imported.
+    """
+    kind = GraphTransformer if config.module is None else load_object("model.module", config.module)
     if config.members == 1:
-        return GraphTransformer(layout, config, outputs)
-    return Ensemble(config.members, lambda: GraphTransformer(layout, config, outputs))
+        return cast("nn.Module", kind(layout, config, outputs))
+    return Ensemble(config.members, lambda: cast("nn.Module", kind(layout, config, outputs)))
 
 
 class GraphTransformer(nn.Module):
@@ -46,6 +54,9 @@ class GraphTransformer(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.width, outputs),
         )
+        if config.compile:
+            for part in (*self.mutual, *self.blocks):
+                part.compile(dynamic=True)
 
     @torch.no_grad()
     def start_at(self, prior: Tensor) -> None:

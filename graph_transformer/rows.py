@@ -102,7 +102,8 @@ class RowEncoder(nn.Module):
     A linear layer over a concatenation is the sum of linear layers, so that each part stays in its own (smaller) array.
     """
 
-    def __init__(self, layout: Layout, width: int, cells: str = "sum") -> None:
+    def __init__(self, layout: Layout, width: int, cells: str = "sum", *, fold: bool = True) -> None:
+        """`fold` takes in the rows a row points to; a model that passes messages itself does without."""
         super().__init__()
         self.clock = nn.Linear(layout.clock_width, width)
         self.rank = nn.Parameter(torch.zeros(width))
@@ -115,8 +116,8 @@ class RowEncoder(nn.Module):
         of_cells = CellAttention if cells == "attention" else CellSum
         filled = [table for table in layout.tables if table.dense_width or table.category_sizes]
         self.cells = nn.ModuleDict({table.table: of_cells(table, width) for table in filled})
-        self.fold = nn.ModuleDict({str(link): nn.Linear(width, width, bias=False) for link in layout.folded})
-        self.order = layout.folded
+        self.order = layout.folded if fold else ()
+        self.fold = nn.ModuleDict({str(link): nn.Linear(width, width, bias=False) for link in self.order})
         self.output = nn.Linear(width, width)
         self.register_buffer("path_hop", torch.tensor([path.hop for path in layout.paths]), persistent=False)
         self.register_buffer("path_table", torch.tensor([path.table for path in layout.paths]), persistent=False)

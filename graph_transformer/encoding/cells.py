@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.clock import CALENDAR_WIDTH, calendar, log_age
-from graph_transformer.encoding.codes import CategoryIndex, CodeVectors
+from graph_transformer.encoding.codes import TEXT_BUCKETS, CategoryIndex, CodeVectors, bag_vectors, ngram_vectors
 from graph_transformer.encoding.layout import TableLayout
 from graph_transformer.encoding.quantile import BINS, Bins, signed_log
-from graph_transformer.encoding.statistics import ColumnStatistics, Strings
+from graph_transformer.encoding.statistics import ColumnStatistics, Strings, sentence_encoder
 from temporal_graph.schema import ColumnKind, Table
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -201,8 +201,13 @@ class CellEncoder:
         self._add(1 + where.stop - where.start, write)
 
     def _vectors(self, statistics: ColumnStatistics, strings: Strings) -> None:
-        is_bag = statistics.kind == ColumnKind.MULTICATEGORICAL
-        vectors = CodeVectors(statistics.table, statistics.column, strings, statistics.values if is_bag else None)
+        if statistics.kind == ColumnKind.MULTICATEGORICAL:
+            width, read = len(statistics.values) + 1, bag_vectors(statistics.values)
+        elif statistics.encoder:
+            width, read = statistics.dim, sentence_encoder(statistics.encoder)
+        else:
+            width, read = TEXT_BUCKETS, ngram_vectors
+        vectors = CodeVectors(statistics.table, statistics.column, strings, width, read)
         (at,) = self._positions([statistics], *_CODED)
 
         def write(cells: Cells, out: Floats) -> None:

@@ -36,16 +36,16 @@ def calendar(time_us: NDArray[np.int64], out: Floats) -> None:
 
     `time_us` int64[n]. Seasons decided on tasks asked weeks ahead (who drives, who buys), and cost little elsewhere.
     """
-    day = np.mod(time_us, DAY_US) * (2.0 * np.pi / DAY_US)
     week = np.mod(time_us + _THURSDAY_US, WEEK_US)
-    angle = np.empty((len(time_us), 5))
-    angle[:, 0] = day
-    np.multiply(day, 2.0, out=angle[:, 1])
+    angle = np.empty((len(time_us), 3))
+    np.multiply(np.mod(time_us, DAY_US), 2.0 * np.pi / DAY_US, out=angle[:, 0])
+    np.multiply(np.mod(time_us, YEAR_US), 2.0 * np.pi / YEAR_US, out=angle[:, 1])
     np.multiply(week, 2.0 * np.pi / WEEK_US, out=angle[:, 2])
-    np.multiply(np.mod(time_us, YEAR_US), 2.0 * np.pi / YEAR_US, out=angle[:, 3])
-    np.multiply(angle[:, 3], 2.0, out=angle[:, 4])
-    np.sin(angle, out=out[:, 0:5], casting="same_kind")
-    np.cos(angle, out=out[:, 5:10], casting="same_kind")
+    sin, cos = np.sin(angle), np.cos(angle)
+    out[:, 0:3], out[:, 3:6] = sin, cos
+    sin, cos = sin[:, :2], cos[:, :2]
+    np.multiply(2.0 * sin, cos, out=out[:, 6:8], casting="same_kind")  # of twice the angle
+    np.subtract(1.0, 2.0 * sin * sin, out=out[:, 8:10], casting="same_kind")
     out[:, 10] = week >= 5 * DAY_US
 
 

@@ -10,7 +10,7 @@ read as the same string would be once it is stored.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +53,18 @@ class CategoryIndex:
         return UNSEEN_INDEX if text is None else self._vocabulary.get(text, UNSEEN_INDEX)
 
 
+TextVectors = Callable[[Sequence[str]], NDArray[np.float32]]
+"""n texts -> float32[n, width]."""
+
+
 class CodeVectors:
     """Codes of a text or multicategorical column to vectors; null is all zeros."""
 
-    def __init__(self, table: str, column: str, strings: Strings, values: Sequence[str] | None = None) -> None:
-        """Hash n-grams of texts, or, given the vocabulary `values`, count the elements of bags (the last is unseen)."""
-        self.width = TEXT_BUCKETS if values is None else len(values) + 1
-        self._table, self._column, self._strings = table, column, strings
-        self._vocabulary = None if values is None else {text: position for position, text in enumerate(values)}
-        self._cache: dict[int, NDArray[np.float32]] = {0: np.zeros(self.width, dtype=np.float32)}
+    def __init__(self, table: str, column: str, strings: Strings, width: int, vectors: TextVectors) -> None:
+        """`vectors` turns texts into rows of `width` floats: `ngram_vectors`, `bag_vectors`, a sentence encoder."""
+        self.width = width
+        self._table, self._column, self._strings, self._vectors = table, column, strings, vectors
+        self._cache: dict[int, NDArray[np.float32]] = {0: np.zeros(width, dtype=np.float32)}
 
     def of(self, codes: NDArray[np.int32], unseen: Sequence[str] = ()) -> NDArray[np.float32]:
         """Return float32[n, width] for int32[n] codes; a negative one is looked up in `unseen` and never kept."""
@@ -73,20 +76,37 @@ class CodeVectors:
             if len(cache) + len(new) > CACHED_MAX:
                 cache = {0: cache[0], **{code: cache[code] for code in distinct if code in cache}}
             texts = self._strings(self._table, self._column, np.asarray(new, dtype=np.int32))
-            cache.update({code: self._vector(text) for code, text in zip(new, texts, strict=True)})
+            cache.update(zip(new, self._of_texts(texts), strict=True))
             self._cache = cache
-        vectors = [cache[code] if code >= 0 else self._vector(unseen[-1 - code]) for code in distinct]
-        return np.stack(vectors)[inverse]
+        told = [code for code in distinct if code < 0]
+        once = dict(zip(told, self._of_texts([unseen[-1 - code] for code in told]), strict=True))
+        return np.stack([cache[code] if code >= 0 else once[code] for code in distinct])[inverse]
 
-    def _vector(self, text: str | None) -> NDArray[np.float32]:
-        vector = np.zeros(self.width, dtype=np.float32)
-        if text is None:
-            return vector
-        if self._vocabulary is None:
-            return hashed_ngrams(text)
-        for element in text.split(ELEMENT_SEPARATOR):
-            vector[self._vocabulary.get(element, self.width - 1)] += 1.0
-        return vector
+    def _of_texts(self, texts: Sequence[str | None]) -> NDArray[np.float32]:
+        out = np.zeros((len(texts), self.width), dtype=np.float32)
+        known = [at for at, text in enumerate(texts) if text is not None]
+        if known:
+            out[known] = self._vectors([text for text in texts if text is not None])
+        return out
+
+
+def bag_vectors(values: Sequence[str]) -> TextVectors:
+    """Return what counts the elements of a multicategorical's text by the vocabulary `values`; the last is unseen."""
+    vocabulary = {text: position for position, text in enumerate(values)}
+
+    def vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+        out = np.zeros((len(texts), len(values) + 1), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for element in text.split(ELEMENT_SEPARATOR):
+                out[row, vocabulary.get(element, len(values))] += 1.0
+        return out
+
+    return vectors
+
+
+def ngram_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return float32[n, TEXT_BUCKETS] of n texts, `hashed_ngrams` of each."""
+    return np.stack([hashed_ngrams(text) for text in texts])
 
 
 def hashed_ngrams(text: str, buckets: int = TEXT_BUCKETS) -> NDArray[np.float32]:

@@ -86,7 +86,7 @@ class Encoding:
         self._links = _links(statistics, schema, known)
         at = {link.name: position for position, link in enumerate(self._links)}
         both = [at.get(name, -1) for link in schema.links for name in (link.forward, link.forward)]
-        self.edge_types = EdgeTypes(np.array(both, dtype=np.int64), np.arange(len(both)) % 2 == 0)
+        self.edge_types = EdgeTypes(np.array(both, dtype=np.int64), np.arange(len(both)) % 2 == 0, len(at))
         self._paths = self._path_layouts()
         forward = {link.name for link in self._links}
         self.is_token = np.array([p.hop < 2 or p.links[-1] not in forward for p in self.paths.paths] + [True])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graph_transformer.encoding.clock import log_age
 from graph_transformer.encoding.paths import LinkPath, fit_paths
 from graph_transformer.encoding.quantile import even_edges, quantile_edges, signed_log
+from graph_transformer.importing import load_object
 from graph_transformer.target import Target
 from temporal_graph.schema import Column, ColumnKind, Schema
 from temporal_graph.time_rule import ALWAYS_US
@@ -40,6 +41,7 @@ ELEMENT_SEPARATOR = "\x1f"
 class ColumnStatistics:
     """One column: mean and std of its signed log (numerical), bin edges, vocabulary, embedding length.
 
+    `encoder` is the import path of what reads a text column, its vectors of length `dim`; hashed n-grams without one.
     Fields that a kind does not use keep their defaults.
     """
 
@@ -51,6 +53,7 @@ class ColumnStatistics:
     edges: tuple[float, ...] = ()
     values: tuple[str, ...] = ()
     dim: int = 0
+    encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +96,21 @@ class Statistics:
 
 
 def fit_statistics(
-    neighborhoods: Sequence[Neighborhood], schema: Schema, strings: Strings, *, target: Target
+    neighborhoods: Sequence[Neighborhood],
+    schema: Schema,
+    strings: Strings,
+    *,
+    target: Target,
+    text_encoder: str | None = None,
 ) -> Statistics:
     """Learn scales, bins, vocabularies and link paths from neighborhoods of a target's training examples.
 
-    Every row counts as often as it was sampled, which is how often the model will read it.
+    `text_encoder` is that of `ModelConfig`. Every row counts as often as it was sampled, which is how often the model
+    will read it.
     """
     paths = fit_paths(neighborhoods, schema, target.table)
     columns = tuple(
-        _fit_column(neighborhoods, table, column, strings)
+        _fit_column(neighborhoods, table, column, strings, text_encoder)
         for table in dict.fromkeys(path.table for path in paths)
         for column in schema.table(table).columns
     )
@@ -118,7 +127,7 @@ def _ages(neighborhood: Neighborhood) -> NDArray[np.float64]:
 
 
 def _fit_column(
-    neighborhoods: Sequence[Neighborhood], table: str, column: Column, strings: Strings
+    neighborhoods: Sequence[Neighborhood], table: str, column: Column, strings: Strings, text_encoder: str | None
 ) -> ColumnStatistics:
     kind = column.kind
     fitted = ColumnStatistics(table, column.name, kind.value, dim=column.dim)
@@ -134,7 +143,16 @@ def _fit_column(
     if kind in (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL):
         codes = _joined([c.coded[:, c.coded_names.index(column.name)] for _, c in parts]).astype(np.int32)
         return replace(fitted, values=_vocabulary(codes, table, column, strings))
+    if kind is ColumnKind.TEXT and text_encoder is not None:
+        length = sentence_encoder(text_encoder)([""]).shape[1]
+        return replace(fitted, dim=length, encoder=text_encoder)
     return fitted
+
+
+def sentence_encoder(path: str) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Return the function from n texts to float32[n, d] that an import path names; raises TaskError."""
+    encoder: Callable[[Sequence[str]], NDArray[np.float32]] = load_object("model.text_encoder", path)
+    return encoder
 
 
 def _timestamp_ages(neighborhood: Neighborhood, columns: TableColumns, name: str) -> NDArray[np.float64]:

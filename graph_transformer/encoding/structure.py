@@ -10,6 +10,7 @@ Attention is a mean: it forgets how many rows it saw. Counts and degrees are wha
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,10 +34,14 @@ class LinkEdges(NamedTuple):
 
 
 class EdgeTypes(NamedTuple):
-    """Per edge type of a schema: the link int64[T] (-1: not one a model knows), and whether it leads to the parent."""
+    """Per edge type of a schema: its link int64[T], -1 if no model knows it; whether it leads to the parent, bool[T].
+
+    `known` is how many links the model knows.
+    """
 
     link: Ints
     forward: NDArray[np.bool_]
+    known: int
 
 
 def edges_by_link(neighborhood: Neighborhood, types: EdgeTypes) -> list[LinkEdges]:
@@ -49,24 +54,37 @@ def edges_by_link(neighborhood: Neighborhood, types: EdgeTypes) -> list[LinkEdge
         return []
     link, forward = types.link[edge], types.forward[edge]
     source, target = neighborhood.edge_source, neighborhood.edge_target
-    child, parent = np.where(forward, source, target), np.where(forward, target, source)
     rows = len(neighborhood.hop)
-    # A row points to one parent over a link, so link and child are the whole edge.
-    _, first = np.unique(link * rows + child, return_index=True)
-    link, child, parent = link[first], child[first].astype(np.int64), parent[first].astype(np.int64)
-    found = np.flatnonzero(np.diff(link, prepend=link[0] - 1)).tolist()
-    bounds = zip(found, [*found[1:], len(link)], strict=True)
-    return [LinkEdges(int(link[a]), child[a:b], parent[a:b]) for a, b in bounds if link[a] >= 0]
+    # A row points to one parent over a link: written where link and child say, each edge is there once and in order.
+    # Edge types no model knows have link -1: they go to the last part, which is not read.
+    known = types.known
+    parent_of = np.full((known + 1, rows), -1, dtype=np.int64)
+    parent_of[link, np.where(forward, source, target)] = np.where(forward, target, source)
+    told = parent_of[:known].reshape(-1)
+    place = np.flatnonzero(told >= 0)
+    parent = told[place]
+    bounds = np.searchsorted(place, np.arange(known + 1) * rows).tolist()
+    return [
+        LinkEdges(position, place[start:end] - position * rows, parent[start:end])
+        for position, (start, end) in enumerate(pairwise(bounds))
+        if end > start
+    ]
 
 
 def degrees(edges: list[LinkEdges]) -> tuple[Ints, Ints, Floats]:
     """Return (node int64[D] rising, link int64[D], log1p of children float32[D]) of the rows that have children."""
     if not edges:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    width = max(found.link for found in edges) + 1
-    key = np.concatenate([found.parent * width + found.link for found in edges])
-    place, count = np.unique(key, return_counts=True)
-    return place // width, place % width, np.log1p(count).astype(np.float32)
+    nodes, links, children = [], [], []
+    for found in edges:
+        count = np.bincount(found.parent)
+        node = np.flatnonzero(count)
+        nodes.append(node)
+        links.append(np.full(len(node), found.link))
+        children.append(np.log1p(count[node]).astype(np.float32))
+    node = np.concatenate(nodes)
+    order = np.argsort(node, kind="stable")
+    return node[order], np.concatenate(links)[order], np.concatenate(children)[order]
 
 
 def ranks(parent: NDArray[np.int32], link: NDArray[np.int16], event_time_us: Ints) -> Floats:

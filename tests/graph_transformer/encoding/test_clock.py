@@ -7,8 +7,8 @@ from graph_transformer.encoding.quantile import Bins
 from temporal_graph.time_rule import ALWAYS_US
 
 BINS = Bins([tuple(np.linspace(0.0, 1.2, 17))])
-SEASON = [3, 4, 8, 9]
-DAY_AND_WEEK = [0, 1, 2, 5, 6, 7, 10]
+SEASON = [1, 7, 4, 9]
+DAY_AND_WEEK = [0, 2, 3, 5, 6, 8, 10]
 SATURDAY_US = 2 * DAY_US  # 1970-01-03
 
 

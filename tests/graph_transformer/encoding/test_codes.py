@@ -7,7 +7,16 @@ import pytest
 from numpy.typing import NDArray
 
 from graph_transformer.encoding import codes
-from graph_transformer.encoding.codes import NULL_INDEX, UNSEEN_INDEX, CategoryIndex, CodeVectors, hashed_ngrams
+from graph_transformer.encoding.codes import (
+    NULL_INDEX,
+    TEXT_BUCKETS,
+    UNSEEN_INDEX,
+    CategoryIndex,
+    CodeVectors,
+    bag_vectors,
+    hashed_ngrams,
+    ngram_vectors,
+)
 
 
 class Dictionary:
@@ -61,12 +70,33 @@ def test_a_string_no_dictionary_has_is_looked_up_by_itself() -> None:
     assert index.of(codes_of(-1), ["xx"]).tolist() == [UNSEEN_INDEX]
 
 
+def reader(texts: list[str], values: list[str] | None = None) -> CodeVectors:
+    """Reads texts by their n-grams, or as bags of the vocabulary."""
+    if values is None:
+        return CodeVectors("t", "c", Dictionary(texts), TEXT_BUCKETS, ngram_vectors)
+    return CodeVectors("t", "c", Dictionary(texts), len(values) + 1, bag_vectors(values))
+
+
+def test_an_encoder_reads_each_text_once() -> None:
+    """A sentence encoder is given the new texts of a call together, and never a text it has read or a null."""
+    asked: list[list[str]] = []
+
+    def encoder(texts: Sequence[str]) -> NDArray[np.float32]:
+        asked.append(list(texts))
+        return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+    vectors = CodeVectors("t", "c", Dictionary(["one", "three"]), 2, encoder)
+    assert vectors.of(codes_of(2, 0, 1, 2)).tolist() == [[5, 1], [0, 0], [3, 1], [5, 1]]
+    assert vectors.of(codes_of(1, -1), ["seven"]).tolist() == [[3, 1], [5, 1]]
+    assert asked == [["one", "three"], ["seven"]]
+
+
 @pytest.mark.parametrize("values", [None, ["a", "b"]])
 def test_vectors_of_strings_no_dictionary_has_are_those_of_stored_ones(values: list[str] | None) -> None:
     """Texts and bags under negative codes have the vectors of stored ones, and the next sample's are its own."""
     texts = ["a\x1fz", "b", "", "a"]
-    stored = CodeVectors("t", "c", Dictionary(texts), values).of(codes_of(1, 2, 3, 4))
-    vectors = CodeVectors("t", "c", Dictionary([]), values)
+    stored = reader(texts, values).of(codes_of(1, 2, 3, 4))
+    vectors = reader([], values)
     assert np.array_equal(vectors.of(codes_of(-1, -2, -3, -4), texts), stored)
     assert np.array_equal(vectors.of(codes_of(-1, 0, -1), ["b"]), np.stack([stored[1], 0 * stored[1], stored[1]]))
     assert set(vectors._cache) == {0}
@@ -74,7 +104,7 @@ def test_vectors_of_strings_no_dictionary_has_are_those_of_stored_ones(values: l
 
 def test_bags_count_their_elements() -> None:
     """Each known element has its place, all others share the last, null is empty."""
-    vectors = CodeVectors("t", "c", Dictionary(["a\x1fb", "b\x1fz"]), ["a", "b"])
+    vectors = reader(["a\x1fb", "b\x1fz"], ["a", "b"])
     assert vectors.of(codes_of(1, 0, 2)).tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 1]]
 
 
@@ -97,7 +127,7 @@ def test_the_cache_of_vectors_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     """More distinct texts than the cache holds still give the right vectors, and memory stays bounded."""
     monkeypatch.setattr(codes, "CACHED_MAX", 8)
     texts = [f"text number {n}" for n in range(50)]
-    vectors = CodeVectors("t", "c", Dictionary(texts))
+    vectors = reader(texts)
     for start in range(0, 50, 5):
         found = vectors.of(np.arange(start + 1, start + 6, dtype=np.int32))
         assert np.allclose(found, np.stack([hashed_ngrams(text) for text in texts[start : start + 5]]))

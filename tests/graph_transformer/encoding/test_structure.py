@@ -8,7 +8,7 @@ import pytest
 from graph_transformer.encoding.layout import AGE_STEPS
 from graph_transformer.encoding.structure import EdgeTypes, LinkEdges, counts, degrees, edges_by_link, ranks
 
-TYPES = EdgeTypes(np.array([0, 0, -1, -1]), np.array([True, False, True, False]))
+TYPES = EdgeTypes(np.array([0, 0, -1, -1]), np.array([True, False, True, False]), 1)
 
 
 class Edges:
