@@ -57,6 +57,12 @@ def splits_of(task: Path) -> dict[str, tuple[date, date]]:
     return {name: (interval["start"], interval["end"]) for name, interval in splits.items()}
 
 
+def anchors(newest_event: str, window_days: int, first: date) -> str:
+    """The SQL of weekly times of asking, as nowgraph chooses them: back from the last whose window has ended."""
+    newest = f"date_trunc('day', ({newest_event}) - to_days({window_days}))"
+    return f"select unnest(range({newest}, timestamp '{first}' - interval 1 microsecond, interval (-7) day)) as t"
+
+
 def within(times: npt.NDArray[np.datetime64], interval: tuple[date, date]) -> npt.NDArray[np.bool_]:
     """Which times lie in the interval, its end left out."""
     start, end = (np.datetime64(time) for time in interval)

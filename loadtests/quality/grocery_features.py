@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import numpy.typing as npt
+from boosting import anchors
 
 WINDOWS = (7, 14, 30, 60, 90, 400)
 HALF_LIVES = (7, 21, 60, 150)
@@ -20,14 +21,12 @@ ACTIVE = 90
 LINES_FROM = "transactions l join questions q on l.household_id = q.household_id and l.transaction_timestamp <= q.t"
 
 
-def questions(database: duckdb.DuckDBPyConnection, first: date, end: date) -> None:
-    """Make the table of questions: household, t (weekly from `first` to before `end`), spend and churn.
-
-    Both are of (t, t+30 days], asked of those active in (t-90 days, t].
-    """
+def questions(database: duckdb.DuckDBPyConnection, first: date) -> None:
+    """Make the table of questions: household, t, spend and churn in (t, t+30 days], if active in (t-90 days, t]."""
+    asked = anchors("select max(transaction_timestamp) from transactions", HORIZON, first)
     database.execute(f"""
         create table questions as
-        with asked as (select unnest(range(timestamp '{first}', timestamp '{end}', interval 7 day)) as t),
+        with asked as ({asked}),
         counted as (
           select household_id, t,
             count(*) filter (transaction_timestamp > t - to_days({ACTIVE}) and transaction_timestamp <= t) as active,

@@ -44,7 +44,7 @@ def main() -> None:
     with duckdb.connect(config={"threads": 1}) as database:
         load(database, arguments.history)
         splits = splits_of(TASK)
-        questions(database, splits["train"][0], splits["test"][1])
+        questions(database, splits["train"][0])
         asked = database.execute("select * from questions order by question").fetchnumpy()
         found, names, categorical = features(database)
     chosen = {name: within(asked["t"], interval) for name, interval in splits.items()}

@@ -18,6 +18,7 @@ from boosting import (
     EXAMPLES,
     Figures,
     Part,
+    anchors,
     binary_figures,
     boosted,
     measured,
@@ -92,8 +93,7 @@ SESSIONS = """
 
 QUESTIONS = f"""
     create table questions as
-    with asked as (
-      select unnest(range(timestamp '{USAGE["train"][0]}', timestamp '{USAGE["test"][1]}', interval 7 day)) as t)
+    with asked as ({anchors("select max(started) from sessions", 14, USAGE["train"][0])})
     select row_number() over (order by t, account_code) - 1 as question, account_code, t,
       count(minutes) filter (started > t - to_days(30) and started <= t) as active,
       coalesce(sum(minutes) filter (started > t and started <= t + to_days(14)), 0) as label
