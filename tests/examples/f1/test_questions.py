@@ -30,7 +30,7 @@ def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("name", "days"), [("driver_dnf", 30), ("driver_position", 60)])
 def test_each_label_is_its_files(repository: Path, folder: Path, tmp_path: Path, name: str, days: int) -> None:
-    """Every row of the three files is one question, since 1950; the test split is the test file, no row more or less."""
+    """Every row of the three files is one question, since 1950; the test split is the test file, no more, no less."""
     example = repository / "examples" / "f1"
     schema, task = load_schema(example / "schema.yaml"), example / f"{name}.yaml"
     question = question_of(schema, task=task, labels=folder / "labels")
