@@ -49,9 +49,12 @@ class ParquetQuestions:
         *,
         now_us: int,
         privacy: Privacy | None,
+        hashed: bool = False,
         time_column: str | None = None,
     ) -> None:
-        """`names` are the file's columns. `now_us` is the time of an entity's question that has none, if need be.
+        """`names` are the file's columns, whose private values may be `hashed` already.
+
+        `now_us` is the time of questions about entities where the file has none.
 
         Raises:
             UsageError: the file lacks a key column or the time, with the columns it has.
@@ -66,7 +69,7 @@ class ParquetQuestions:
             raise UsageError(f"no row of the graph has a time: a column {ANCHOR_TIME!r} says as of when to answer")
         tables = tuple(self._table if table.name == target.table else table for table in schema.tables)
         source = Source(topic=target.table, table=target.table, format="json")
-        self._encoder = ArrowEncoder(replace(schema, tables=tables), source, privacy)
+        self._encoder = ArrowEncoder(replace(schema, tables=tables), source, privacy, hashed=hashed)
         self._now_us = now_us
         # What is asked offline may lie as far ahead as the graph does, wherever the clock of this machine stands.
         clock_us = max(now_us, time.time_ns() // 1_000)

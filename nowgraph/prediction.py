@@ -21,7 +21,7 @@ from nowgraph.errors import UsageError
 from nowgraph.parquet_answers import answer_columns, answer_fields
 from nowgraph.parquet_questions import ParquetQuestions
 from online_sampler.sampler import Sampler
-from stream.privacy import Privacy
+from stream.privacy import Privacy, is_hashed
 
 if TYPE_CHECKING:
     from graph_transformer.predictor import Predictor
@@ -68,7 +68,13 @@ def predict_file(
             raise UsageError(f"{questions}: answers have columns of the names {', '.join(taken)} too: rename them")
         try:
             reader = ParquetQuestions(
-                view.schema, predictor.task, names, now_us=view.watermark_us, privacy=privacy, time_column=time_column
+                view.schema,
+                predictor.task,
+                names,
+                now_us=view.watermark_us,
+                privacy=privacy,
+                hashed=is_hashed(file.schema_arrow.metadata),
+                time_column=time_column,
             )
             schema = pa.schema([*file.schema_arrow, *fields])
             rows = empty = 0

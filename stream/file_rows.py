@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stream.arrow_encode import ArrowEncoder
 from stream.errors import ConfigurationError, SourceError
 from stream.json_decode import JsonDecoder
-from stream.privacy import Privacy
+from stream.privacy import Privacy, is_hashed
 from stream.values import RowError
 from temporal_graph.schema import Schema, Source
 from temporal_graph.time_rule import ALWAYS_US
@@ -116,8 +116,8 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _parquet_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy | None) -> Iterator[FileRows]:
-    encoder = ArrowEncoder(schema, file.source, privacy)
     parquet = pq.ParquetFile(file.path)
+    encoder = ArrowEncoder(schema, file.source, privacy, hashed=is_hashed(parquet.schema_arrow.metadata))
     group, row = 0, 0
     while group < parquet.num_row_groups and row + parquet.metadata.row_group(group).num_rows <= start_row:
         row += parquet.metadata.row_group(group).num_rows

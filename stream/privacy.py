@@ -8,7 +8,7 @@ guess. A hash cannot be turned back, and another secret is another world: change
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 from protos.nowgraph.v1 import row_event_pb2
@@ -20,6 +20,8 @@ DIGEST_BYTES = 16
 SECRET_BYTES_MIN = 16
 HASHED_HEADER = ("nowgraph-private", b"hashed")
 """The header of a record whose private values were hashed before it was published; a second hash would break links."""
+HASHED_METADATA = {b"nowgraph.private": b"hashed"}
+"""The same of a Parquet file that was written from a graph: its metadata."""
 
 
 class Privacy:
@@ -80,6 +82,11 @@ class Privacy:
 
     def __repr__(self) -> str:
         return f"Privacy(tables={sorted(self._tables)})"
+
+
+def is_hashed(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Whether a Parquet file's metadata says that its private values are hashes already."""
+    return metadata is not None and HASHED_METADATA.items() <= metadata.items()
 
 
 def is_private(table: Table) -> bool:

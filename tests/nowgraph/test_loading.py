@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -52,3 +54,32 @@ def test_a_graph_comes_from_files_or_from_an_arena(example: Path, town: tuple[Pa
     for files, folder in (([], None), (list(town), arena)):
         with pytest.raises(UsageError, match="--history"), opened_graph(schema, files, folder, quiet=True):
             pass
+
+
+def test_past_labels_of_private_entities_find_them(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels written from a graph hold hashes: loaded as rows of the task table they are linked to their entities."""
+    from graph_transformer.finetune.query.label_table import LabelTable
+    from graph_transformer.finetune.query.task_table import read_labels, task_table_schema, write_labels
+    from graph_transformer.target import Kind, Target
+    from online_sampler.plan import SamplingPlan
+    from online_sampler.sampler import Sampler
+
+    monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", world.secret)
+    target = Target(Kind.REGRESSION, "customers", event_level=False, task_table="past")
+    row, at_us = np.arange(3), np.full(3, world.start_us)
+    labels = LabelTable(target, row, at_us, at_us + 5, np.array([1.0, 2.0, 3.0]))
+    write_labels(labels, tmp_path / "past.parquet", world.graph.view())
+    with TemporalGraph.create(task_table_schema(world.schema, "past", target), arena_bytes=1 << 28) as graph:
+        graph.apply([world.event(n, world.start_us, customer=n) for n in range(3)], backfill=True)
+        loaded = load_files(graph, [tmp_path / "past.parquet"], quiet=True, dead_letters=tmp_path / "letters")
+        view = graph.view()
+        assert (loaded.applied, view.row_count("customers")) == (3, 3)
+        sampler = Sampler(view, SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 9}}]}))
+        customers = [world.privacy.hash(n) for n in range(3)]
+        for cutoff_us, seen in ((world.start_us + 4, 0), (world.start_us + 5, 1)):
+            found = sampler.sample_keys("customers", customers, np.full(3, cutoff_us))
+            past = view.schema.table_index("past")
+            per_seed = np.split(found.table == past, found.seed_offset[1:-1])
+            assert [int(part.sum()) for part in per_seed] == [seen] * 3
+        again = read_labels(tmp_path / "past.parquet", view)
+        assert again.row.tolist() == view.row_index("customers", customers).tolist()

@@ -103,6 +103,17 @@ def test_an_entity_needs_its_key_and_perhaps_a_time(world: Any, questions: Quest
         assert not asked[0].row.cells
 
 
+def test_keys_that_are_hashes_already_are_not_hashed_again(world: Any) -> None:
+    """A file of keys that a graph gave, such as a label table, asks about these very entities."""
+    known = world.privacy.hash(3)
+    batch = pa.record_batch({"customer_id": [known]})
+    task = parse_task(world.task_text_of("spend"))
+    names = batch.schema.names
+    for hashed, key in ((True, known), (False, world.privacy.hash(known))):
+        reader = ParquetQuestions(world.schema, task, names, now_us=5, privacy=world.privacy, hashed=hashed)
+        assert [one.key for one in reader.read(batch, 0)] == [key]
+
+
 SPOILED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a number in quotes": ("row 0: tx_amount: ", "fraud", {"tx_amount": ["12.5", "1"]}),
     "an infinite number": ("row 1: tx_amount: ", "fraud", {"tx_amount": [1.0, float("inf")]}),

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from protos.nowgraph.v1 import row_event_pb2
 from stream.errors import ConfigurationError, SourceError
 from stream.file_rows import FileTable, count_rows, read_rows
-from stream.privacy import Privacy
+from stream.privacy import HASHED_METADATA, Privacy
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -49,6 +50,21 @@ def test_parquet_can_be_entered_at_any_row(schema: Schema, privacy: Privacy, tmp
     assert [value for rows in rest for value in rows.values] == everything[start:]
     assert [row for rows in rest for row in rows.row.tolist()] == list(range(start, 35))
     assert count_rows(path) == 35
+
+
+def test_a_file_that_was_written_from_a_graph_is_not_hashed_again(
+    schema: Schema, privacy: Privacy, tmp_path: Path
+) -> None:
+    """Its metadata says that private keys are hashes already; without it they are hashed, and the two files agree."""
+    table = pa.table({"card": ["4000-1234"]})
+    hashed = pa.table({"card": [privacy.hash("4000-1234")]}).replace_schema_metadata(HASHED_METADATA)
+    keys = []
+    for name, rows in (("plain", table), ("hashed", hashed)):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(rows, path)
+        ((event,),) = (rows.values for rows in read_rows(schema, FileTable.of(schema, path, "cards"), 0, privacy))
+        keys.append(row_event_pb2.RowEvent.FromString(event).key.parts[0].text)
+    assert keys == [privacy.hash("4000-1234")] * 2
 
 
 def test_jsonl_is_read_line_by_line(schema: Schema, privacy: Privacy, tmp_path: Path) -> None:

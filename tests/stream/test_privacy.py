@@ -7,7 +7,7 @@ import pytest
 
 from protos.nowgraph.v1 import row_event_pb2
 from stream.errors import ConfigurationError
-from stream.privacy import Privacy, is_private, privacy_for
+from stream.privacy import HASHED_METADATA, Privacy, is_hashed, is_private, privacy_for
 from stream.settings import StreamSettings
 from temporal_graph.schema import Schema, parse_schema
 
@@ -90,3 +90,11 @@ def test_the_secret_is_never_shown(schema: Schema, caplog: pytest.LogCaptureFixt
     logging.getLogger("test").warning("%r %s %r", privacy, privacy, settings)
     assert "hidden" not in caplog.text
     assert settings.secret_bytes() == b"0123456789abcdef-hidden"
+
+
+def test_only_the_whole_mark_says_that_a_file_is_hashed() -> None:
+    """Other metadata beside it does not matter; none, or another value, does not count."""
+    assert is_hashed({**HASHED_METADATA, b"pandas": b"{}"})
+    assert not is_hashed(None)
+    assert not is_hashed({})
+    assert not is_hashed(dict.fromkeys(HASHED_METADATA, b"no"))

@@ -21,6 +21,7 @@ from graph_transformer.errors import TaskError
 from graph_transformer.finetune.query.label_table import LabelTable
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.target import Kind, Target
+from stream.privacy import HASHED_METADATA
 from temporal_graph.schema import (
     Column,
     ColumnKind,
@@ -145,7 +146,9 @@ def label_rows(labels: LabelTable, source: RowSource) -> pa.Table:
     columns[ANCHOR_TIME_US] = pa.array(labels.anchor_time_us)
     columns[KNOWN_TIME] = _times(labels.known_time_us)
     columns |= _label_columns(labels, source)
-    metadata = {_METADATA: json.dumps(asdict(target) | {"item_table": labels.item_table})}
+    # Keys as the graph has them: of a private one the hash, which loading the file must not hash again.
+    hashed = HASHED_METADATA if entity.private_keys else {}
+    metadata = {**hashed, _METADATA: json.dumps(asdict(target) | {"item_table": labels.item_table})}
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
