@@ -21,19 +21,21 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from graph_transformer.calibration import Calibration
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import Statistics, Strings
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
-from graph_transformer.model import GraphTransformer
+from graph_transformer.heads import Unit
+from graph_transformer.model import build_model
 from graph_transformer.task import Task, task_from_dict
 from online_sampler.plan import SamplingPlan
 from temporal_graph.errors import SchemaError
 from temporal_graph.schema import Schema
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_NAME = "weights.safetensors"
 MANIFEST_NAME = "checkpoint.json"
 VERSION_LENGTH = 16
@@ -48,6 +50,7 @@ class Checkpoint:
     fingerprint: str
     statistics: Statistics
     model: ModelConfig
+    unit: Unit
     calibration: Calibration
     weights: Mapping[str, torch.Tensor]
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Checkpoint:
             "fingerprint": self.fingerprint,
             "statistics": self.statistics.to_dict(),
             "model": self.model.to_dict(),
+            "unit": self.unit.to_dict(),
             "calibration": self.calibration.to_dict(),
             "metrics": dict(self.metrics),
             "weights_sha256": weights_sha256,
@@ -114,6 +118,7 @@ class Checkpoint:
                 fingerprint=manifest["fingerprint"],
                 statistics=Statistics.from_dict(manifest["statistics"]),
                 model=ModelConfig.from_dict(manifest["model"]),
+                unit=Unit.from_dict(manifest["unit"]),
                 calibration=Calibration.from_dict(manifest["calibration"]),
                 weights=weights,
                 metrics=manifest["metrics"],
@@ -126,7 +131,12 @@ class Checkpoint:
 
     def check(self, schema: Schema) -> None:
         """Raise CheckpointMismatch unless the schema has the tables and columns the model was trained on, unchanged."""
-        tables = self.statistics.tables()
+        tables, past = self.statistics.tables(), self.task.target.task_table
+        if past is not None and past not in {table.name for table in schema.tables}:
+            raise CheckpointMismatch(
+                f"the schema has no table {past!r}, where the task's past labels stand: "
+                "the schema.yaml beside the checkpoint has it"
+            )
         try:
             found = schema.fingerprint(tables)
         except SchemaError as error:
@@ -137,7 +147,7 @@ class Checkpoint:
                 f"its fingerprint is {self.fingerprint[:12]}, this schema's {found[:12]}"
             )
 
-    def build(self, schema: Schema, strings: Strings) -> tuple[GraphTransformer, Encoding]:
+    def build(self, schema: Schema, strings: Strings) -> tuple[nn.Module, Encoding]:
         """Return the model in evaluation mode and the encoding bound to a graph's dictionaries.
 
         Raises:
@@ -145,7 +155,7 @@ class Checkpoint:
         """
         self.check(schema)
         encoding = Encoding(self.statistics, schema, strings)
-        model = GraphTransformer(encoding.layout(), self.model)
+        model = build_model(encoding.layout(), self.model, self.task.target.outputs)
         try:
             model.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -153,10 +163,14 @@ class Checkpoint:
         return model.eval(), encoding
 
 
+_DECIDING = ("name", "table", "outcome", "kind", "level", "classes", "horizon", "steps", "task_table", "sampling_plan")
+"""What of a task decides an answer."""
+
+
 def _version(manifest: Mapping[str, Any]) -> str:
     decides = {key: value for key, value in manifest.items() if key not in ("metrics", "version", "task")}
     task = manifest["task"]
-    decides["task"] = {key: task[key] for key in ("name", "table", "outcome", "kind", "sampling_plan")}
+    decides["task"] = {key: task[key] for key in _DECIDING if key in task}
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:VERSION_LENGTH]
 

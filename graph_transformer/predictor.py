@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graph_transformer.calibration import sigmoid
+from graph_transformer.calibration import probability_of
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import collate
+from graph_transformer.target import MEDIAN, QUANTILES, Kind, Target
 from temporal_graph.schema import Schema
 
 if TYPE_CHECKING:
@@ -41,15 +42,35 @@ class GraphDictionaries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Calibrated answers, one per seed: logit float64[B], and probability float64[B] = 1 / (1 + e^-logit).
+    """Calibrated answers for B seeds.
 
-    `collate_us` and `forward_us` say how long the two halves of the work took, for all seeds together.
+    output float64[B, outputs]: logits of classes, or quantiles at QUANTILES in the label's unit, per step. probability:
+    float64[B] of a binary target, float64[B, classes] of a multiclass or multilabel one, None of a number. value:
+    float64[B] (float64[B, steps] of a forecast), the median of a number, None of classes. `collate_us` and `forward_us`
+    say how long the two halves of the work took, for all seeds together.
     """
 
-    logit: NDArray[np.float64]
-    probability: NDArray[np.float64]
+    output: NDArray[np.float64]
+    probability: NDArray[np.float64] | None
+    value: NDArray[np.float64] | None
     collate_us: int = 0
     forward_us: int = 0
+
+    @property
+    def logit(self) -> NDArray[np.float64]:
+        """float64[B]: the first output, which is the logit of a binary target."""
+        logit: NDArray[np.float64] = self.output[:, 0]
+        return logit
+
+
+def answer(target: Target, output: NDArray[np.float64], collate_us: int = 0, forward_us: int = 0) -> Prediction:
+    """Return what calibrated outputs float64[B, outputs] say."""
+    if not target.is_number:
+        return Prediction(output, probability_of(target, output), None, collate_us, forward_us)
+    value = output.reshape(len(output), target.steps, len(QUANTILES))[:, :, MEDIAN]
+    if target.kind is not Kind.FORECAST:
+        value = value[:, 0]
+    return Prediction(output, None, value, collate_us, forward_us)
 
 
 class Predictor:
@@ -62,7 +83,7 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, view: GraphDictionaries, *, fixed_shape: bool = False) -> None:
         """Raises CheckpointMismatch if the graph's schema is not the one the model was trained on."""
         self._model, self._encoding = checkpoint.build(view.schema, view.strings)
-        self._calibration = checkpoint.calibration
+        self._calibration, self._unit = checkpoint.calibration, checkpoint.unit
         self._fixed_shape = fixed_shape
         self._one_thread = threading.Lock()
         self.task: Task = checkpoint.task
@@ -95,11 +116,12 @@ class Predictor:
     def predict(self, neighborhood: Neighborhood) -> Prediction:
         """Return the calibrated answers for the B seeds of a neighborhood; none for none.
 
-        Seeds must be rows of the task's table, known or not, with or without neighbors and cells.
+        Seeds must be rows of the task's table, known or not, with or without neighbors and cells; of an entity-level
+        task as of their cut-offs (`Sampler.sample_keys`).
         """
         seeds = len(neighborhood.cutoff_time_us)
         if not seeds:
-            return Prediction(np.empty(0), np.empty(0))
+            return answer(self.task.target, np.empty((0, self.task.target.outputs)))
         start_s = time.perf_counter()
         with torch.inference_mode():
             batch = collate(neighborhood, self._encoding)
@@ -107,20 +129,20 @@ class Predictor:
             if self._fixed_shape:
                 raw = self._alone(batch, neighborhood.seed_offset)
             else:
-                raw = self._model(batch).numpy().astype(np.float64)
-        logit = self._calibration.apply(raw)
+                raw = self._model(batch).float().numpy().astype(np.float64)
+        output = self._calibration.apply(self._unit.decode(raw))
         forward_us = round((time.perf_counter() - collated_s) * 1e6)
-        return Prediction(logit, sigmoid(logit), round((collated_s - start_s) * 1e6), forward_us)
+        return answer(self.task.target, output, round((collated_s - start_s) * 1e6), forward_us)
 
     def _alone(self, batch: Batch, seed_offset: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compute each seed by itself, on one thread, from memory PyTorch has aligned: then the bits do not vary."""
-        raw = np.empty(len(seed_offset) - 1)
+        raw = np.empty((len(seed_offset) - 1, self.task.target.outputs))
         with self._one_thread:
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             try:
                 for seed in range(len(raw)):
-                    raw[seed] = float(self._model(batch.alone(seed_offset, seed))[0])
+                    raw[seed] = self._model(batch.alone(seed_offset, seed))[0].numpy()
             finally:
                 torch.set_num_threads(threads)
         return raw

@@ -5,18 +5,21 @@ train rows ─► fit ─► validation chooses the step and calibrates ─► r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graph_transformer.calibration import Calibration, fit_platt, prior_correction
+from graph_transformer.calibration import Calibration, fit_calibration, prior_correction
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import Statistics, fit_statistics
 from graph_transformer.finetune.evaluation import Evaluation, Scorer, test_split, validator
-from graph_transformer.finetune.examples import Examples, examples_of
-from graph_transformer.finetune.feed import sample
-from graph_transformer.finetune.loop import Fitted, Limits, Report, fit, trained_share
+from graph_transformer.finetune.examples import Examples, Labels, examples_of
+from graph_transformer.finetune.feed import rare_share, sample
+from graph_transformer.finetune.loop import Fitted, Limits, Report, fit
+from graph_transformer.finetune.runtime import Runtime
+from graph_transformer.heads import Unit, fit_unit
+from graph_transformer.target import Kind
 from graph_transformer.task import Task
 from online_sampler.sampler import Sampler
 
@@ -27,7 +30,7 @@ STATISTICS_EXAMPLES = 2048
 """Training examples whose neighborhoods give scales and bins: about a quarter of a million rows at 128 a seed."""
 STATISTICS_SEEDS = 256
 CALIBRATION_EXAMPLES = 100_000
-"""Validation examples that fit two calibration numbers, at most."""
+"""Validation examples that calibration is fitted on, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Stage:
     fitted: Fitted
     statistics: Statistics
     encoding: Encoding
+    unit: Unit
     prior: float
 
 
@@ -55,10 +59,11 @@ class Stages:
 
     view: GraphView
     task: Task
+    labels: Labels
     report: Report
     seed: int = 0
     budget_s: float | None = None
-    device: str = "cpu"
+    runtime: Runtime = field(default_factory=Runtime)
 
     def run(self) -> Outcome:
         """Go through the stages the task's splits ask for.
@@ -66,37 +71,41 @@ class Stages:
         Raises:
             NotEnoughExamples: a split has no labels of one kind that are known in time.
         """
-        splits = self.task.splits
+        splits, target = self.task.splits, self.task.target
         budget_s = self.budget_s if splits.refit is None or self.budget_s is None else self.budget_s / 2
         later, known_by_us = None, splits.trained_by_us
         if splits.validation is not None:
-            later = examples_of(self.view, self.task, splits.validation, known_by_us=splits.trained_by_us)
+            later = examples_of(self.labels, target, splits.validation, known_by_us=splits.trained_by_us)
             known_by_us = splits.validation.start_us
-        first = examples_of(self.view, self.task, splits.train, known_by_us=known_by_us)
+        first = examples_of(self.labels, target, splits.train, known_by_us=known_by_us)
         stage = self._fit("train", first, later, Limits(self.task.training.steps, budget_s))
-        calibration, evaluations = Calibration(prior=stage.prior), {}
+        calibration, evaluations = Calibration.of(target, prior=stage.prior), {}
         if later is not None:
             part = self._part(later)
-            calibration = self._calibrate(stage, part)
-            evaluations["validation"] = self._scorer(stage).measured(calibration, part)
+            scorer = self._scorer(stage)
+            calibration = fit_calibration(target, scorer.raw(part), part.label, prior=stage.prior)
+            evaluations["validation"] = scorer.measured(calibration, part)
         if splits.refit is not None:
-            rows = examples_of(self.view, self.task, splits.refit, known_by_us=splits.trained_by_us)
+            rows = examples_of(self.labels, target, splits.refit, known_by_us=splits.trained_by_us)
             again = self._fit("refit", rows, None, Limits(stage.fitted.step, budget_s))
-            # Scale and offset carry over from the model that validation saw; the prior is the new rows' own.
+            # What was calibrated carries over from the model that validation saw; the prior is the new rows' own.
             calibration = replace(calibration, prior=again.prior)
-            stage = replace(again, fitted=replace(again.fitted, validations=stage.fitted.validations))
+            kept = replace(again.fitted, validations=stage.fitted.validations, losses=stage.fitted.losses)
+            stage = replace(again, fitted=kept)
         if splits.test is not None:
-            examples = test_split(self.view, self.task, splits.test)
-            evaluations["test"] = self._scorer(stage).measured(calibration, examples)
+            examples = test_split(self.view, self.task, self.labels, splits.test)
+            evaluations["test"] = self._scorer(stage, splits.frozen_us).measured(calibration, examples)
         return Outcome(stage, calibration, evaluations)
 
     def _fit(self, phase: str, examples: Examples, later: Examples | None, limits: Limits) -> Stage:
         view, task, seed = self.view, self.task, self.seed
         statistics = self._statistics(examples)
         encoding = Encoding(statistics, view.schema, view.strings)
-        validate = None
+        unit = fit_unit(task.target, examples.label, task.training.transform)
+        judge = None
         if later is not None:
-            validate = validator(view, task, encoding, later, seed=seed, device=self.device)
+            scorer = Scorer(view, task, None, encoding, unit, self.runtime.device)  # type: ignore[arg-type]  # models follow
+            judge = validator(scorer, later, seed=seed)
         fitted = fit(
             view,
             task,
@@ -104,35 +113,39 @@ class Stages:
             encoding,
             phase=phase,
             limits=limits,
-            validate=validate,
+            unit=unit,
+            validator=judge,
             seed=seed,
-            device=self.device,
+            runtime=self.runtime,
             report=self.report,
         )
-        prior = prior_correction(float(examples.label.mean()), trained_share(examples, task.training))
-        return Stage(fitted, statistics, encoding, prior)
+        return Stage(fitted, statistics, encoding, unit, _prior(task, examples))
 
     def _statistics(self, examples: Examples) -> Statistics:
         chosen = np.random.default_rng(self.seed).permutation(len(examples))[:STATISTICS_EXAMPLES]
+        target = self.task.target
         sampler = Sampler(self.view, self.task.sampling_plan, seed=self.seed)
         neighborhoods = [
-            sample(sampler, self.task, examples.select(np.sort(chosen[start : start + STATISTICS_SEEDS])))
+            sample(sampler, target, examples.select(np.sort(chosen[start : start + STATISTICS_SEEDS])))
             for start in range(0, len(chosen), STATISTICS_SEEDS)
         ]
-        schema, strings = self.view.schema, self.view.strings
-        return fit_statistics(neighborhoods, schema, strings, seed_table=self.task.table, outcome=self.task.outcome)
+        return fit_statistics(neighborhoods, self.view.schema, self.view.strings, target=target)
 
     def _part(self, examples: Examples) -> Examples:
-        """Return at most CALIBRATION_EXAMPLES of them, drawn alike from both kinds so that their share stays."""
+        """Return at most CALIBRATION_EXAMPLES of them, drawn alike from all so that shares stay."""
         if len(examples) <= CALIBRATION_EXAMPLES:
             return examples
         drawn = np.random.default_rng(self.seed).permutation(len(examples))[:CALIBRATION_EXAMPLES]
         return examples.select(np.sort(drawn))
 
-    def _scorer(self, stage: Stage) -> Scorer:
-        return Scorer(self.view, self.task, stage.fitted.model, stage.encoding, self.device)
+    def _scorer(self, stage: Stage, frozen_us: int | None = None) -> Scorer:
+        fitted = stage.fitted
+        return Scorer(self.view, self.task, fitted.model, stage.encoding, stage.unit, self.runtime.device, frozen_us)
 
-    def _calibrate(self, stage: Stage, part: Examples) -> Calibration:
-        raw = self._scorer(stage).raw(part)
-        scale, offset = fit_platt(raw + stage.prior, part.label.astype(np.float64))
-        return Calibration(scale, offset, stage.prior)
+
+def _prior(task: Task, examples: Examples) -> float:
+    """Return what to add to the logits of a model whose batches held more positives than its examples."""
+    if task.target.kind is not Kind.BINARY:
+        return 0.0
+    share, trained = float(examples.label.mean()), rare_share(task.target, examples.label, task.training)
+    return 0.0 if share == trained else prior_correction(share, trained)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from graph_transformer.checkpoint import Checkpoint
-from graph_transformer.finetune.evaluation import Evaluation, evaluate
-from graph_transformer.finetune.loop import Progress, Report, silent
-from graph_transformer.finetune.metrics import Metrics
-from graph_transformer.finetune.plots import plot_precision_recall, plot_reliability
+from graph_transformer.finetune.evaluation import Evaluation, evaluate, metrics_of
+from graph_transformer.finetune.examples import Examples, Labels, OutcomeLabels, examples_of
+from graph_transformer.finetune.floors import measure_floors
+from graph_transformer.finetune.loop import Fitted, Progress, Report, silent
+from graph_transformer.finetune.metrics import Metrics, primary
+from graph_transformer.finetune.plots import Answers, draw_answers, plot_learning_curve
+from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.stages import Stages
 from graph_transformer.task import Task
 from online_sampler.plan import SamplingPlan
@@ -41,8 +44,8 @@ class Viewed(Protocol):
 class TrainResult:
     """What training left: the folder and version of the checkpoint, metrics per split, pictures, steps and seconds.
 
-    metrics has "validation" and "test" where the task has those splits, and OWN_COLUMNS with `baseline`; `validations`
-    are (step, average precision) as the fitting went.
+    metrics has "validation" and "test" where the task has those splits, OWN_COLUMNS with `baseline`, and the floors by
+    name; `validations` are (step, metric) as the fitting went; `wait_share` is the part of its time that the model waited for samples.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class TrainResult:
     seconds: float
     pictures: tuple[Path, ...]
     validations: tuple[tuple[int, float], ...]
+    wait_share: float = 0.0
 
 
 def own_columns(task: Task) -> Task:
@@ -66,19 +70,23 @@ def train(
     task: Task,
     out_dir: Path,
     *,
+    labels: Labels | None = None,
     budget_s: float | None = None,
     seed: int = 0,
     progress: Report = silent,
     baseline: bool = False,
-    device: str = "cpu",
+    floors: bool = False,
+    pretrained: Path | None = None,
+    runtime: Runtime | None = None,
 ) -> TrainResult:
     """Fine-tune a model for a task on a graph; save it, with metrics and pictures, in `out_dir`.
 
     The graph holds the history with each outcome as a later version of its row; every example is sampled at its own
-    cut-off. `budget_s` bounds the seconds of fitting: the schedule shrinks to it, and half goes to choosing where there
-    is a refit. `baseline` also fits the model on the row's own columns
-    alone and measures it on the test split. `progress` is called after every step. Equal seeds on one machine and
-    thread count give equal weights, unless a budget ends them.
+    cut-off. `labels` of an entity-level task are given; those of an event-level one are read from the graph. `budget_s`
+    bounds the seconds of fitting: the schedule shrinks to it, and half goes to choosing where there is a refit.
+    `baseline` also fits the model on the row's own columns alone, `floors` measures what needs no graph; both on the
+    test split. `pretrained` is the folder of a pre-trained model to begin with. `progress` is called after every step.
+    Equal seeds on one machine and thread count give equal weights, unless a budget ends them.
 
     Raises:
         TaskError, SchemaError: the task does not fit the schema.
@@ -86,14 +94,19 @@ def train(
         NotEnoughExamples: a split has no labels of one kind that are known in time.
         OSError: `out_dir` can not be written.
     """
+    runtime = Runtime() if runtime is None else runtime
     task.check(schema)
     view = graph.view() if isinstance(graph, Viewed) else graph
     started = time.monotonic()
-    outcome = Stages(view, task, progress, seed, budget_s, device).run()
+    if labels is None:
+        labels = OutcomeLabels(view, task.target)
+    outcome = Stages(view, task, labels, progress, seed, budget_s, runtime).run()
     evaluations = dict(outcome.evaluations)
     if baseline and task.splits.test is not None:
-        alone = Stages(view, own_columns(task), progress, seed, budget_s, device).run()
+        alone = Stages(view, own_columns(task), labels, progress, seed, budget_s, runtime.named("own_columns")).run()
         evaluations[OWN_COLUMNS] = alone.evaluations["test"]
+    if floors and "test" in evaluations:
+        evaluations |= _floors(view, task, labels, evaluations["test"].examples)
     metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
     fitted, statistics = outcome.stage.fitted, outcome.stage.statistics
     checkpoint = Checkpoint(
@@ -101,6 +114,7 @@ def train(
         fingerprint=schema.fingerprint(statistics.tables()),
         statistics=statistics,
         model=task.model,
+        unit=outcome.stage.unit,
         calibration=outcome.calibration,
         weights={name: value.detach().cpu() for name, value in fitted.model.state_dict().items()},
         metrics={name: found.to_dict() for name, found in metrics.items()},
@@ -113,17 +127,46 @@ def train(
         metrics=metrics,
         steps=fitted.step,
         seconds=time.monotonic() - started,
-        pictures=_pictures(out_dir, evaluations),
+        pictures=_pictures(out_dir, task, fitted, evaluations),
         validations=fitted.validations,
+        wait_share=fitted.wait_share,
     )
 
 
-def _pictures(out_dir: Path, evaluations: Mapping[str, Evaluation]) -> tuple[Path, ...]:
+def _floors(view: GraphView, task: Task, labels: Labels, test: Examples) -> dict[str, Evaluation]:
+    """Return the floors on the test examples, fitted on the rows that the finished model was."""
+    splits, target = task.splits, task.target
+    trained_by_us, again = splits.trained_by_us, None
+    if splits.validation is None:
+        return {}
+    later = examples_of(labels, target, splits.validation, known_by_us=trained_by_us)
+    first = examples_of(labels, target, splits.train, known_by_us=splits.validation.start_us)
+    if splits.refit is not None:
+        again = examples_of(labels, target, splits.refit, known_by_us=trained_by_us)
+    found = measure_floors(
+        view,
+        target,
+        first,
+        later,
+        test,
+        refit=again,
+        past=labels.known(None),
+        entity=task.entity,
+        frozen_us=splits.frozen_us,
+        measured=lambda output, examples: metrics_of(view, task, output, examples),
+    )
+    return {f"test, {name}": Evaluation(floor.metrics, floor.output, test) for name, floor in found.items()}
+
+
+def _pictures(out_dir: Path, task: Task, fitted: Fitted, evaluations: Mapping[str, Evaluation]) -> tuple[Path, ...]:
     if not evaluations:
         return ()
-    curves = {name: (found.logit, found.examples.label) for name, found in evaluations.items()}
-    shown = evaluations.get("test") or evaluations["validation"]
-    return (
-        plot_precision_recall(out_dir / "precision_recall.png", curves),
-        plot_reliability(out_dir / "reliability.png", shown.logit, shown.examples.label),
+    answers = {name: Answers(found.output, found.examples.label) for name, found in evaluations.items()}
+    shown = "test" if "test" in answers else "validation"
+    floors = [name for name in answers if name not in ("test", "validation")]
+    drawn = draw_answers(out_dir, task.target, answers, shown=shown, floors=floors)
+    metric = primary(task.target, task.metric).metric
+    learning = plot_learning_curve(
+        out_dir / "learning.png", fitted.losses, fitted.validations, metric=metric, chosen_step=fitted.step
     )
+    return (*drawn, learning)

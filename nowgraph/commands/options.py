@@ -19,8 +19,17 @@ CheckpointSchemaPath = Annotated[
     Path | None, typer.Option("--schema", help="The schema (YAML); default: schema.yaml of the checkpoint.")
 ]
 History = Annotated[
-    list[Path] | None, typer.Option("--history", help="Parquet or JSONL to load; named as its topic or table.")
+    list[Path] | None, typer.Option("--history", help="Parquet or JSONL to load, named as its topic or table; or a folder.")
 ]
 FixedShape = Annotated[
     bool, typer.Option("--fixed-shape", help="Each row alone, on one thread: equal inputs give the same bits.")
+]
+TaskPath = Annotated[
+    Path | None, typer.Option("--task", help="What is asked, on which times, perhaps with a plan (YAML).")
+]
+QueryText = Annotated[
+    str | None, typer.Option("--query", help="A predictive query, or a file that holds one, instead of a task.")
+]
+LabelFolder = Annotated[
+    Path | None, typer.Option("--labels", help="Folder of the label files a task names; default: beside the task.")
 ]

@@ -2,93 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nowgraph.commands.options import AsJson, Quiet, SchemaPath
-from nowgraph.errors import UsageError
+from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
 from nowgraph.report import emit, progress_console
-from temporal_graph.schema import Schema, load_schema
+from temporal_graph.schema import dump_schema, load_schema
 
 if TYPE_CHECKING:
-    from temporal_graph.view import GraphView
+    from graph_transformer.finetune.train import TrainResult
+    from nowgraph.asking import Asked
 
 
 def train(
     *,
     schema: SchemaPath,
-    task: Annotated[
-        Path, typer.Option("--task", help="What to predict, from which neighborhood, on which times (YAML).")
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the checkpoint and the pictures.")],
-    history: Annotated[
-        list[Path] | None, typer.Option("--history", help="Parquet or JSONL; named as its topic or table.")
+    task: TaskPath = None,
+    query: QueryText = None,
+    labels: LabelFolder = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="What to sample, the model and its training (YAML); else proposed.")
     ] = None,
+    size: Annotated[str, typer.Option("--size", help="Of a proposed plan: cpu or gpu.")] = "cpu",
+    history: History = None,
     arena: Annotated[Path | None, typer.Option("--arena", help="Train on a running updater's graph instead.")] = None,
-    budget_s: Annotated[float | None, typer.Option("--budget", help="Seconds that fitting may take.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Time that fitting may take, such as 10m.")] = None,
+    search: Annotated[bool, typer.Option(help="Spend the budget on a search over the plan first.")] = False,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models, unless a budget ends them.")] = 0,
+    floors: Annotated[bool, typer.Option(help="Also measure constant, last value and LightGBM on raw columns.")] = True,
     baseline: Annotated[bool, typer.Option(help="Also fit and measure the row's own columns alone.")] = False,
+    pretrained: Annotated[Path | None, typer.Option(help="Begin with the weights of `nowgraph pretrain`.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where a killed training of the same output was.")] = False,
+    samplers: Annotated[int, typer.Option(min=1, help="Threads that sample ahead of the model.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch; sampling runs beside on its own.")] = 1,
+    compiled: Annotated[bool, typer.Option("--compile", help="Fit through torch.compile.")] = False,
     device: Annotated[str, typer.Option(help="Where to fit: cpu or cuda.")] = "cpu",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a model on a task, through the same updater, sampler and collate that serve."""
+    """Fine-tune a model on a query or a task, through the same updater, sampler and collate that serve.
+
+    The output holds the checkpoint, its pictures, the schema it is served under and the past labels of its task.
+    """
     import torch
 
+    from graph_transformer.finetune.loop import silent
     from graph_transformer.finetune.progress import progress_bars
+    from graph_transformer.finetune.question import question_of
+    from graph_transformer.finetune.ranks import joined
+    from graph_transformer.finetune.runtime import Runtime
     from graph_transformer.finetune.train import train as fit
-    from graph_transformer.task import load_task
+    from nowgraph.asking import asked, duration_s, plan_task, plan_text, text_of
 
     torch.set_num_threads(threads)
-    loaded, loaded_task = load_schema(schema), load_task(task)
-    if (arena is None) == (not history):
-        raise UsageError("either --history (files) or --arena (a running updater's graph) says what to train on")
-    with _graph(loaded, history or [], arena, quiet=quiet) as view:
-        bars = nullcontext(lambda _: None) if quiet else progress_bars(progress_console())
-        with bars as progress:
-            result = fit(
-                view,
-                loaded,
-                loaded_task,
-                output,
-                budget_s=budget_s,
-                seed=seed,
-                progress=progress,
-                baseline=baseline,
-                device=device,
-            )
-    rows: list[dict[str, Any]] = [{"measured on": name, **found.to_dict()} for name, found in result.metrics.items()]
+    question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
+    budget_s = None if budget is None else duration_s(budget)
+    with ExitStack() as stack:
+        ranks, device = stack.enter_context(joined(os.environ, device))
+        quiet = quiet or not ranks.is_first
+        found = stack.enter_context(asked(question, history or [], arena, label_folder=output, quiet=quiet))
+        progress = silent if quiet else stack.enter_context(progress_bars(progress_console()))
+        planned = plan_task(found, plan, size=size, search_s=budget_s if search else None, seed=seed, quiet=quiet)
+        runtime = Runtime(
+            device=device,
+            samplers=samplers,
+            compile=compiled,
+            state=output / "state",
+            resume=resume,
+            logs=output / "logs",
+            ranks=ranks,
+        )
+        result = fit(
+            found.view,
+            question.schema,
+            planned,
+            output,
+            labels=found.labels,
+            budget_s=None if search else budget_s,
+            seed=seed,
+            progress=progress,
+            baseline=baseline,
+            floors=floors,
+            pretrained=pretrained,
+            runtime=runtime,
+        )
+        if not ranks.is_first:
+            return
+    (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
+    (output / "plan.yaml").write_text(plan_text(planned), encoding="utf-8")
+    _report(result, found, as_json=as_json, quiet=quiet)
+
+
+def _report(result: TrainResult, found: Asked, *, as_json: bool, quiet: bool) -> None:
+    rows: list[dict[str, Any]] = [{"measured on": name, **each.figures()} for name, each in result.metrics.items()]
     document = {
         "checkpoint": str(result.folder),
         "version": result.version,
+        "task": result.checkpoint.task.name,
         "steps": result.steps,
         "seconds": result.seconds,
-        "metrics": {name: found.to_dict() for name, found in result.metrics.items()},
+        "wait_share": result.wait_share,
+        "metrics": {name: each.to_dict() for name, each in result.metrics.items()},
         "pictures": [str(path) for path in result.pictures],
+        "labels": None if found.label_file is None else str(found.label_file),
     }
     title = f"Checkpoint {result.folder}, version {result.version[:12]}, {result.steps} steps in {result.seconds:.0f} s"
     emit(rows, title=title, as_json=as_json, document=document)
-
-
-@contextmanager
-def _graph(schema: Schema, history: list[Path], arena: Path | None, *, quiet: bool) -> Iterator[GraphView]:
-    from temporal_graph.view import GraphView
-
-    if arena is not None:
-        view = GraphView.attach(schema, arena)
-        try:
-            yield view
-        finally:
-            view.close()
-        return
-    from nowgraph.loading import load_files
-    from temporal_graph.graph import TemporalGraph
-
-    with TemporalGraph.create(schema) as graph:
-        load_files(graph, history, quiet=quiet)
-        yield graph.view()
+    if not as_json and not quiet:
+        more = "" if found.label_file is None else f" --history {found.label_file}"
+        progress_console().print(f"Next: nowgraph serve --checkpoint {result.folder} --history ...{more}", style="dim")

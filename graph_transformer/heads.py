@@ -1,0 +1,103 @@
+"""What the model's outputs mean, by kind of target: the loss they are fitted with, and their unit.
+
+raw float[B, outputs] ─► loss against labels (training)
+                      └► decode ─► logits, or quantiles in the label's own unit ─► calibration
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from graph_transformer.target import MEDIAN, QUANTILES, Kind, Target
+
+SKEW_LOG = 2.0
+"""A label more skewed than this is learned on a signed log scale: its few largest would rule every gradient."""
+SCALE_MIN = 1e-6
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """From labels to the numbers a model fits: (f(label) - center) / scale, f the identity or the signed log."""
+
+    signed_log: bool = False
+    center: float = 0.0
+    scale: float = 1.0
+
+    def encode(self, label: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the numbers the model fits, of the labels' shape."""
+        value = label.astype(np.float64)
+        if self.signed_log:
+            value = np.sign(value) * np.log1p(np.abs(value))
+        return ((value - self.center) / self.scale).astype(np.float32)
+
+    def decode(self, raw: Floats) -> Floats:
+        """Return the model's numbers in the label's unit."""
+        value = raw * self.scale + self.center
+        return np.sign(value) * np.expm1(np.abs(value)) if self.signed_log else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Unit:
+        """Build from `to_dict`'s values."""
+        return cls(**values)
+
+
+def fit_unit(target: Target, label: NDArray[np.float32], transform: str) -> Unit:
+    """Return the unit of training labels; the identity for classes. `transform` as in `Training`."""
+    if not target.is_number:
+        return Unit()
+    value = label.astype(np.float64).reshape(-1)
+    spread = float(value.std())
+    skew = float(np.mean((value - value.mean()) ** 3)) / max(spread, SCALE_MIN) ** 3
+    is_log = transform == "signed_log" or (transform == "auto" and abs(skew) > SKEW_LOG)
+    if is_log:
+        value = np.sign(value) * np.log1p(np.abs(value))
+    return Unit(is_log, float(np.median(value)), max(float(value.std()), SCALE_MIN))
+
+
+def loss_of(target: Target, raw: Tensor, label: Tensor) -> Tensor:
+    """Return the mean loss of raw outputs float[B, outputs] for labels as the unit encodes them.
+
+    Binary and multilabel: cross entropy of logits; multiclass: softmax cross entropy; numbers: pinball loss at
+    QUANTILES, the median's counted twice, so that the value is as good as a model of the value alone.
+    """
+    raw = raw.float()
+    if target.kind is Kind.BINARY:
+        return functional.binary_cross_entropy_with_logits(raw[:, 0], label)
+    if target.kind is Kind.MULTILABEL:
+        return functional.binary_cross_entropy_with_logits(raw, label)
+    if target.kind is Kind.MULTICLASS:
+        return functional.cross_entropy(raw, label.long())
+    error = label.reshape(len(raw), -1, 1) - raw.view(len(raw), -1, len(QUANTILES))
+    level = torch.tensor(QUANTILES, dtype=raw.dtype, device=raw.device)
+    pinball = torch.maximum(level * error, (level - 1.0) * error)
+    return pinball.mean() + pinball[..., MEDIAN].mean()
+
+
+def start_of(target: Target, label: NDArray[np.float32], rare_share: float) -> Tensor:
+    """Return float32[outputs]: what the outputs start at, so that no steps are spent on finding the prior.
+
+    `label` as the unit encodes it; `rare_share` is the share of positives that batches of a binary target hold.
+    """
+    if target.kind is Kind.BINARY:
+        return torch.logit(torch.tensor([rare_share]), eps=1e-6)
+    if target.kind is Kind.MULTILABEL:
+        return torch.logit(torch.from_numpy(label.mean(axis=0)), eps=1e-4)
+    if target.kind is Kind.MULTICLASS:
+        counts = np.bincount(label.astype(np.int64), minlength=len(target.classes)) + 1.0
+        return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
+    quantiles = np.quantile(label.reshape(len(label), -1), QUANTILES, axis=0)
+    return torch.from_numpy(quantiles.T.reshape(-1).astype(np.float32))

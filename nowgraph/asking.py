@@ -1,0 +1,130 @@
+"""A question and the graph it is asked of: history, the labels it needs, and these labels as rows of the graph.
+
+schema + task table ─► graph ◄─ history files
+                         └─► label table ─► Parquet ─► the same graph ─► task, labels
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nowgraph.errors import UsageError
+from nowgraph.loading import load_files, opened_graph
+from temporal_graph.duration import parse_duration_us
+from temporal_graph.graph import TemporalGraph
+
+if TYPE_CHECKING:
+    from graph_transformer.finetune.examples import Labels
+    from graph_transformer.finetune.question import Question
+    from graph_transformer.task import Task
+    from temporal_graph.view import GraphView
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question on a loaded graph: its task and labels; `label_file` is the Parquet file of past labels, if any."""
+
+    question: Question
+    view: GraphView
+    task: Task
+    labels: Labels
+    label_file: Path | None
+
+
+@contextmanager
+def asked(
+    question: Question, history: Sequence[Path], arena: Path | None, *, label_folder: Path | None = None, quiet: bool
+) -> Iterator[Asked]:
+    """Load history under the question's schema, compute its labels, and load these too, known when they were.
+
+    The label file is written into `label_folder`, or lost with the context. A running updater's graph (`arena`) is only
+    read: its past labels must be in it already.
+
+    Raises:
+        UsageError: neither or both of history and arena are given, or the arena lacks the task table.
+        NotEnoughExamples: there are no labels.
+    """
+    from graph_transformer.finetune.query.task_table import write_labels
+
+    if arena is not None:
+        with opened_graph(question.schema, history, arena, quiet=quiet) as view:
+            task, labels = question.task(view, question.label_table(view))
+            yield Asked(question, view, task, labels, None)
+        return
+    if not history:
+        raise UsageError("either --history (files) or --arena (a running updater's graph) says what the graph holds")
+    with ExitStack() as stack:
+        graph = stack.enter_context(TemporalGraph.create(question.schema))
+        load_files(graph, history, quiet=quiet)
+        view = graph.view()
+        table = question.label_table(view)
+        file = None
+        if table is not None:
+            folder = label_folder if label_folder is not None else Path(stack.enter_context(_scratch()))
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"{question.name}.parquet"
+            write_labels(table[0], file, view)
+            load_files(graph, [file], quiet=quiet)
+        task, labels = question.task(view, table)
+        yield Asked(question, view, task, labels, file)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="nowgraph-labels-")
+
+
+def text_of(query: str | None) -> str | None:
+    """Return the query's text, read from a file where it is the path of one."""
+    if query is None or "\n" in query or not Path(query).suffix or not Path(query).is_file():
+        return query
+    return Path(query).read_text(encoding="utf-8")
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds of a duration such as 10m, or of a plain number of seconds.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        return float(text) if text.replace(".", "", 1).isdigit() else parse_duration_us(text) / 1e6
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}") from error
+
+
+def plan_task(found: Asked, plan: Path | None, *, size: str, search_s: float | None, seed: int, quiet: bool) -> Task:
+    """Return the task with its plan: the file given, what the task file says, or a proposal; searched if asked for.
+
+    Raises:
+        TaskError, PlanError: the plan file is none.
+        UsageError: the size is not one of the two.
+    """
+    from graph_transformer.finetune.propose import propose_plan
+    from graph_transformer.plan import load_plan
+
+    task = found.task
+    if size not in ("cpu", "gpu"):
+        raise UsageError(f"--size: expected cpu or gpu, found {size!r}")
+    if plan is not None:
+        task = load_plan(plan).apply(task)
+    elif not found.question.has_plan:
+        proposed = propose_plan(found.view, task.target, task.splits, found.labels, size=size, seed=seed)  # type: ignore[arg-type]  # checked above
+        task = found.question.over(proposed.apply(task))
+    if search_s is not None:
+        from graph_transformer.finetune.search import search
+
+        best, _ = search(found.view, task, found.labels, budget_s=search_s, seed=seed)
+        task = best.apply(task)
+    return task
+
+
+def plan_text(task: Task) -> str:
+    """Return the task's plan as YAML."""
+    from graph_transformer.plan import ModelPlan
+
+    return ModelPlan(task.sampling_plan, task.model, task.training).to_yaml()
