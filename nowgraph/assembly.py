@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 Positions = Mapping[tuple[str, int], int]
 
+HISTORY_SUFFIXES = (".parquet", ".pq", ".jsonl", ".ndjson")
+
 EMBEDDED = "embedded"
 """In place of Kafka's address: librdkafka's mock cluster, in this process."""
 
@@ -104,12 +106,22 @@ def history_source(
     positions: Positions | None = None,
     speed: float | None = None,
 ) -> FileSource:
-    """The rows of files, merged by event time; a file's name up to the first dot is its topic or table."""
-    for path in files:
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file")
-    tables = [FileTable.of(schema, path) for path in files]
+    """The rows of files, merged by event time; a file's name up to the first dot is its topic or table.
+
+    A folder stands for the files directly in it, by name.
+    """
+    tables = [FileTable.of(schema, path) for path in _files_of(files)]
     return FileSource(schema, tables, positions=positions, speed=speed, privacy=privacy_of(schema, settings))
+
+
+def _files_of(paths: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        inside = [file for file in sorted(path.glob("*")) if file.suffix in HISTORY_SUFFIXES]
+        if not inside and not path.is_file():
+            raise UsageError(f"{path}: no such file, nor a folder with {', '.join(HISTORY_SUFFIXES)} files")
+        found += inside or [path]
+    return found
 
 
 def live_source(

@@ -97,3 +97,17 @@ def test_a_checkpoint_brings_its_schema(tmp_path: Path) -> None:
     (tmp_path / "schema.yaml").touch()
     assert schema_of(tmp_path, None) == tmp_path / "schema.yaml"
     assert schema_of(tmp_path, given) == given
+
+
+def test_a_folder_stands_for_the_files_in_it(schema: Schema, town: tuple[Path, Path], tmp_path: Path) -> None:
+    """Parquet and JSONL directly in it, by name; other files and deeper folders are not history; none is refused."""
+    folder = tmp_path / "history"
+    (folder / "labels").mkdir(parents=True)
+    for path in town:
+        (folder / path.name).symlink_to(path)
+        (folder / "labels" / path.name).symlink_to(path)
+    (folder / "README.md").write_text("not history")
+    rows = sum(pq.read_metadata(path).num_rows for path in town)
+    assert history_source(schema, [folder], StreamSettings()).lag_records() == rows
+    with pytest.raises(UsageError, match="nor a folder with"):
+        history_source(schema, [tmp_path], StreamSettings())

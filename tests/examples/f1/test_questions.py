@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from graph_transformer.finetune.question import question_of
+from graph_transformer.finetune.task_file import load_task_file
 from nowgraph.loading import load_files
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import load_schema
@@ -53,3 +54,14 @@ def test_each_label_is_its_files(repository: Path, folder: Path, tmp_path: Path,
     times = labels.anchor_time_us
     assert int(((times >= splits.test.start_us) & (times < splits.test.end_us)).sum()) == test[0]
     assert (test[2] - test[1]) > timedelta(days=365)
+
+
+@pytest.mark.parametrize("name", ["driver_dnf", "driver_position"])
+def test_capped_is_the_same_question_of_a_frozen_database(repository: Path, name: str) -> None:
+    """Only the name and the freezing differ from the rolling task."""
+    example = repository / "examples" / "f1"
+    rolling, capped = (load_task_file(example / f"{task}.yaml") for task in (name, f"{name}_capped"))
+    assert capped.label_files == rolling.label_files
+    assert rolling.splits is None
+    assert capped.splits is not None
+    assert capped.splits.frozen_us == time_us_from_datetime(datetime(2010, 1, 1))
