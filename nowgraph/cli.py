@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nowgraph.commands import dead_letters, demo, predict, replay, schema, serve, train, update
+from nowgraph.commands import dead_letters, demo, evaluate, labels, plan, predict, replay, schema, serve, train, update
 from nowgraph.errors import UsageError, explain
 
 
@@ -41,7 +41,11 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("serve")(serve.serve)
 app.command("update")(update.update)
+app.command("plan")(plan.plan)
+app.command("query")(labels.query)
+app.command("labels")(labels.labels)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)

@@ -5,8 +5,9 @@ What a payment's own columns say about fraud is nothing; what its terminal's kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.graph import TemporalGraph
-from temporal_graph.schema import Schema
+from temporal_graph.schema import Schema, parse_schema
 from temporal_graph.view import GraphView
 
 DAY_US = 86_400_000_000
@@ -160,3 +161,32 @@ def quick(task: Task) -> Task:
 def grow() -> Callable[..., World]:
     """Builds the world anew, also with reports that lie from a time on."""
     return grown
+
+
+def row_event(table: str, key: int, at_us: int | None, cells: Mapping[str, object], known_us: int | None) -> bytes:
+    """A row as a serialized event; whole numbers are keys of links."""
+    event = row_event_pb2.RowEvent(table=table, operation=row_event_pb2.OPERATION_INSERT)
+    event.key.parts.add(integer=key)
+    if at_us is not None:
+        event.event_time_us = at_us
+        event.known_time_us = at_us if known_us is None else known_us
+    for name, value in cells.items():
+        kinds = {bool: "boolean", int: "integer", float: "number", str: "text"}
+        event.cells.add(column=name, **{kinds[type(value)]: value})
+    return event.SerializeToString()
+
+
+@pytest.fixture
+def plant() -> Iterator[Callable[..., GraphView]]:
+    """Grows a graph from a schema's YAML and rows (table, key, event time or None, cells[, known time])."""
+    graphs = []
+
+    def planted(text: str, rows: Iterable[tuple[Any, ...]]) -> GraphView:
+        graphs.append(TemporalGraph.create(parse_schema(text), arena_bytes=64 << 20))
+        events = [row_event(*row[:4], row[4] if len(row) > 4 else None) for row in rows]
+        assert graphs[-1].apply(events).rejected == ()
+        return graphs[-1].view()
+
+    yield planted
+    for graph in graphs:
+        graph.close()
