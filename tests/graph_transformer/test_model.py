@@ -3,13 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
+from torch import nn
 
 from graph_transformer.attention import NOT_MEMBER, head_starts
 from graph_transformer.config import ModelConfig
-from graph_transformer.encoding.collate import STATES, Encoding, collate
+from graph_transformer.encoding.batch import Batch
+from graph_transformer.encoding.collate import STATES, Encoding, Layout, collate
 from graph_transformer.encoding.statistics import fit_statistics
-from graph_transformer.model import GraphTransformer
+from graph_transformer.errors import TaskError
+from graph_transformer.model import GraphTransformer, build_model
 from graph_transformer.target import Kind, Target
 
 TOLERANCE = 1e-5
@@ -22,10 +26,10 @@ def encoded(drawing: Any, neighborhood: Any, table: str = "transactions", outcom
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
-def built(encoding: Encoding, **options: Any) -> GraphTransformer:
+def built(encoding: Encoding, outputs: int = 1, **options: Any) -> nn.Module:
     """A model with the same random weights each time."""
     torch.manual_seed(0)
-    return GraphTransformer(encoding.layout(), ModelConfig(**options), 1).eval()
+    return build_model(encoding.layout(), ModelConfig(**options), outputs).eval()
 
 
 @torch.inference_mode()
@@ -33,7 +37,13 @@ def test_a_logit_does_not_depend_on_its_company(payments: Any, draw_history: Cal
     """The same neighborhood gives the same logit within 1e-5 alone, in a batch, and padded further."""
     neighborhood = draw_history(payments, 12, 60)
     encoding = encoded(payments, neighborhood)
-    for options in ({}, {"width": 64, "layers": 2}):
+    for options in (
+        {},
+        {"width": 64, "layers": 2},
+        {"sums": 0, "counts": False, "cells": "attention", "heads": 2},
+        {"mutual": 2, "centroids": 16},
+        {"members": 2},
+    ):
         model = built(encoding, **options)
         batch = collate(neighborhood, encoding)
         together = model(batch)
@@ -101,6 +111,75 @@ def test_token_dropout_is_for_training_and_spares_the_seed(payments: Any, draw_h
     payments.seed("transactions", 1000, {"amount": 3.0})
     alone = collate(payments.build(), encoding)
     assert torch.equal(model(alone), model(alone))
+
+
+@torch.inference_mode()
+def test_an_outcome_on_the_seed_changes_nothing(payments: Any) -> None:
+    """A seed that carries its own outcome by mistake answers as one without; any other cell of it counts."""
+    answers = []
+    for cells in ({"amount": 3.0}, {"amount": 3.0, "fraud": 1}, {"amount": 4.0}):
+        seed = payments.seed("transactions", 10**12, cells)
+        customer = payments.row(seed, "transactions.customer_id->customers.customer_id")
+        payments.row(customer, "customers.customer_id->transactions.customer_id", {"fraud": 1}, event=5)
+        neighborhood = payments.build()
+        if not answers:
+            encoding = encoded(payments, neighborhood)
+            model = built(encoding)
+        answers.append(model(collate(neighborhood, encoding)))
+    assert torch.equal(answers[0], answers[1])
+    assert not torch.equal(answers[0], answers[2])
+
+
+@torch.inference_mode()
+def test_an_entity_is_asked_at_a_season(payments: Any) -> None:
+    """A customer has no time of its own: the cut-off's calendar, and how old the graph was, are what tells it."""
+    payments.seed("customers", 10**12)
+    neighborhood = payments.build()
+    target = Target(Kind.REGRESSION, "customers", event_level=False)
+    statistics = fit_statistics([neighborhood], payments.schema, payments.strings, target=target)
+    encoding = Encoding(statistics, payments.schema, payments.strings)
+    model = built(encoding, outputs=7)
+    asked = neighborhood.cutoff_time_us
+    now = model(collate(neighborhood, encoding))
+    assert now.shape == (1, 7)
+    assert torch.equal(now, model(collate(neighborhood, encoding, asked_time_us=asked)))
+    later = model(collate(neighborhood, encoding, asked_time_us=asked + 90 * 86_400_000_000))
+    assert float((now - later).abs().max()) > 1e-3
+
+
+def test_a_model_starts_at_the_prior(payments: Any, draw_history: Callable[..., Any]) -> None:
+    """The last bias is what it is set to, for every output and member."""
+    layout = encoded(payments, draw_history(payments, 3, 5)).layout()
+    for members in (1, 2):
+        model = build_model(layout, ModelConfig(members=members), 3)
+        model.start_at(torch.tensor([1.0, -2.0, 0.5]))  # type: ignore[operator]
+        for part in model.modules():
+            if isinstance(part, GraphTransformer):
+                assert part.head[-1].bias.tolist() == [1.0, -2.0, 0.5]
+
+
+def test_a_module_of_ones_own_stands_in(payments: Any, draw_history: Callable[..., Any]) -> None:
+    """The class that the config names is built as ours would be; a name that is none is refused, with the reason."""
+    neighborhood = draw_history(payments, 3, 5)
+    encoding = encoded(payments, neighborhood)
+    path = f"{__name__}:Width"
+    model = build_model(encoding.layout(), ModelConfig(module=path), 2)
+    assert model(collate(neighborhood, encoding)).shape == (3, 2)
+    for wrong, reason in (("no_such_package:Width", "PYTHONPATH"), (f"{__name__}:Height", "a name that the module")):
+        with pytest.raises(TaskError, match=reason):
+            build_model(encoding.layout(), ModelConfig(module=wrong), 2)
+
+
+class Width(nn.Module):
+    """Answers with how many tokens there are."""
+
+    def __init__(self, layout: Layout, config: ModelConfig, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """The same for every seed."""
+        return torch.full((batch.size, self.outputs), float(batch.width))
 
 
 @torch.inference_mode()
