@@ -1,7 +1,7 @@
 """What linked rows add to their entities, and its sum, count, first, ... over a window in time.
 
     States ─► contributions: (entity, event time, value) and from when until when each stood so
-           ─► over (t + start, t + end]: as of t (WHERE), or as finally known (labels), and known from when
+           ─► over (t + start, t + end]: as it stood at a time, or as it finally stands and since when
 
 A row's states in which it adds the same to the same entity are one contribution: a later report on another column does
 not delay a label, and a later deletion does.
@@ -124,12 +124,11 @@ def aggregate(
     entities: int,
     time_us: int,
     window: Window | None,
-    as_of: bool,
+    stood_at_us: int | None,
 ) -> Aggregated:
-    """Aggregate over (t + start, t + end] for each of the entities.
+    """Aggregate over (t + start, t + end] for each of the entities what stood at a time, or (None) finally stands.
 
-    `as_of`: what stood at t; else what finally stood, which is known once all of it does, and once what stood before
-    and was taken back had been.
+    The latter is known once all of it stands, and once what stood before and was taken back had been.
     """
     part = slice(0, len(found.entity))
     end_us = ALWAYS_US
@@ -140,8 +139,8 @@ def aggregate(
         part = slice(int(low), int(high))
     from_us, to_us, entity = found.from_us[part], found.to_us[part], found.entity[part]
     known_time_us = np.full(entities, end_us, dtype=np.int64)
-    if as_of:
-        stands = (from_us <= time_us) & (time_us < to_us)
+    if stood_at_us is not None:
+        stands = (from_us <= stood_at_us) & (stood_at_us < to_us)
     else:
         stands = found.final[part]
         np.maximum.at(known_time_us, entity, np.where(stands, from_us, to_us))

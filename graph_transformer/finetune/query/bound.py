@@ -107,12 +107,14 @@ class BoundQuery:
     @property
     def windows(self) -> tuple[Window, ...]:
         """The windows of the target and of ASSUMING that a label waits for; a forecast's are all told as one."""
-        operands = self._target_operands()
-        if self.query.assuming is not None:
-            operands += operands_of(self.query.assuming)
-        found = [operand.window for operand in operands if isinstance(operand, Aggregation)]
-        known = [window for window in found if window is not None]
-        return tuple(Window(window.start, window.end * self.steps, window.unit) for window in known)
+        windows = [
+            Window(each.window.start, each.window.end * self.steps, each.window.unit)
+            for each in self._target_operands()
+            if isinstance(each, Aggregation) and each.window is not None
+        ]
+        assumed = operands_of(self.query.assuming) if self.query.assuming is not None else []
+        windows += [each.window for each in assumed if isinstance(each, Aggregation) and each.window is not None]
+        return tuple(windows)
 
     @property
     def horizon_us(self) -> int:

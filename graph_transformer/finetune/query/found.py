@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ Labels64 = NDArray[np.float64]
 class Found:
     """n labels: int64 [n] each of row, time and known time; `values` [n] or [n, steps].
 
-    Of lists `offset` int64 [n + 1] and `item` int64: codes into `values.texts`, or rows of `values.parent`.
+    Of lists `offset` int64 [n + 1] and `item` int64: codes into `values.texts`, or rows of `values.parent`. `first`:
+    how labels that changed after their windows were over stood then.
     """
 
     row: Int64
@@ -30,6 +31,7 @@ class Found:
     values: Values
     offset: Int64 | None = None
     item: Int64 | None = None
+    first: Found | None = None
 
 
 def joined(parts: Sequence[Found]) -> Found:
@@ -49,22 +51,25 @@ def joined(parts: Sequence[Found]) -> Found:
         Values(data, null, first.values.texts, first.values.parent, first.values.is_set),
         offset,
         item,
+        joined(firsts) if (firsts := [part.first for part in parts if part.first is not None]) else None,
     )
 
 
 def encoded(bound: BoundQuery, task_name: str, found: Found, classes: Sequence[str] | None) -> LabelTable:
     """Return the labels as numbers; of classes, as indices into those given or else into those that occur."""
+    if classes is None and found.first is not None and bound.kind in (Kind.MULTICLASS, Kind.MULTILABEL):
+        classes = sorted({*_names_in(found), *_names_in(found.first)})
     names: Sequence[str] = ()
     item_offset = item = None
     keep = np.ones(len(found.row), dtype=bool)
     label: Labels64
     if bound.kind is Kind.MULTICLASS:
-        names = _occurring(found.values, found.values.data) if classes is None else classes
+        names = _names_in(found) if classes is None else classes
         label = _class_of_code(found.values, names)[found.values.data.astype(np.int64)]
         keep = label >= 0
     elif bound.kind is Kind.MULTILABEL:
         codes = found.values.data.astype(np.int64) if found.item is None else found.item
-        names = _occurring(found.values, codes) if classes is None else classes
+        names = _names_in(found) if classes is None else classes
         label = _several(found, codes, names)
     else:
         label = found.values.data.astype(np.float64)
@@ -80,11 +85,14 @@ def encoded(bound: BoundQuery, task_name: str, found: Found, classes: Sequence[s
         item=item,
         item_table=found.values.parent if item is not None else None,
     )
-    return table if keep.all() else table.select(keep)
+    table = table if keep.all() else table.select(keep)
+    return table if found.first is None else replace(table, first=encoded(bound, task_name, found.first, names))
 
 
-def _occurring(values: Values, codes: NDArray[np.generic]) -> list[str]:
+def _names_in(found: Found) -> list[str]:
+    values = found.values
     assert values.texts is not None
+    codes = values.data if found.item is None else found.item
     texts = [values.texts[int(code)] for code in np.unique(codes).tolist()]
     return sorted({part for text in texts if text is not None for part in _parts(values, text)})
 

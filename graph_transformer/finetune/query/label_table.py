@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ class LabelTable:
     target the row's event time); known_time_us int64 [n], from when the label may be known; label float64 [n]: 0 or 1,
     a class's index, a number; [n, classes] 0 or 1 of a multilabel, [n, steps] of a forecast target; of a ranking the
     number of items, and the items of label i are the rows item[item_offset[i] : item_offset[i + 1]] of `item_table`.
+
+    `first`: labels that changed after their windows were over, as they stood then and known from then. A question sees
+    those until the change: were they missing until it, it would see that a change is coming.
     """
 
     target: Target
@@ -35,13 +39,14 @@ class LabelTable:
     item_offset: Int64 | None = None
     item: Int64 | None = None
     item_table: str | None = None
+    first: LabelTable | None = None
 
     def __len__(self) -> int:
         """The number of labels."""
         return len(self.row)
 
     def select(self, chosen: NDArray[Any]) -> LabelTable:
-        """Return the labels at these positions, or where this mask is true."""
+        """Return the labels at these positions, or where this mask is true, as they finally stand."""
         places = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         offset, item = self.item_offset, self.item
         if offset is not None and item is not None:
@@ -57,11 +62,23 @@ class LabelTable:
             label=self.label[places],
             item_offset=offset,
             item=item,
+            first=None,
         )
 
-    def between(self, start_us: int, end_us: int) -> LabelTable:
-        """Return the labels with an anchor time in [start, end)."""
-        return self.select((self.anchor_time_us >= start_us) & (self.anchor_time_us < end_us))
+    def known_by(self, time_us: int | None) -> LabelTable:
+        """Return each label as it was known by a time (None: ever), by anchor and row, where it was known at all."""
+        final = replace(self, first=None)
+        if time_us is None:
+            return final
+        final = final.select(self.known_time_us <= time_us)
+        if self.first is None or self.item is not None:
+            return final
+        first = self.first.select((self.first.known_time_us <= time_us) & ~_named_in(self.first, final))
+        return concatenated([final, first])
+
+    def known(self, known_by_us: int | None) -> Examples:
+        """Return the labels known by a time (None: ever), as known then, as examples: see `examples.Labels`."""
+        return self.known_by(known_by_us).to_examples()
 
     def to_examples(self) -> Examples:
         """Return the labels as examples: an entity is asked as of its anchor, a row just before its event."""
@@ -87,3 +104,20 @@ class LabelTable:
             return {name: float(share) for name, share in zip(self.target.classes, shares, strict=True)}
         low, middle, high = np.quantile(self.label, (0.25, 0.5, 0.75))
         return {"mean": float(self.label.mean()), "q25": float(low), "median": float(middle), "q75": float(high)}
+
+
+def concatenated(tables: Sequence[LabelTable]) -> LabelTable:
+    """Return the labels of tables of one target, without lists, by anchor and row."""
+    row = np.concatenate([table.row for table in tables])
+    anchor_time_us = np.concatenate([table.anchor_time_us for table in tables])
+    known_time_us = np.concatenate([table.known_time_us for table in tables])
+    label = np.concatenate([table.label for table in tables])
+    order = np.lexsort((row, anchor_time_us))
+    return LabelTable(tables[0].target, row[order], anchor_time_us[order], known_time_us[order], label[order])
+
+
+def _named_in(labels: LabelTable, other: LabelTable) -> NDArray[np.bool_]:
+    """Return which labels are of a row and an anchor that the other table has a label of."""
+    anchors, place = np.unique(np.concatenate([labels.anchor_time_us, other.anchor_time_us]), return_inverse=True)
+    pair = np.concatenate([labels.row, other.row]) * np.int64(max(len(anchors), 1)) + place
+    return np.isin(pair[: len(labels)], pair[len(labels) :])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.errors import NotEnoughExamples
 from graph_transformer.finetune.query.bound import BoundQuery
-from graph_transformer.finetune.query.calendar import DAY_US, floored, shifted_time
+from graph_transformer.finetune.query.calendar import DAY_US, floored, horizon_bound_us, shifted_time
 from graph_transformer.finetune.query.label_table import LabelTable
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.query.syntax import Aggregation, Unit, Window, operands_of
@@ -62,20 +62,31 @@ def time_range(source: RowSource, bound: BoundQuery) -> TimeRange:
 
 
 def anchors_for(
-    bound: BoundQuery, first_us: int, last_us: int, step_us: int | None = None, *, anchors_max: int = ANCHORS_MAX
+    bound: BoundQuery,
+    first_us: int,
+    last_us: int,
+    step_us: int | None = None,
+    *,
+    origin_us: int | None = None,
+    anchors_max: int = ANCHORS_MAX,
 ) -> Int64:
     """Return int64: anchor times, ascending, the newest being the last whose windows end by `last_us`.
 
-    They begin at whole units of the window (days for weeks and months), lie a window apart (calendar months where the
-    window is in months) or `step_us`, and after `first_us`: before it nothing is known. At most `anchors_max`, the
-    newest. None for an event-level query: each row has its own time.
+    They lie a window apart (calendar months where the window is in months) or `step_us`, and after `first_us`: before
+    it nothing is known. The newest begins at a whole unit of the window (a day for weeks and months), or whole steps
+    from `origin_us`. At most `anchors_max`, the newest. None for an event-level query: each row has its own time.
     """
     if bound.event_level:
         return np.empty(0, dtype=np.int64)
     window = _longest(bound)
-    newest_us = floored(shifted_time(last_us, -window.end, window.unit), window.unit)
+    newest_us = shifted_time(last_us, -window.end, window.unit)
     while _end_us(bound, newest_us) > last_us:  # a month back and forth is not always the same day
         newest_us -= DAY_US
+    if origin_us is None:
+        newest_us = floored(newest_us, window.unit)
+    else:
+        step_us = horizon_bound_us(window) if step_us is None else step_us
+        newest_us -= (newest_us - origin_us) % step_us
     found: list[int] = []
     time_us = newest_us
     while time_us > first_us and len(found) < anchors_max:
@@ -96,11 +107,17 @@ def default_splits(bound: BoundQuery, labels: LabelTable) -> Splits:
     if bound.event_level:
         return event_splits(labels.anchor_time_us, labels.known_time_us)
     anchors = np.unique(labels.anchor_time_us)
+    if len(anchors) < 3:
+        raise NotEnoughExamples(f"{len(anchors)} anchors: training, validation and test need one each")
     held_out = max(1, round(len(anchors) * HELD_OUT_SHARE))
     test = anchors[-held_out:]
-    before_test = _complete_by(bound, anchors[:-held_out], int(test[0]))
+    # Beyond its windows' end a label may wait for what is reported late: most of that, too, must be in.
+    end_us = np.array([_end_us(bound, each) for each in anchors.tolist()], dtype=np.int64)
+    late_us = labels.known_time_us - end_us[np.searchsorted(anchors, labels.anchor_time_us)]
+    complete_us = end_us + int(np.quantile(np.maximum(late_us, 0), DELAY_QUANTILE, method="higher"))
+    before_test = anchors[:-held_out][complete_us[:-held_out] <= test[0]]
     validation = before_test[-held_out:]
-    train = _complete_by(bound, before_test[:-held_out], int(validation[0])) if len(validation) else validation
+    train = anchors[complete_us <= validation[0]] if len(validation) else validation
     if not len(train):
         raise NotEnoughExamples(f"{len(anchors)} anchors: too few for three splits whose windows do not overlap")
     return Splits(train=_spanned(train), validation=_spanned(validation), test=_spanned(test))
@@ -108,11 +125,6 @@ def default_splits(bound: BoundQuery, labels: LabelTable) -> Splits:
 
 def _spanned(anchors: Int64) -> Interval:
     return Interval(int(anchors[0]), int(anchors[-1]) + 1)
-
-
-def _complete_by(bound: BoundQuery, anchors: Int64, time_us: int) -> Int64:
-    """Return the anchors whose label windows end by a time."""
-    return np.array([each for each in anchors.tolist() if _end_us(bound, each) <= time_us], dtype=np.int64)
 
 
 def event_splits(event_time_us: Int64, known_time_us: Int64) -> Splits:

@@ -121,12 +121,21 @@ def label_names(target: Target) -> tuple[str, ...]:
 def write_labels(labels: LabelTable, path: Path, source: RowSource) -> None:
     """Write the labels as a Parquet file that the loader of history takes for rows of the task table.
 
+    A label that changed after its windows were over has two rows: as it stood then, and as it finally does.
+
     Raises:
         OSError: it cannot be written.
     """
     import pyarrow.parquet as pq
 
-    pq.write_table(label_rows(labels, source), path, compression="zstd")
+    rows = label_rows(labels, source)
+    if labels.first is not None:
+        import pyarrow as pa
+
+        # Two versions of one row: in order of the time they are known.
+        first = label_rows(labels.first, source).cast(rows.schema)
+        rows = pa.concat_tables([first, rows]).sort_by([(ANCHOR_TIME_US, "ascending"), (KNOWN_TIME, "ascending")])
+    pq.write_table(rows, path, compression="zstd")
 
 
 def label_rows(labels: LabelTable, source: RowSource) -> pa.Table:
@@ -220,7 +229,17 @@ def read_labels(path: Path, source: RowSource) -> LabelTable:
         item,
         item_table,
     )
-    return found if (row >= 0).all() else found.select(row >= 0)
+    found = found if (row >= 0).all() else found.select(row >= 0)
+    return found if item_table is not None else _with_first(found)
+
+
+def _with_first(found: LabelTable) -> LabelTable:
+    """Tell the labels as they stood at first from those that finally stand: of two of one row and anchor the later."""
+    order = np.lexsort((found.known_time_us, found.row, found.anchor_time_us))
+    row, anchor = found.row[order], found.anchor_time_us[order]
+    last = np.append((row[1:] != row[:-1]) | (anchor[1:] != anchor[:-1]), True)[: len(order)]
+    final = found.select(order[last])
+    return final if last.all() else replace(final, first=found.select(order[~last]))
 
 
 def rows_of_keys(source: RowSource, table: Table, parts: list[NDArray[Any]]) -> Int64:

@@ -154,6 +154,26 @@ def test_labels_are_what_the_definition_says(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(order_events(), min_size=1, max_size=8), st.sampled_from(TARGETS))
+def test_a_label_that_changes_later_is_first_known_as_it_stood(
+    grown: Grown, bound: Bind, user: Make, events: list[ReferenceEvent], plain: Plain
+) -> None:
+    """What is known at the end of the window is the label of that moment, whatever the future brings, and not earlier.
+
+    Were a label missing until a late report, its absence would tell that one is coming.
+    """
+    query = bound(f"PREDICT {plain.query} FOR EACH users.user_id")
+    end_us = T + 2 * SECOND_US
+    with grown([user(key) for key in USERS] + events) as graph:
+        ever = make_labels(graph.view(), query, np.array([T]))
+        then = make_labels(graph.view(), query, np.array([T]), known_by_us=end_us)
+    known = ever.known_by(end_us)
+    assert (known.row.tolist(), known.label.tolist()) == (then.row.tolist(), then.label.tolist())
+    assert (known.known_time_us == end_us).all()
+    assert len(ever.known_by(end_us - 1)) == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(order_events(), min_size=1, max_size=8), st.sampled_from(TARGETS))
 def test_where_is_judged_by_what_stood_at_the_anchor(
     shop: Schema, grown: Grown, bound: Bind, user: Make, events: list[ReferenceEvent], plain: Plain
 ) -> None:
