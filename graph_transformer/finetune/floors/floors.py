@@ -59,9 +59,8 @@ def measure_floors(
     """
     if target.kind is Kind.RANKING:
         return {}
-    known = (
-        past if past is not None else joined([part for part in (train, validation, refit, test) if part is not None])
-    )
+    if past is None:
+        past = joined([part for part in (train, validation, refit, test) if part is not None])
     if validation is None:
         refit = train if refit is None else refit
         train, validation = _halves(train)
