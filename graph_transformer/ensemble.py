@@ -32,8 +32,9 @@ class Ensemble(nn.Module):
     def start_at(self, prior: Tensor) -> None:
         """Set every member's last bias to `prior` float[outputs]; members that have none are left as they are."""
         for member in self.members:
-            if hasattr(member, "start_at"):
-                member.start_at(prior)
+            start = getattr(member, "start_at", None)
+            if start is not None:
+                start(prior)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the stacked outputs in training, else their mean."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,7 +23,7 @@ from online_sampler.plan import SamplingPlan
 from temporal_graph.duration import format_duration, parse_duration_us
 from temporal_graph.schema import ColumnKind, Schema
 
-__all__ = ["Interval", "Splits", "Task", "Training", "load_task", "parse_task", "task_from_dict"]
+__all__ = ["Interval", "Splits", "Task", "Training", "parse_task", "task_from_dict"]
 
 _KINDS_OF_COLUMN = {
     Kind.BINARY: (ColumnKind.BOOLEAN, ColumnKind.NUMERICAL),
@@ -136,8 +135,9 @@ def target_from_dict(values: Mapping[str, Any]) -> Target:
     if level == "event" and not isinstance(outcome, str):
         raise TaskError("outcome", "a name", outcome)
     found = values.get("kind", Kind.BINARY.value)
-    if found not in list(Kind):
-        raise TaskError("kind", f"one of {', '.join(Kind)}", found)
+    kinds = [kind.value for kind in Kind if kind is not Kind.RANKING]
+    if found not in kinds:
+        raise TaskError("kind", f"one of {', '.join(kinds)}", found)
     try:
         horizon_us = parse_duration_us(str(values.get("horizon", "0s")))
     except ValueError:
@@ -159,19 +159,13 @@ def target_from_dict(values: Mapping[str, Any]) -> Target:
     )
 
 
-def load_task(path: Path) -> Task:
-    """Read a task file in which everything is decided; `finetune.question` reads those with a query or without a plan.
+def parse_task(text: str) -> Task:
+    """Parse the YAML form of a task in which everything is decided; `finetune.question` reads those with a query.
 
     Raises:
         TaskError: it does not say what is needed, with the key.
         PlanError: its sampling plan is none.
-        OSError: it can not be read.
     """
-    return parse_task(path.read_text(encoding="utf-8"))
-
-
-def parse_task(text: str) -> Task:
-    """Parse the YAML form; raises as `load_task`."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -180,7 +174,7 @@ def parse_task(text: str) -> Task:
 
 
 def task_from_dict(values: object) -> Task:
-    """Build a task from plain values; raises as `load_task`."""
+    """Build a task from plain values; raises as `parse_task`."""
     own = [option.name for option in fields(Task) if option.name != "target"]
     mapping = mapping_of("task", values, ["version", *own, *TARGET_KEYS])
     if mapping.get("version") != 1:

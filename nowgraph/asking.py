@@ -97,7 +97,7 @@ def duration_s(text: str) -> float:
         raise UsageError(f"--budget: {error}") from error
 
 
-def plan_task(found: Asked, plan: Path | None, *, size: str, search_s: float | None, seed: int, quiet: bool) -> Task:
+def plan_task(found: Asked, plan: Path | None, *, size: str, search_s: float | None, seed: int) -> Task:
     """Return the task with its plan: the file given, what the task file says, or a proposal; searched if asked for.
 
     Raises:

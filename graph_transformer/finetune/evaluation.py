@@ -61,7 +61,7 @@ class Scorer:
 
     @torch.inference_mode()
     def raw(self, examples: Examples) -> NDArray[np.float64]:
-        """Return the model's outputs float64[n, outputs] in the label's unit, not calibrated, in the examples' order."""
+        """Return the model's outputs float64[n, outputs] in the label's unit, not calibrated, one line an example."""
         sampler = Sampler(self.view, self.task.sampling_plan)
         outputs = np.empty((len(examples), self.task.target.outputs))
         for start in range(0, len(examples), SEEDS):

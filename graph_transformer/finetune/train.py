@@ -20,6 +20,8 @@ from graph_transformer.finetune.metrics import Metrics, primary
 from graph_transformer.finetune.plots import Answers, draw_answers, plot_learning_curve
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.stages import Stages
+from graph_transformer.finetune.state import forget
+from graph_transformer.pretrain.pretrained import Pretrained
 from graph_transformer.task import Task
 from online_sampler.plan import SamplingPlan
 
@@ -45,7 +47,8 @@ class TrainResult:
     """What training left: the folder and version of the checkpoint, metrics per split, pictures, steps and seconds.
 
     metrics has "validation" and "test" where the task has those splits, OWN_COLUMNS with `baseline`, and the floors by
-    name; `validations` are (step, metric) as the fitting went; `wait_share` is the part of its time that the model waited for samples.
+    name; `validations` are (step, metric) as the fitting went; `wait_share` is the part of its time that the model
+    waited for samples.
     """
 
     folder: Path
@@ -91,6 +94,9 @@ def train(
     Raises:
         TaskError, SchemaError: the task does not fit the schema.
         PlanError: the sampling plan names links the schema does not have.
+        CheckpointCorrupt, CheckpointMismatch: `pretrained` holds no pre-trained model, or none of this task.
+        StateMismatch: the state to go on from is of another training.
+        TrainingDiverged: the loss is no number any more.
         NotEnoughExamples: a split has no labels of one kind that are known in time.
         OSError: `out_dir` can not be written.
     """
@@ -100,7 +106,10 @@ def train(
     started = time.monotonic()
     if labels is None:
         labels = OutcomeLabels(view, task.target)
-    outcome = Stages(view, task, labels, progress, seed, budget_s, runtime).run()
+    begun = None if pretrained is None else Pretrained.load(pretrained)
+    if begun is not None:
+        begun.check(schema, task)
+    outcome = Stages(view, task, labels, progress, seed, budget_s, runtime, begun).run()
     evaluations = dict(outcome.evaluations)
     if baseline and task.splits.test is not None:
         alone = Stages(view, own_columns(task), labels, progress, seed, budget_s, runtime.named("own_columns")).run()
@@ -119,15 +128,20 @@ def train(
         weights={name: value.detach().cpu() for name, value in fitted.model.state_dict().items()},
         metrics={name: found.to_dict() for name, found in metrics.items()},
     )
-    version = checkpoint.save(out_dir)
+    pictures: tuple[Path, ...] = ()
+    if runtime.ranks.is_first:
+        checkpoint.save(out_dir)
+        pictures = _pictures(out_dir, task, fitted, evaluations)
+        if runtime.state is not None:
+            forget(runtime.state)
     return TrainResult(
         folder=out_dir,
-        version=version,
+        version=checkpoint.version,
         checkpoint=checkpoint,
         metrics=metrics,
         steps=fitted.step,
         seconds=time.monotonic() - started,
-        pictures=_pictures(out_dir, task, fitted, evaluations),
+        pictures=pictures,
         validations=fitted.validations,
         wait_share=fitted.wait_share,
     )

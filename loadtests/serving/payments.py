@@ -14,8 +14,9 @@ from graph_transformer.calibration import Calibration
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.finetune.question import written_task
 from graph_transformer.model import GraphTransformer
-from graph_transformer.task import Task, load_task
+from graph_transformer.task import Task
 from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
@@ -57,7 +58,7 @@ def requests(count: int, after: int) -> list[service_pb2.ScoreRequest]:
 
 def save_model(graph: TemporalGraph, schema: Schema, task_path: Path, folder: Path) -> Task:
     """Fits statistics on the newest rows' neighborhoods and saves a model of the task's shape."""
-    task = load_task(task_path)
+    task = written_task(task_path, schema)
     view = graph.view()
     count = view.row_count("transactions")
     rows = np.arange(max(0, count - FIT_ROWS), count, dtype=np.int64)

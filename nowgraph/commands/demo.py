@@ -39,7 +39,7 @@ def demo(
 
     Uses the Fraud Detection Handbook's payments where NOWGRAPH_DATA points to them, else simulates some like them.
     """
-    from graph_transformer.task import load_task
+    from graph_transformer.finetune.question import written_task
     from nowgraph.demo.live import Picture
     from nowgraph.demo.run import Demo
     from nowgraph.demo.settings import DemoSettings
@@ -47,7 +47,8 @@ def demo(
 
     settings = (DemoSettings.quick() if quick else DemoSettings()).into(output)
     picture = Picture(progress_console(), show=not as_json)
-    schema, task = load_schema(EXAMPLE / "schema.yaml"), load_task(EXAMPLE / "task.yaml")
+    schema = load_schema(EXAMPLE / "schema.yaml")
+    task = written_task(EXAMPLE / "task.yaml", schema)
     # A small town has no week like the Handbook's: the quick run always makes its own.
     result = Demo(schema, task, settings, picture, real_data=not (quick or simulated)).run()
     if as_json:

@@ -67,7 +67,7 @@ def train(
         quiet = quiet or not ranks.is_first
         found = stack.enter_context(asked(question, history or [], arena, label_folder=output, quiet=quiet))
         progress = silent if quiet else stack.enter_context(progress_bars(progress_console()))
-        planned = plan_task(found, plan, size=size, search_s=budget_s if search else None, seed=seed, quiet=quiet)
+        planned = plan_task(found, plan, size=size, search_s=budget_s if search else None, seed=seed)
         runtime = Runtime(
             device=device,
             samplers=samplers,

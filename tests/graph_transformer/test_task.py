@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from graph_transformer.errors import TaskError
-from graph_transformer.task import load_task, parse_task, task_from_dict
+from graph_transformer.finetune.question import written_task
+from graph_transformer.task import parse_task, task_from_dict
 from temporal_graph.errors import SchemaError
 from temporal_graph.schema import Schema, load_schema
 from temporal_graph.time_rule import time_us_from_datetime
@@ -81,7 +82,7 @@ def test_a_task_that_does_not_fit_is_refused_with_the_key(old: str, new: str, pa
 def test_a_task_is_checked_against_the_schema(payments_schema: Schema) -> None:
     """A task whose columns exist passes; one that predicts a number, or names no link, is refused."""
     parse_task(TASK).check(payments_schema)
-    with pytest.raises(TaskError, match="boolean"):
+    with pytest.raises(TaskError, match="marks as the table"):
         parse_task(TASK.replace("outcome: fraud", "outcome: amount")).check(payments_schema)
     with pytest.raises(SchemaError):
         parse_task(TASK.replace("entity: customer_id", "entity: card_id")).check(payments_schema)
@@ -92,4 +93,5 @@ def test_a_task_is_checked_against_the_schema(payments_schema: Schema) -> None:
 def test_the_example_fits_its_schema(repository: Path) -> None:
     """The task of the payments example is one for the schema beside it."""
     folder = repository / "examples" / "payments"
-    load_task(folder / "task.yaml").check(load_schema(folder / "schema.yaml"))
+    schema = load_schema(folder / "schema.yaml")
+    written_task(folder / "task.yaml", schema).check(schema)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from graph_transformer.task import load_task
+from graph_transformer.finetune.question import written_task
 from nowgraph.commands.demo import EXAMPLE, NEXT
 from temporal_graph.schema import load_schema
 
 
 def test_the_example_travels_with_the_package() -> None:
     """Schema and task are found beside the installed command, and fit each other."""
-    load_task(EXAMPLE / "task.yaml").check(load_schema(EXAMPLE / "schema.yaml"))
+    schema = load_schema(EXAMPLE / "schema.yaml")
+    written_task(EXAMPLE / "task.yaml", schema).check(schema)
 
 
 def test_the_commands_to_try_next_exist(run_command: Callable) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from graph_transformer.task import load_task
+from graph_transformer.finetune.question import written_task
 from nowgraph.demo.live import Picture
 from nowgraph.demo.result import ALONE, GRAPH
 from nowgraph.demo.run import Demo
@@ -26,7 +26,8 @@ def test_the_quick_demo_takes_the_whole_path(example: Path, tmp_path: Path) -> N
     """Every live payment scored over gRPC and then applied with all reports; figures, a checkpoint and a picture."""
     before = {thread.name for thread in threading.enumerate()}
     settings = DemoSettings.quick().into(tmp_path)
-    schema, task = load_schema(example / "schema.yaml"), load_task(example / "task.yaml")
+    schema = load_schema(example / "schema.yaml")
+    task = written_task(example / "task.yaml", schema)
     result = Demo(schema, task, settings, Picture(Console(stderr=True), show=False), real_data=False).run()
     found = result.measures[GRAPH]
     assert found.payments == result.measures[ALONE].payments == result.rates.scored > 500

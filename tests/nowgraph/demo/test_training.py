@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from graph_transformer.finetune.question import written_task
 from graph_transformer.finetune.train import own_columns
-from graph_transformer.task import load_task
 from nowgraph.client_values import row_to_wire
 from nowgraph.demo.data import demo_data
 from nowgraph.demo.settings import DemoSettings
@@ -22,7 +22,7 @@ SETTINGS = DemoSettings.quick()
 
 def test_only_labels_known_when_the_live_stretch_begins_are_learned_from(example: Path) -> None:
     """Interval and model end where the live stretch begins; the baseline sees no neighbors."""
-    task = demo_task(load_task(example / "task.yaml"), SETTINGS, steps=7)
+    task = demo_task(written_task(example / "task.yaml", load_schema(example / "schema.yaml")), SETTINGS, steps=7)
     assert task.splits.train.end_us == SETTINGS.live_us
     assert task.splits.trained_by_us == SETTINGS.live_us
     assert (task.splits.validation, task.splits.test, task.training.steps) == (None, None, 7)
@@ -47,7 +47,10 @@ def test_both_models_are_trained_and_the_payment_alone_is_scored(example: Path, 
     with TemporalGraph.create(load_schema(example / "schema.yaml"), arena_bytes=1 << 28) as graph:
         load_files(graph, data.write_history(tmp_path, live_us=settings.live_us), quiet=True)
         folders = train_both(
-            graph, load_task(example / "task.yaml"), settings, lambda done, total, loss: steps.append((done, total))
+            graph,
+            written_task(example / "task.yaml", graph.schema),
+            settings,
+            lambda done, total, loss: steps.append((done, total)),
         )
         live = data.live.where(np.arange(20))
         scores = scores_alone(graph, folders[1], live)
