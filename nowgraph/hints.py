@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import time
 from typing import Any
 
 import numpy as np
 
 from graph_transformer.target import Target
 from temporal_graph.schema import KeyType, Table
+from temporal_graph.time_rule import ALWAYS_US
 from temporal_graph.view import GraphView
 
+# Of a graph whose newest event lies this far back a question is asked as of then: what it holds is history by now.
+STALE_US = 86_400_000_000
 # What a shell changes between double quotes.
 _SPECIAL = set('"$`\\!')
 
@@ -28,6 +32,9 @@ def example_call(view: GraphView, target: Target, address: str) -> str:
         arguments += [repr(_new_key(table)), repr(cells)]
     else:
         arguments.append(repr(_newest_key(view, table) or _new_key(table)))
+    newest_us = view.watermark_us
+    if newest_us != ALWAYS_US and time.time_ns() // 1_000 - newest_us > STALE_US:
+        arguments.append(f"event_time={newest_us + 1}")
     code = f"from nowgraph import Client; print(Client({address!r}).score({', '.join(arguments)}))"
     return f"python -c {shlex.quote(code) if _SPECIAL & set(code) else chr(34) + code + chr(34)}"
 

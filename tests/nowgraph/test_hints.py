@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,16 @@ def test_the_command_that_is_shown_gives_an_answer(task: str, world_of: Callable
     assert done.stdout.startswith("Score(")
 
 
+def test_a_graph_of_the_past_is_asked_as_of_then(world_of: Callable[[str], Any]) -> None:
+    """One microsecond after its newest event; a graph of today is asked now."""
+    world = world_of("spend")
+    target = Target(Kind.REGRESSION, "terminals", event_level=False)
+    newest_us = world.start_us + 99 * 60_000_000
+    assert f"event_time={newest_us + 1})" in example_call(world.graph.view(), target, "host:1")
+    world.apply([world.event(500, time.time_ns() // 1_000)])
+    assert "event_time" not in example_call(world.graph.view(), target, "host:1")
+
+
 def test_keys_of_the_graph_are_used_and_hashes_are_not(world: Any) -> None:
     """A link leads to the newest parent of the graph; a private key is left for the person who knows one."""
     view = world.graph.view()
@@ -37,7 +48,7 @@ def test_keys_of_the_graph_are_used_and_hashes_are_not(world: Any) -> None:
     assert "{'terminal_id': 9}" in call
     assert world.privacy.hash(1) not in call
     entity = example_call(view, Target(Kind.REGRESSION, "terminals", event_level=False), "host:1")
-    assert ".score('terminals', 9)" in entity
-    assert ".score('customers', '...')" in example_call(
+    assert ".score('terminals', 9, event_time=" in entity
+    assert ".score('customers', '...', " in example_call(
         view, Target(Kind.REGRESSION, "customers", event_level=False), "host:1"
     )
