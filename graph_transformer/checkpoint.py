@@ -27,7 +27,7 @@ from graph_transformer.calibration import Calibration
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import Statistics, Strings
-from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
+from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch, TaskError
 from graph_transformer.heads import Unit
 from graph_transformer.model import build_model
 from graph_transformer.task import Task, task_from_dict
@@ -151,11 +151,14 @@ class Checkpoint:
         """Return the model in evaluation mode and the encoding bound to a graph's dictionaries.
 
         Raises:
-            CheckpointMismatch: the schema or the weights do not fit.
+            CheckpointMismatch: the schema or the weights do not fit, or code that the model names is not here.
         """
         self.check(schema)
-        encoding = Encoding(self.statistics, schema, strings)
-        model = build_model(encoding.layout(), self.model, self.task.target.outputs)
+        try:
+            encoding = Encoding(self.statistics, schema, strings)
+            model = build_model(encoding.layout(), self.model, self.task.target.outputs)
+        except TaskError as error:
+            raise CheckpointMismatch(f"the model is not ours alone, and its part is missing: {error}") from error
         try:
             model.load_state_dict(dict(self.weights))
         except RuntimeError as error:

@@ -82,7 +82,7 @@ class Batch:
     def seed_rows(self) -> Tensor:
         """Return int64[B]: the index of each seed's row."""
         if self.token is not None:
-            return self.token[:, 0]
+            return self.token[:, 0].contiguous()
         return torch.arange(0, self.size * self.width, self.width, device=self.path.device)
 
     def alone(self, seed_offset: NDArray[np.int64], seed: int) -> Batch:
