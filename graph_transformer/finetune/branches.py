@@ -30,6 +30,8 @@ SHARED = 0.2
 CROWDED = 0.05
 CROWDED_MOST = 8
 """Rows taken of a parent that every twentieth question has, and that has more rows than are counted."""
+FRESH_LEAST = 0.02
+"""A parent that fewer than one question in fifty does not have already is not worth its place in the plan."""
 DESCENT_SOURCES = 6
 """Going down again pays from few parents (the teams of a driver), not from every product ever bought."""
 DESCENT_RATIO = 20
@@ -131,26 +133,26 @@ def candidates(schema: Schema, target: Target, reached: dict[str, Reached], hop:
     """Return every link that may be followed from the tables reached."""
     found = []
     for link in schema.links:
-        if (at := reached.get(link.child)) is not None and (role := _role_up(link, at)) is not None:
+        if (at := reached.get(link.child)) is not None and (role := _role_up(link, at, hop)) is not None:
             found.append(Candidate(hop, link.forward, link.child, link.parent, role, at))
         if (at := reached.get(link.parent)) is not None and (role := _role_down(at, target, hop)) is not None:
             found.append(Candidate(hop, link.backward, link.parent, link.child, role, at))
     return found
 
 
-def _role_up(link: Link, at: Reached) -> Role | None:
+def _role_up(link: Link, at: Reached, hop: int) -> Role | None:
     if at.arrivals == {link.backward}:
         return None  # leads back to where it came from
     if any(role in at.roles for role in _UP):
-        return Role.PARENT
+        return Role.PARENT if hop <= 2 else None
     return Role.FOLD if any(role in at.roles for role in _DOWN) else None
 
 
 def _role_down(at: Reached, target: Target, hop: int) -> Role | None:
     if SEED in at.roles:
         return Role.HISTORY
-    if Role.PARENT in at.roles:
-        return Role.HISTORY if target.event_level and hop == 2 else Role.SIDE
+    if Role.PARENT in at.roles and hop == 2:
+        return Role.HISTORY if target.event_level else Role.SIDE
     if Role.HISTORY in at.roles:
         return Role.DETAIL
     # Around an event it was measured to lose: other payments at all the terminals that a customer ever used.
@@ -182,6 +184,8 @@ class Rules:
     def _parent(self, found: Candidate, degrees: Degrees) -> tuple[int, str]:
         if degrees.empty:
             return 0, "off: no question found one"
+        if degrees.fresh < FRESH_LEAST and degrees.targets <= 1.0:
+            return 0, "off: leads to what is there already"
         return 1, "parent" if found.role is Role.PARENT else "parent, completes the row that names it"
 
     def _history(self, found: Candidate, degrees: Degrees) -> tuple[int, str]:
@@ -201,9 +205,11 @@ class Rules:
         wanted, why = self._history(found, degrees)
         return min(wanted, SIDE_MOST), why
 
-    def _detail(self, _: Candidate, degrees: Degrees) -> tuple[int, str]:
+    def _detail(self, found: Candidate, degrees: Degrees) -> tuple[int, str]:
         if degrees.empty:
             return 0, "off: no question found one"
+        if found.table in self.own:
+            return 0, "off: the same table is followed from nearer"
         return _within(1, degrees.p90, DETAIL_MOST), ""
 
     def _descent(self, found: Candidate, degrees: Degrees) -> tuple[int, str]:

@@ -1,6 +1,7 @@
-"""Fan-outs that keep questions within a budget of rows: wanted numbers are cut until what is really sampled fits.
+"""Fan-outs that keep questions within a budget of rows: what matters most first, counted on what is really sampled.
 
-branches with the numbers wanted ─► history at one level, details, then descents as far as rows are left ─► numbers
+branches ─► the question's own history, at one level ─► details, far parents, descents, as far as rows are left
+                                                    └─► the level again, with what is left then ─► numbers
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graph_transformer.finetune.branches import Branch, Role, without_dead_ends
+from graph_transformer.finetune.branches import Branch, Role, informative
 from graph_transformer.finetune.degrees import fan_outs
 from graph_transformer.finetune.examples import Examples
 from graph_transformer.finetune.feed import sample
@@ -22,17 +23,20 @@ from online_sampler.sampler import Sampler
 if TYPE_CHECKING:
     from temporal_graph.view import GraphView
 
-Numbers = dict[tuple[int, str], int]
+Key = tuple[int, str]
+Numbers = dict[Key, int]
 """Fan-out by hop and link."""
 
 FOLDED_COST = 0.5
 """A row that completes another is encoded, but nothing attends to it."""
-OWN_SHARE = 0.75
-"""Of the budget, for what is the question's own, where parents can be gone down again."""
+SHARES = {Role.DETAIL: 0.5, Role.DESCENT: 0.75, Role.SIDE: 0.75}
+"""Of the budget, for history and what completes it, where there is more to follow: an order without its items says
+little, what others did adds to what one did."""
 LEVELS = (128, 112, 96, 80, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 10, 8, 6, 5, 4)
-DETAIL_WEIGHT = 0.25
-"""Details are many times as many as the rows they belong to: they are cut first."""
-DESCENTS = (16, 12, 8, 4)
+EXTRAS = (16, 12, 8, 6, 4, 3, 2, 1)
+OUTCOMES_WEIGHT = 2.0
+"""Of an event's own table: earlier events of its kind, with their known outcomes, are most of what can be known."""
+_ORDER = (Role.DETAIL, Role.FOLD, Role.DESCENT, Role.SIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Counts what examples find under numbers, each at its own cut-off, and cuts the numbers to `rows` of cost."""
+    """Counts what examples find under numbers, each at its own cut-off, and keeps the numbers to `rows` of cost."""
 
     view: GraphView
     target: Target
@@ -56,17 +60,20 @@ class Budget:
     def numbers(self, branches: Iterable[Branch]) -> Numbers:
         """Return the number of every branch that is followed, at most the one wanted."""
         active = [branch for branch in branches if branch.wanted]
-        descents = [branch for branch in active if branch.role is Role.DESCENT]
-        own = without_dead_ends(self.view.schema, [branch for branch in active if branch.role is not Role.DESCENT])
-        share = OWN_SHARE if descents else 1.0
-        numbers = self._own(own, share * self.rows)
-        # First down to the table that the parents were reached from, then from the parents fewest share.
-        up = {branch.source for branch in active if branch.role is Role.FOLD}
-        for branch in sorted(descents, key=lambda b: (b.table not in up, b.degrees.share, b.link)):
-            numbers = self._with_descent(numbers, branch, active)
-        return numbers
+        core = [branch for branch in active if self._is_core(branch, active)]
+        extras = [branch for branch in active if branch not in core]
+        share = min((SHARES.get(branch.role, 1.0) for branch in extras), default=1.0)
+        numbers = self._leveled({}, core, active, share * self.rows)
+        here = {branch.table for branch in core if branch.role is Role.HISTORY}
+        # Of the descents first those to tables that the question has rows of itself, from parents that few others have.
+        for branch in sorted(
+            extras, key=lambda b: (_ORDER.index(b.role), b.hop, b.table not in here, b.degrees.share, b.link)
+        ):
+            if branch.role is not Role.FOLD or informative(self.view.schema, branch.table):
+                numbers = self._with(numbers, branch, active)
+        return self._leveled(numbers, core, active, self.rows)
 
-    def count(self, numbers: Numbers, folded: Iterable[tuple[int, str]]) -> Rows:
+    def count(self, numbers: Numbers, folded: Iterable[Key]) -> Rows:
         """Return the rows of the examples' questions; rows reached over the links `folded` cost a part."""
         hops = by_hop(numbers)
         if not hops:
@@ -86,41 +93,65 @@ class Budget:
         """Return the cost of a question on average."""
         return self.count(numbers, [branch.key for branch in branches if branch.role is Role.FOLD]).cost
 
-    def _own(self, branches: list[Branch], rows: float) -> Numbers:
-        kept = branches
+    def _is_core(self, branch: Branch, active: list[Branch]) -> bool:
+        """Return whether a branch is the question's own: history, parents, and what directly completes its rows."""
+        if branch.role in (Role.PARENT, Role.HISTORY):
+            return True
+        if branch.role is not Role.FOLD or not informative(self.view.schema, branch.table):
+            return False
+        arrivals = {b.role for b in active if (b.hop, b.table) == (branch.hop - 1, branch.source)}
+        return Role.HISTORY in arrivals
+
+    def _leveled(self, numbers: Numbers, core: list[Branch], active: list[Branch], rows: float) -> Numbers:
+        """Return the numbers with the core's at the highest level that fits, none lower than it is."""
+        kept = core
         while True:
             for level in LEVELS:
-                numbers = {branch.key: self._at(level, branch, kept) for branch in kept}
-                if self.cost(numbers, kept) <= rows:
-                    return numbers
-            # Not even the least fits: without details, then without far parents; what is left is the node limit's.
-            spare = [branch for branch in kept if branch.role is Role.DETAIL]
-            spare = spare or [branch for branch in kept if branch.role is Role.FOLD]
-            if not spare:
-                return numbers
-            farthest = max(branch.hop for branch in spare)
-            drop = {branch.key for branch in spare if branch.hop == farthest}
-            kept = without_dead_ends(self.view.schema, [branch for branch in kept if branch.key not in drop])
+                at = {branch.key: self._at(level, branch, kept) for branch in kept}
+                found = numbers | {key: max(number, numbers.get(key, 0)) for key, number in at.items()}
+                if self.cost(found, active) <= rows:
+                    return found
+            folds = [branch for branch in kept if branch.role is Role.FOLD]
+            if numbers or not folds:
+                return numbers or found  # what does not fit at the least is the node limit's
+            # Not even the least fits: without the parents that complete most rows.
+            widest = max(folds, key=lambda branch: branch.degrees.fresh)
+            kept = [branch for branch in kept if branch is not widest]
 
-    def _at(self, level: int, branch: Branch, branches: list[Branch]) -> int:
-        """Return a branch's number at a level: tables with more columns get more of it."""
-        if branch.role in (Role.PARENT, Role.FOLD):
+    def _at(self, level: int, branch: Branch, core: list[Branch]) -> int:
+        """Return a branch's number at a level: tables that say more get more of it."""
+        if branch.role is not Role.HISTORY:
             return 1
-        columns = len(self.view.schema.table(branch.table).columns)
-        most = max(len(self.view.schema.table(b.table).columns) for b in branches if b.role is not Role.FOLD)
-        weight = DETAIL_WEIGHT if branch.role is Role.DETAIL else math.sqrt((1 + columns) / (1 + most))
-        return max(branch.least, min(branch.wanted, even(level * weight)))
+        most = max(self._weight(other) for other in core if other.role is Role.HISTORY)
+        return max(branch.least, min(branch.wanted, even(level * self._weight(branch) / most)))
 
-    def _with_descent(self, numbers: Numbers, descent: Branch, active: list[Branch]) -> Numbers:
-        """Return the numbers with as much of a descent as fits, and the parent it starts from; else as they are."""
-        steps = [b for b in active if b.role is Role.FOLD and (b.hop, b.table) == (descent.hop - 1, descent.source)]
-        for number in DESCENTS:
-            if number > max(descent.wanted, DESCENTS[-1]):
-                continue
-            more = numbers | {step.key: 1 for step in steps} | {descent.key: min(number, descent.wanted)}
-            if self.cost(more, active) <= self.rows:
-                return more
+    def _weight(self, branch: Branch) -> float:
+        own = self.target.event_level and branch.table == self.target.table
+        columns = len(self.view.schema.table(branch.table).columns)
+        return math.sqrt(1 + columns) * (OUTCOMES_WEIGHT if own else 1.0)
+
+    def _with(self, numbers: Numbers, extra: Branch, active: list[Branch]) -> Numbers:
+        """Return the numbers with as much of a branch as fits, and the parent it starts from; else as they are."""
+        steps = [b for b in active if (b.hop, b.table) == (extra.hop - 1, extra.source)]
+        if extra.hop > 1 and not any(step.key in numbers for step in steps):
+            steps = [step for step in steps if step.role is Role.FOLD and self._reached(numbers, step, active)]
+            if not steps:
+                return numbers
+            numbers_with = numbers | {step.key: 1 for step in steps}
+        else:
+            numbers_with = numbers
+        for number in sorted({min(extra.wanted, number) for number in EXTRAS}, reverse=True):
+            if number < extra.least:
+                break
+            found = numbers_with | {extra.key: number}
+            if self.cost(found, active) <= self.rows:
+                return found
         return numbers
+
+    @staticmethod
+    def _reached(numbers: Numbers, branch: Branch, active: list[Branch]) -> bool:
+        """Return whether the rows that a branch starts from are there."""
+        return any((b.hop, b.table) == (branch.hop - 1, branch.source) and b.key in numbers for b in active)
 
 
 def by_hop(numbers: Numbers) -> list[dict[str, int]]:

@@ -37,7 +37,8 @@ class Degrees:
 
     sources: such rows per question (mean), and sources_p90. median, p90, p95, maximum: children per row, `WIDE` for
     that many or more. share: of two questions about different rows, how often the other one reaches this row too.
-    age_days: median age of the children that have a time, at the cut-off.
+    age_days: median age of the children that have a time, at the cut-off. targets: different rows led to per question
+    (mean), and fresh: those of them that no earlier hop reached.
     """
 
     sources: float
@@ -48,6 +49,8 @@ class Degrees:
     maximum: int
     share: float
     age_days: float | None
+    targets: float = 0.0
+    fresh: float = 0.0
 
     @property
     def empty(self) -> bool:
@@ -107,6 +110,8 @@ class _Found:
     children: Ints
     per_question: Ints
     age_us: Ints
+    targets: int
+    fresh: int
 
 
 def _find(neighborhood: Neighborhood, link: str, hop: int, seeds: Ints) -> _Found:
@@ -126,7 +131,9 @@ def _find(neighborhood: Neighborhood, link: str, hop: int, seeds: Ints) -> _Foun
     asked = neighborhood.cutoff_time_us[np.searchsorted(neighborhood.seed_offset, reached, side="right") - 1]
     age = (asked - event)[event != ALWAYS_US]
     per_question = np.bincount(question, minlength=len(neighborhood))
-    return _Found(seeds[question], neighborhood.row[nodes], counts[nodes], per_question, age)
+    targets = np.unique(reached)
+    fresh = int((neighborhood.hop[targets] == hop + 1).sum())
+    return _Found(seeds[question], neighborhood.row[nodes], counts[nodes], per_question, age, len(targets), fresh)
 
 
 def _summary(parts: list[_Found]) -> Degrees:
@@ -145,6 +152,8 @@ def _summary(parts: list[_Found]) -> Degrees:
         maximum=int(children.max()),
         share=_share(np.concatenate([part.seed for part in parts]), np.concatenate([part.source for part in parts])),
         age_days=float(np.median(age)) / DAY_US if len(age) else None,
+        targets=sum(part.targets for part in parts) / len(per_question),
+        fresh=sum(part.fresh for part in parts) / len(per_question),
     )
 
 

@@ -191,3 +191,43 @@ def test_parents_that_say_nothing_and_lead_nowhere_are_dropped(shop: GraphView) 
     assert (2, "orders.campaign_id->campaigns.campaign_id") in found
     assert not informative(shop.schema, "agents")
     assert informative(shop.schema, "orders")
+
+
+DESK = """
+version: 1
+name: desk
+tables:
+  accounts:
+    primary_key: {account_id: integer}
+    columns: {city: categorical}
+  users:
+    primary_key: {user_id: integer}
+    columns: {role: categorical}
+    links: {account_id: accounts}
+  tickets:
+    primary_key: {ticket_id: integer}
+    time_column: at
+    columns: {escalated: {kind: boolean, outcome: true}}
+    links: {account_id: accounts, user_id: users}
+"""
+
+
+def test_what_is_named_twice_is_followed_once(plant: Callable) -> None:
+    """A ticket names its account and its user, and the user the account: no second way to the same rows."""
+    rows = [("users", n, None, {"role": "r", "account_id": n // 3}) for n in range(30)]
+    rows += [("tickets", n, NOW_US + n, {"account_id": n % 30 // 3, "user_id": n % 30}) for n in range(600)]
+    view = plant(DESK, rows)
+    row = np.arange(500, 600)
+    examples = Examples(row, NOW_US + row, NOW_US + row - 1, NOW_US + row, np.zeros(100, dtype=np.float32))
+    event = Target(Kind.BINARY, "tickets", event_level=True, column="escalated")
+    found = by_link(grow(view, event, examples, most=64))
+    back = found[2, "users.account_id->accounts.account_id"]
+    assert (back.wanted, back.degrees.fresh) == (0, 0)
+    assert found[2, "users.user_id->tickets.user_id"].wanted > 0
+    everyone = Examples(np.arange(10), *(np.full(10, NOW_US + 600),) * 3, np.zeros(10, dtype=np.float32))
+    entity = Target(Kind.BINARY, "accounts", event_level=False, horizon_us=DAY_US)
+    found = by_link(grow(view, entity, everyone, most=64))
+    twice = found[2, "users.user_id->tickets.user_id"]
+    assert (twice.wanted, twice.why) == (0, "off: the same table is followed from nearer")
+    # The account's users are there already, but which ticket is whose is said by the link.
+    assert found[2, "tickets.user_id->users.user_id"].wanted == 1

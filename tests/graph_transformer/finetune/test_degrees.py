@@ -116,3 +116,13 @@ def test_fan_outs_take_what_is_named_and_nothing_else() -> None:
     assert {hop.default for hop in plan.strategy} == {Strategy.MOST_RECENT}
     assert plan.node_limit == NODE_LIMIT_MAX
     assert SamplingPlan.from_dict(plan.to_dict()) == plan
+
+
+def test_fresh_rows_are_those_that_no_earlier_hop_reached(plant: Callable) -> None:
+    """From a region down again: twenty customers, of them one is the question's own; its region leads to one row."""
+    view = plant(SHOP, [("customers", c, None, {"region_id": 7}) for c in range(20)])
+    up = measure(view, TARGET, asked([0], [NOW_US]), [], [REGION])[REGION]
+    assert (up.targets, up.fresh) == (1, 1)
+    down = measure(view, TARGET, asked([0], [NOW_US]), [{REGION: 1}], [OF_REGION])[OF_REGION]
+    assert down.fresh == 19
+    assert down.targets - down.fresh in (0, 1)  # whether the way back is an edge is the sampler's affair
