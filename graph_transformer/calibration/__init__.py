@@ -8,6 +8,7 @@ The map is fitted on a later slice than the training examples and travels in the
 from graph_transformer.calibration.fit import fit_calibration
 from graph_transformer.calibration.maps import SCALE_MIN, Affine, Calibration, Conformal, Isotonic
 from graph_transformer.calibration.probability import (
+    calibration_noise,
     expected_calibration_error,
     log_softmax,
     prior_correction,
@@ -21,6 +22,7 @@ __all__ = [
     "Calibration",
     "Conformal",
     "Isotonic",
+    "calibration_noise",
     "expected_calibration_error",
     "fit_calibration",
     "log_softmax",

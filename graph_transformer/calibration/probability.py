@@ -56,7 +56,21 @@ def expected_calibration_error(probability: Floats, label: Floats, *, bins: int 
 
     Bins of equal count, not of equal width: where 1 in 120 is positive, nearly everything lies in the first tenth.
     """
+    gaps = [abs(float((probability[part] - label[part]).sum())) for part in _bins(probability, bins)]
+    return sum(gaps) / len(probability)
+
+
+def calibration_noise(probability: Floats, *, bins: int = 15) -> float:
+    """Return the expected calibration error that probabilities which are true would show, by chance alone.
+
+    The gap of a bin is then nearly normal around 0 with the variance of its labels. A few hundred examples show some
+    hundredths: an error is to be read beside this.
+    """
+    spreads = [float((probability[part] * (1.0 - probability[part])).sum()) for part in _bins(probability, bins)]
+    return sum(math.sqrt(2.0 * spread / math.pi) for spread in spreads) / len(probability)
+
+
+def _bins(probability: Floats, bins: int) -> list[NDArray[np.int64]]:
+    """Return the positions of the examples of each bin, from low to high."""
     order = np.argsort(probability, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    gaps = [abs(probability[part].mean() - label[part].mean()) * len(part) for part in parts]
-    return float(sum(gaps) / len(order))
+    return [part.astype(np.int64) for part in np.array_split(order, min(bins, len(order)))]

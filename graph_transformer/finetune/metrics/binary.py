@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.calibration import expected_calibration_error, sigmoid
+from graph_transformer.calibration import calibration_noise, expected_calibration_error, sigmoid
 from graph_transformer.finetune.metrics.base import Metrics, shown
 
 DAY_US = 86_400_000_000
@@ -19,7 +19,7 @@ class BinaryMetrics(Metrics):
     """Of examples with `positives`: average precision, area under the ROC curve, Brier score, ECE, log loss.
 
     `card_precision`, where the task names an entity: the mean share of true entities among the first `precision_at` of
-    a day.
+    a day. `calibration_noise` is the ECE that true probabilities would show on as many examples.
     """
 
     positives: int
@@ -30,6 +30,7 @@ class BinaryMetrics(Metrics):
     log_loss: float
     card_precision: float | None = None
     precision_at: int = 100
+    calibration_noise: float = math.nan
 
     def figures(self) -> dict[str, str]:
         """Return what a person is shown, by short name, in order."""
@@ -41,6 +42,7 @@ class BinaryMetrics(Metrics):
             f"CP@{self.precision_at}": shown(self.card_precision),
             "Brier": shown(self.brier, 5),
             "ECE": shown(self.calibration_error, 5),
+            "ECE by chance": shown(self.calibration_noise, 5),
             "log loss": shown(self.log_loss, 5),
         }
 
@@ -59,6 +61,7 @@ def measure_binary(logit: NDArray[np.float64], label: NDArray[np.bool_]) -> Bina
         brier=float(np.mean((probability - truth) ** 2)),
         calibration_error=expected_calibration_error(probability, truth),
         log_loss=float(np.mean(np.logaddexp(0.0, logit) - truth * logit)),
+        calibration_noise=calibration_noise(probability),
     )
 
 

@@ -7,6 +7,7 @@ from scipy.special import log_softmax as scipy_log_softmax
 
 from graph_transformer.calibration import (
     Calibration,
+    calibration_noise,
     expected_calibration_error,
     log_softmax,
     prior_correction,
@@ -61,3 +62,16 @@ def test_calibration_error_sees_overconfidence_and_passes_truth() -> None:
     label = (random.random(len(logit)) < sigmoid(logit)).astype(np.float64)
     assert expected_calibration_error(sigmoid(logit), label) < 0.004
     assert expected_calibration_error(sigmoid(2 * logit), label) > 0.03
+
+
+@pytest.mark.parametrize("count", [300, 5000])
+def test_noise_is_the_error_that_true_probabilities_show(count: int) -> None:
+    """It agrees with the mean error of labels drawn from the probabilities, and shrinks with more of them."""
+    random = np.random.default_rng(2)
+    probability = sigmoid(random.normal(-1, 1.5, count))
+    drawn = [
+        expected_calibration_error(probability, (random.random(count) < probability).astype(np.float64))
+        for _ in range(300)
+    ]
+    assert calibration_noise(probability) == pytest.approx(np.mean(drawn), rel=0.05)
+    assert calibration_noise(np.repeat(probability, 4)) == pytest.approx(calibration_noise(probability) / 2, rel=0.05)
