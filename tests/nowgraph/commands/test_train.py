@@ -24,7 +24,7 @@ splits:
 sampling_plan:
   num_neighbors: [{hop1: {default: 1}}, {hop2: {default: 8}}]
 model: {width: 16, layers: 1, heads: 4}
-training: {steps: 5, positives: 4, negatives: 28, evaluate_every: 5}
+training: {steps: 5, batch: 32, evaluate_every: 5}
 """
 
 
@@ -69,3 +69,32 @@ def test_what_to_train_on_must_be_said_once(
     assert "either" in run_command(*options, exit_code=2).stderr
     assert "either" in run_command(*options, "--history", town[0], "--arena", tmp_path, exit_code=2).stderr
     assert "no graph is served" in run_command(*options, "--arena", tmp_path, exit_code=2).stderr
+
+
+QUERY = "PREDICT COUNT(transactions.*, 0, 3, days) > 2 FOR EACH customers.customer_id"
+
+
+def test_a_query_is_all_it_takes(
+    run_json: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence over raw tables: labels, splits and plan are found; the output holds all that serving needs."""
+    monkeypatch.setattr("graph_transformer.training.Training.__post_init__", _few_steps, raising=True)
+    out = tmp_path / "out"
+    options = ("--schema", example / "schema.yaml", "--query", QUERY, "--history", town[0], "--quiet", "-o", out)
+    found = run_json("train", *options)
+    assert found["task"] == "question"
+    assert set(found["metrics"]) >= {"validation", "test", "test, constant", "test, last value"}
+    assert {path.name for path in out.iterdir()} >= {
+        "checkpoint.json",
+        "weights.safetensors",
+        "schema.yaml",
+        "plan.yaml",
+        "question.parquet",
+        "precision_recall.png",
+        "learning.png",
+    }
+    assert load_schema(out / "schema.yaml").table("question").links[0].parent == "customers"
+
+
+def _few_steps(training: object) -> None:
+    object.__setattr__(training, "steps", min(training.steps, 3))  # type: ignore[attr-defined]
