@@ -61,16 +61,17 @@ def draws(
     """
     size = min(training.batch, len(label))
     if target.kind is not Kind.BINARY or rare_share(target, label, training) == float(label.mean()):
-        streams = [_rounds(np.arange(len(label)), size, random)]
+        streams = [rounds(np.arange(len(label)), size, random)]
     else:
         positives = max(1, round(size * rare_share(target, label, training)))
         kinds = (np.flatnonzero(label > 0.5), positives), (np.flatnonzero(label <= 0.5), size - positives)
-        streams = [_rounds(positions, part, random) for positions, part in kinds]
+        streams = [rounds(positions, part, random) for positions, part in kinds]
     while True:
         yield np.concatenate([next(stream) for stream in streams])
 
 
-def _rounds(positions: NDArray[np.int64], size: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def rounds(positions: NDArray[np.int64], size: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Yield `size` positions at a time in random order, all of them before one comes again."""
     waiting = np.empty(0, dtype=np.int64)
     while True:
         while len(waiting) < size:
@@ -121,7 +122,7 @@ def feed(
     Order and content depend on `seed` only, and on `ranks`, of which this one has its part of every batch.
     """
     ranks = Ranks() if ranks is None else ranks
-    rounds = draws(task.target, examples.label, task.training, np.random.default_rng(seed))
+    drawn = draws(task.target, examples.label, task.training, np.random.default_rng(seed))
 
     def made(sampler: Sampler, step: int, chosen: NDArray[np.int64]) -> Fed:
         part = examples.select(ranks.part(chosen))
@@ -134,4 +135,4 @@ def feed(
         return Fed(batch, torch.from_numpy(unit.encode(part.label)), ranks.weight(len(chosen)))
 
     makers = [partial(made, Sampler(view, task.sampling_plan, seed=seed)) for _ in range(samplers)]
-    return Ahead(makers, islice(rounds, first, None), first=first)
+    return Ahead(makers, islice(drawn, first, None), first=first)

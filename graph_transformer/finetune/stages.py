@@ -19,6 +19,7 @@ from graph_transformer.finetune.feed import rare_share, sample
 from graph_transformer.finetune.loop import Fitted, Limits, Report, fit
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.heads import Unit, fit_unit
+from graph_transformer.pretrain.pretrained import Pretrained
 from graph_transformer.target import Kind
 from graph_transformer.task import Task
 from online_sampler.sampler import Sampler
@@ -64,6 +65,7 @@ class Stages:
     seed: int = 0
     budget_s: float | None = None
     runtime: Runtime = field(default_factory=Runtime)
+    pretrained: Pretrained | None = None
 
     def run(self) -> Outcome:
         """Go through the stages the task's splits ask for.
@@ -118,10 +120,14 @@ class Stages:
             seed=seed,
             runtime=self.runtime,
             report=self.report,
+            pretrained=None if self.pretrained is None else self.pretrained.weights,
         )
         return Stage(fitted, statistics, encoding, unit, _prior(task, examples))
 
     def _statistics(self, examples: Examples) -> Statistics:
+        if self.pretrained is not None:
+            # Its weights mean what they mean in its own scales, bins and vocabularies.
+            return self.pretrained.statistics
         chosen = np.random.default_rng(self.seed).permutation(len(examples))[:STATISTICS_EXAMPLES]
         target = self.task.target
         sampler = Sampler(self.view, self.task.sampling_plan, seed=self.seed)
@@ -129,7 +135,8 @@ class Stages:
             sample(sampler, target, examples.select(np.sort(chosen[start : start + STATISTICS_SEEDS])))
             for start in range(0, len(chosen), STATISTICS_SEEDS)
         ]
-        return fit_statistics(neighborhoods, self.view.schema, self.view.strings, target=target)
+        view, text_encoder = self.view, self.task.model.text_encoder
+        return fit_statistics(neighborhoods, view.schema, view.strings, target=target, text_encoder=text_encoder)
 
     def _part(self, examples: Examples) -> Examples:
         """Return at most CALIBRATION_EXAMPLES of them, drawn alike from all so that shares stay."""

@@ -19,7 +19,7 @@ from graph_transformer.finetune.loop import Fitted, Progress, Report, silent
 from graph_transformer.finetune.metrics import Metrics, primary
 from graph_transformer.finetune.plots import Answers, draw_answers, plot_learning_curve
 from graph_transformer.finetune.runtime import Runtime
-from graph_transformer.finetune.stages import Stages
+from graph_transformer.finetune.stages import Outcome, Stages
 from graph_transformer.finetune.state import forget
 from graph_transformer.pretrain.pretrained import Pretrained
 from graph_transformer.task import Task
@@ -117,17 +117,8 @@ def train(
     if floors and "test" in evaluations:
         evaluations |= _floors(view, task, labels, evaluations["test"].examples)
     metrics = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-    fitted, statistics = outcome.stage.fitted, outcome.stage.statistics
-    checkpoint = Checkpoint(
-        task=task,
-        fingerprint=schema.fingerprint(statistics.tables()),
-        statistics=statistics,
-        model=task.model,
-        unit=outcome.stage.unit,
-        calibration=outcome.calibration,
-        weights={name: value.detach().cpu() for name, value in fitted.model.state_dict().items()},
-        metrics={name: found.to_dict() for name, found in metrics.items()},
-    )
+    checkpoint = _checkpoint(schema, task, outcome, metrics)
+    fitted = outcome.stage.fitted
     pictures: tuple[Path, ...] = ()
     if runtime.ranks.is_first:
         checkpoint.save(out_dir)
@@ -144,6 +135,20 @@ def train(
         pictures=pictures,
         validations=fitted.validations,
         wait_share=fitted.wait_share,
+    )
+
+
+def _checkpoint(schema: Schema, task: Task, outcome: Outcome, metrics: Mapping[str, Metrics]) -> Checkpoint:
+    stage = outcome.stage
+    return Checkpoint(
+        task=task,
+        fingerprint=schema.fingerprint(stage.statistics.tables()),
+        statistics=stage.statistics,
+        model=task.model,
+        unit=stage.unit,
+        calibration=outcome.calibration,
+        weights={name: value.detach().cpu() for name, value in stage.fitted.model.state_dict().items()},
+        metrics={name: found.to_dict() for name, found in metrics.items()},
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graph_transformer.calibration import Calibration
 from graph_transformer.errors import NotEnoughExamples
 from graph_transformer.finetune import stages
 from graph_transformer.finetune.examples import Labels
@@ -23,12 +24,12 @@ def run(world: Any, task: Task) -> Outcome:
 
 
 def test_without_validation_only_the_prior_is_corrected(world: Any, quick: Task) -> None:
-    """A task that holds nothing back has no evaluation but its test; its scale is 1, its offset 0."""
+    """A task that holds nothing back has no evaluation but its test; nothing else is done to its logits."""
     splits = Splits(quick.splits.train, test=quick.splits.test)
     outcome = run(world, replace(quick, splits=splits))
     assert set(outcome.evaluations) == {"test"}
-    assert (outcome.calibration.scale, outcome.calibration.offset) == (1.0, 0.0)
-    assert outcome.calibration.prior == outcome.stage.prior < 0
+    assert outcome.calibration == Calibration.of(quick.target, prior=outcome.stage.prior)
+    assert outcome.stage.prior < 0
 
 
 def test_training_labels_are_known_when_validation_starts(world: Any, quick: Task) -> None:

@@ -12,6 +12,9 @@ import torch
 from graph_transformer.calibration.probability import sigmoid
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.errors import NotEnoughExamples, TaskError
+from graph_transformer.finetune.loop import Progress
+from graph_transformer.finetune.ranks import Ranks
+from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.train import OWN_COLUMNS, TrainResult, evaluate, own_columns, train
 from graph_transformer.predictor import Predictor
 from graph_transformer.task import Interval, Splits, Task
@@ -61,8 +64,10 @@ def test_probabilities_are_near_what_happens(trained: TrainResult, world: Any, t
 
 
 def test_pictures_are_drawn(trained: TrainResult) -> None:
-    """Two PNG files lie beside the checkpoint."""
-    assert {path.name for path in trained.pictures} == {"precision_recall.png", "reliability.png"}
+    """PNG files of the answers and of the learning lie beside the checkpoint."""
+    names = {path.name for path in trained.pictures}
+    assert {"precision_recall.png", "reliability.png", "learning.png"} <= names
+    assert all(path.parent == trained.folder for path in trained.pictures)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in trained.pictures)
 
 
@@ -114,6 +119,55 @@ def test_refit_uses_the_later_rows_and_as_many_steps(
     assert result.version != train(world.view, payments_schema, quick, tmp_path / "other").version
 
 
+def test_a_killed_training_goes_on_after_its_finished_phases(
+    world: Any, payments_schema: Schema, quick: Task, tmp_path: Path
+) -> None:
+    """Ended while it refits, a training resumes there: the choice is not fitted again, and the model is the same."""
+    splits = replace(quick.splits, refit=quick.splits.train)
+    task = replace(quick, splits=splits)
+    runtime = Runtime(state=tmp_path / "state", resume=True)
+
+    def interrupted(progress: Progress) -> None:
+        if progress.phase == "refit" and progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(world.view, payments_schema, task, tmp_path / "a", progress=interrupted, runtime=runtime)
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"train.pt"}
+    phases: set[str] = set()
+    resumed = train(
+        world.view,
+        payments_schema,
+        task,
+        tmp_path / "a",
+        progress=lambda progress: phases.add(progress.phase),
+        runtime=runtime,
+    )
+    assert phases == {"refit"}
+    assert resumed.version == train(world.view, payments_schema, task, tmp_path / "b").version
+    assert not (tmp_path / "state").exists()
+
+
+def test_only_the_first_process_writes(world: Any, payments_schema: Schema, quick: Task, tmp_path: Path) -> None:
+    """Another rank of the same training knows the same version and leaves no file."""
+
+    class Silent(Ranks):
+        """A rank that is not the first, of a training whose other processes are only said to exist."""
+
+        is_first = False
+
+    short = replace(quick, splits=Splits(quick.splits.train))
+    found = train(world.view, payments_schema, short, tmp_path / "other", runtime=Runtime(ranks=Silent()))
+    assert found.version == train(world.view, payments_schema, short, tmp_path / "first").version
+    assert not (tmp_path / "other").exists()
+    assert found.pictures == ()
+
+
+def test_the_share_of_waiting_is_told(trained: TrainResult) -> None:
+    """A training says which part of its time it waited for samples."""
+    assert 0.0 <= trained.wait_share < 1.0
+
+
 def test_own_columns_sample_no_neighbors(world: Any, task: Task) -> None:
     """The baseline's plan gives every seed alone."""
     sampled = Sampler(world.view, own_columns(task).sampling_plan).sample_rows(
@@ -124,7 +178,7 @@ def test_own_columns_sample_no_neighbors(world: Any, task: Task) -> None:
 
 def test_what_can_not_be_trained_is_refused(world: Any, payments_schema: Schema, quick: Task, tmp_path: Path) -> None:
     """A wrong outcome and a time without labels are errors before anything is written."""
-    with pytest.raises(TaskError, match="boolean"):
+    with pytest.raises(TaskError, match="outcome"):
         train(
             world.view,
             payments_schema,
