@@ -2,7 +2,7 @@
 # make demo     the main job on payments, from events to scores
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-serving | protos | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | protos | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +21,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo test lint bench bench-serving protos baseline clean test-native test-python
+.PHONY: setup develop demo test lint bench bench-model bench-gpu bench-serving protos baseline clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -85,6 +85,13 @@ test: setup lint test-native test-python
 # The benchmarks measure the wheel too: they are run by path, so that the root is not on sys.path.
 bench: setup
 	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench.py $(BENCH_ARGS)
+
+# The model's forward pass beside PyG's HGT; and training and scoring on a GPU, where there is one.
+bench-model: setup
+	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_model.py $(BENCH_ARGS)
+
+bench-gpu: setup
+	env -u PYTHONPATH $(BIN)/python -P loadtests/bench_model.py --device cuda $(BENCH_ARGS)
 
 # Latency of the server while events stream in.
 bench-serving: setup
