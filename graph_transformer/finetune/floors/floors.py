@@ -16,6 +16,7 @@ from graph_transformer.finetune.floors.constant import CONSTANT, constant_output
 from graph_transformer.finetune.floors.last_value import LAST_VALUE, History, LastValue
 from graph_transformer.finetune.metrics import Metrics, measure, primary
 from graph_transformer.target import Kind, Target
+from temporal_graph.time_rule import ALWAYS_US
 
 if TYPE_CHECKING:
     from temporal_graph.view import GraphView
@@ -59,8 +60,10 @@ def measure_floors(
     """
     if target.kind is Kind.RANKING:
         return {}
-    if past is None:
-        past = joined([part for part in (train, validation, refit, test) if part is not None])
+    given = [part for part in (train, validation, refit, test) if part is not None]
+    past = joined(given) if past is None else past
+    asked_until_us = max(int(part.cutoff_time_us.max(initial=ALWAYS_US)) for part in given)
+    past = past.select(past.visible_time_us <= asked_until_us)  # what no question may know need not be looked up
     if validation is None:
         refit = train if refit is None else refit
         train, validation = _halves(train)
