@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,7 +14,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from graph_transformer.target import Kind
 from model_server.background import BackgroundServer
+from model_server.errors import NotConfiguredError
 from model_server.server import HEALTH_NAMES, SERVICE_NAME, build_server
 from model_server.settings import ServerSettings
 from nowgraph.client import Client
@@ -125,6 +128,23 @@ def test_private_schemas_need_their_secret(world: Any, settings: ServerSettings)
     view = world.graph.view()
     with pytest.raises(ConfigurationError, match="private"):
         build_server(view, world.predictor(view), settings=settings)
+
+
+def test_an_order_of_items_is_no_score(world: Any, settings: ServerSettings) -> None:
+    """A ranking task is refused when the server is built, and not when the first request fails."""
+    view = world.graph.view()
+    predictor = world.predictor(view)
+    target = replace(predictor.task.target, kind=Kind.RANKING)
+    predictor.task = replace(predictor.task, target=target)
+    with pytest.raises(NotConfiguredError, match="ranking"):
+        build_server(view, predictor, settings=settings, privacy=world.privacy)
+
+
+def test_a_server_says_what_kind_of_answers_it_gives(world_of: Callable[[str], Any], settings: ServerSettings) -> None:
+    """Its task, and the kind of it, are on the metrics page beside the model's version."""
+    with BackgroundServer(lambda: world_of("hours").server(settings)) as running:
+        info = next(metric for metric in running.server.metrics.registry.collect() if metric.name == "nowgraph_build")
+    assert (info.samples[0].labels["task"], info.samples[0].labels["kind"]) == ("hours", "forecast")
 
 
 def test_two_servers_over_one_graph_answer_alike(world: Any, settings: ServerSettings) -> None:
