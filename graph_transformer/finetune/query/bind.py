@@ -122,8 +122,8 @@ class _Binder:
 
     def _kind_of_column(self, column: Column, cells: SchemaColumn) -> Kind:
         kind = _KIND_OF_COLUMN.get(cells.kind)
-        if kind is None:
-            expected = "a column that is boolean, numerical, categorical or multicategorical"
+        if kind is None or kind is Kind.MULTILABEL:  # what a schema's outcome can be
+            expected = "a column that is boolean, numerical or categorical"
             raise self._error(column.name_at, expected, f"{column} ({cells.kind.value})")
         return kind
 

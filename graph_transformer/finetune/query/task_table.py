@@ -91,7 +91,9 @@ def task_table_schema(schema: Schema, name: str, target: Target) -> Schema:
         raise TaskError("task_table", "labels that fit one column", target.kind.value)
     names = key_names(entity)
     kind = _KIND_OF_LABEL[target.kind]
-    labels = tuple(Column(each, kind, outcome=each == LABEL) for each in label_names(target))
+    # A list is no outcome of a schema; nobody is asked about a row of this table, so nothing has to be hidden.
+    is_outcome = kind is not ColumnKind.MULTICATEGORICAL
+    labels = tuple(Column(each, kind, outcome=is_outcome and each == LABEL) for each in label_names(target))
     keys = tuple(KeyColumn(own, part.type) for own, part in zip(names, entity.primary_key, strict=True))
     link = SchemaLink("+".join(names), names, name, entity.name, tuple(part.name for part in entity.primary_key))
     table = Table(

@@ -97,7 +97,7 @@ def user() -> Make:
     return make
 
 
-def wire(schema: Schema, event: ReferenceEvent) -> bytes:
+def _wire(schema: Schema, event: ReferenceEvent) -> bytes:
     """The event as a serialized RowEvent."""
     table = schema.table(event.table)
     operation = pb.Operation.Value(f"OPERATION_{event.operation.upper()}")
@@ -141,12 +141,18 @@ def _fill(cell: Any, kind: ColumnKind, value: Any) -> None:
 
 
 @pytest.fixture(scope="session")
+def wire() -> Callable[[Schema, ReferenceEvent], bytes]:
+    """Writes an event as a serialized RowEvent."""
+    return _wire
+
+
+@pytest.fixture(scope="session")
 def grown(shop: Schema) -> Grown:
     """Makes a graph of the shop from events, a backfill; who asks for it closes it."""
 
     def build(events: Sequence[ReferenceEvent]) -> TemporalGraph:
         graph = TemporalGraph.create(shop, arena_bytes=64 << 20)
-        assert graph.apply([wire(shop, event) for event in events], backfill=True).rejected == ()
+        assert graph.apply([_wire(shop, event) for event in events], backfill=True).rejected == ()
         return graph
 
     return build

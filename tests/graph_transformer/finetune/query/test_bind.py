@@ -30,7 +30,6 @@ KINDS = [
     ("PREDICT orders.price FOR EACH orders.*", Kind.REGRESSION, True),
     ("PREDICT orders.price > 5 OR orders.price IS NULL FOR EACH orders.order_id", Kind.BINARY, True),
     ("PREDICT orders.status FOR EACH orders.order_id", Kind.MULTICLASS, True),
-    ("PREDICT orders.labels FOR EACH orders.order_id", Kind.MULTILABEL, True),
     ("PREDICT transfers.amount FOR EACH transfers.*", Kind.REGRESSION, True),
     ("PREDICT COUNT(orders.*, 0, 1) FOR EACH cards.card_id WHERE cards.issued < 2024-01-01", Kind.REGRESSION, False),
 ]
@@ -85,7 +84,8 @@ ERRORS = [
         None,
     ),
     (f"PREDICT SUM(orders.price, 0, 1) IS NULL {USERS}", "SUM", "SUM of nothing is 0", None),
-    ("PREDICT orders.note FOR EACH orders.order_id", "note", "boolean, numerical, categorical", None),
+    ("PREDICT orders.note FOR EACH orders.order_id", "note", "boolean, numerical or categorical", None),
+    ("PREDICT orders.labels FOR EACH orders.order_id", "labels", "boolean, numerical or categorical", None),
     ("PREDICT orders.user_id FOR EACH orders.order_id", "user_id", "a typed column", None),
     # meaning
     (f"PREDICT users.age {USERS}", "users.age", "always visible", None),
