@@ -30,5 +30,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if type(error).__module__.split(".")[0] in _PACKAGES:
+        if getattr(error, "keeps_lines", False):  # its lines show a place in a text
+            return str(error)
         return " ".join(str(error).split()) or type(error).__name__
     return None

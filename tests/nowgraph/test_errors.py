@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from graph_transformer.errors import QueryError
 from graph_updater.settings import UpdaterSettings
 from nowgraph.errors import UsageError, explain
 from temporal_graph.errors import SchemaError
@@ -18,6 +19,12 @@ def test_our_own_errors_are_one_line() -> None:
     assert line is not None
     assert "tables.a" in line
     assert explain(UsageError("one\n  two")) == "one two"
+
+
+def test_an_error_that_shows_a_place_keeps_its_lines() -> None:
+    """What is wrong with a query is said with its line and a mark under the place."""
+    error = QueryError("PREDICT x", 8, expected="a table", found="'x'")
+    assert (explain(error) or "").split("\n")[1:] == ["  PREDICT x", "          ^"]
 
 
 def test_files_and_settings_are_named() -> None:
