@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
 from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
-from stream.settings import StreamSettings
+from stream.settings import EVENTS_TOPIC, StreamSettings
 
 pytestmark = pytest.mark.integration
 SECOND_US = 1_000_000
@@ -42,21 +42,29 @@ class System:
     time_us: int
 
 
-@pytest.fixture
-def system(world: Any, settings: ServerSettings) -> Iterator[System]:
-    """One process with broker, updater and server over the world's graph."""
-    topics = {"transactions": 1, "transaction_events": 2, "nowgraph.predictions": 2, "nowgraph.dead-letters": 1}
+@contextmanager
+def running(world: Any, settings: ServerSettings) -> Iterator[System]:
+    """One process with broker, updater and server over a world's graph."""
+    inputs = {"transactions": 1, "transaction_events": 2, EVENTS_TOPIC: 1}
+    topics = {**inputs, "nowgraph.predictions": 2, "nowgraph.dead-letters": 1}
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(topics))
         stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
         producer = stack.enter_context(EventProducer(stream))
-        source = KafkaSource(["transactions", "transaction_events"], gaps="error", settings=stream)
+        source = KafkaSource(list(inputs), gaps="error", settings=stream)
         decoder = Decoder(world.schema, world.privacy, settings=stream)
         updater = Updater(world.graph, [source], decoder, DeadLetters(producer, settings=stream))
         stack.enter_context(UpdaterThread(updater))
         server = stack.enter_context(BackgroundServer(lambda: world.server(settings, event_log=producer)))
         client = stack.enter_context(Client(server.target, timeout_s=20))
         yield System(world, client, server, stream, world.start_us + 10**11)
+
+
+@pytest.fixture
+def system(world: Any, settings: ServerSettings) -> Iterator[System]:
+    """The world that looks for fraud, running."""
+    with running(world, settings) as system:
+        yield system
 
 
 def read_predictions(stream: StreamSettings, count: int) -> list[service_pb2.Prediction]:
@@ -113,6 +121,31 @@ def test_every_answer_is_on_the_predictions_topic(system: System) -> None:
         assert record.response.graph_position.sequence >= 100
         assert record.answered_time_us > system.time_us
         assert b"4999-0000-1111" not in record.SerializeToString()
+
+
+def test_a_label_that_becomes_known_is_in_the_next_answer(
+    world_of: Callable[[str], Any], settings: ServerSettings
+) -> None:
+    """An entity's past label comes by Kafka like any row: seen from its known time on, and not one microsecond before.
+
+    The whole answer, a number with its quantiles, is on the predictions topic with the entity it is about.
+    """
+    with running(world_of("spend"), settings) as system:
+        client, anchor_us, customer = system.client, system.time_us, 424_242
+        known_us = anchor_us + 30 * 60 * SECOND_US
+        cells = {"label": 12.5, "customer_id": customer}
+        token = client.ingest("spend", (customer, anchor_us), cells, event_time=anchor_us, known_time=known_us)
+        scores = [
+            client.score("customers", customer, event_time=time_us, freshness_token=token)
+            for time_us in (known_us - 1, known_us)
+        ]
+        assert [score.history_count for score in scores] == [0, 1]
+        records = sorted(read_predictions(system.stream, 2), key=lambda record: record.response.cutoff_time_us)
+        for score, record in zip(scores, records, strict=True):
+            assert record.row.table == "customers"
+            assert record.row.key.parts[0].text == system.world.privacy.hash(customer)
+            assert record.response.value == score.value
+            assert [part.value for part in record.response.quantiles] == list(score.quantiles.values())
 
 
 def test_answers_are_recorded_before_the_server_ends(system: System) -> None:
