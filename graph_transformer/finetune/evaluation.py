@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,7 +103,7 @@ def validator(scorer_of: Scorer, examples: Examples, *, seed: int) -> Validator:
     part = examples.select(chosen)
 
     def measured(model: nn.Module) -> float:
-        scorer = Scorer(scorer_of.view, task, model, scorer_of.encoding, scorer_of.unit, scorer_of.device)
+        scorer = replace(scorer_of, model=model)
         return name.compute(scorer.raw(part), part.label, weight)
 
     return Validator(name.metric, name.higher_is_better, measured)
