@@ -6,6 +6,7 @@ labels ─► model and training that fit their number ────────�
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from graph_transformer.finetune.sizing import Counts, Size, size_of, stale_days
 from graph_transformer.plan import ModelPlan
 from graph_transformer.splits import Splits
 from graph_transformer.target import Target
+from graph_transformer.task import Task
 from temporal_graph.time_rule import ALWAYS_US
 
 if TYPE_CHECKING:
@@ -46,6 +48,18 @@ class Proposal:
     counts: Counts
     size: Size
     reasons: dict[str, str]
+
+    def over(self, lay: Callable[[Task], Task], task: Task) -> Proposal:
+        """Return the proposal with what a task file says laid over its model and training; that needs no reason."""
+        plan = ModelPlan.of(lay(self.plan.apply(task)))
+        proposed, given = self.plan.to_dict(), plan.to_dict()
+        said = {
+            f"{section}.{name}"
+            for section in ("model", "training")
+            for name, value in given[section].items()
+            if value != proposed[section][name]
+        }
+        return replace(self, plan=plan, reasons={key: why for key, why in self.reasons.items() if key not in said})
 
     def to_yaml(self) -> str:
         """Return the plan as YAML with the reasons behind the entries."""

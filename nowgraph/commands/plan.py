@@ -53,7 +53,7 @@ def plan(
             found.labels,
             size="gpu" if size == "gpu" else "cpu",
             seed=seed,
-        )
+        ).over(found.question.over, found.task)
     text = proposal.to_yaml()
     if output is not None:
         output.write_text(text, encoding="utf-8")

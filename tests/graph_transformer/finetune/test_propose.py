@@ -71,6 +71,16 @@ def test_the_file_says_why_and_is_the_plan(world: Any, task: Task) -> None:
     assert found["median"] < found["p95"] <= found["most"]
 
 
+def test_what_the_task_says_is_kept(world: Any, task: Task) -> None:
+    """An option of the task's own stands in the file without a reason for another value; the others are proposed."""
+    proposal = propose(world.view, task.target, task.splits, world.labels(task))
+    told = proposal.over(lambda found: replace(found, model=replace(found.model, width=24, heads=4)), task)
+    assert (told.plan.model.width, told.plan.model.layers) == (24, proposal.plan.model.layers)
+    assert told.plan.sampling_plan == proposal.plan.sampling_plan
+    assert "model.width" in proposal.reasons
+    assert "model.width" not in told.reasons
+
+
 def test_equal_seeds_propose_the_same(world: Any, task: Task) -> None:
     """The whole proposal, reasons included."""
     once, again = (propose(world.view, task.target, task.splits, world.labels(task), seed=3) for _ in range(2))
