@@ -19,7 +19,8 @@ CheckpointSchemaPath = Annotated[
     Path | None, typer.Option("--schema", help="The schema (YAML); default: schema.yaml of the checkpoint.")
 ]
 History = Annotated[
-    list[Path] | None, typer.Option("--history", help="Parquet or JSONL to load, named as its topic or table; or a folder.")
+    list[Path] | None,
+    typer.Option("--history", help="Parquet or JSONL to load, named as its topic or table; or a folder."),
 ]
 FixedShape = Annotated[
     bool, typer.Option("--fixed-shape", help="Each row alone, on one thread: equal inputs give the same bits.")
