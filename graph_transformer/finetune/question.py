@@ -15,7 +15,7 @@ import numpy as np
 
 from graph_transformer.config import ModelConfig
 from graph_transformer.errors import TaskError
-from graph_transformer.finetune.examples import Examples, Labels, OutcomeLabels, TableLabels
+from graph_transformer.finetune.examples import Examples, Labels, OutcomeLabels
 from graph_transformer.finetune.query.bind import bind_query
 from graph_transformer.finetune.query.bound import BoundQuery
 from graph_transformer.finetune.query.files import read_label_files
@@ -122,7 +122,7 @@ class Question:
         target = self.target
         if table is not None:
             target = replace(table[0].target, task_table=self.target.task_table)
-            labels: Labels = TableLabels(table[0].to_examples())
+            labels: Labels = table[0]  # of a time, as they were known then
             splits = _merged(self.file.splits, table[1])
         elif self.bound is not None:
             whole = make_labels(view, self.bound, np.empty(0, dtype=np.int64))

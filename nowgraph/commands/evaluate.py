@@ -115,7 +115,6 @@ def _labels(view: GraphView, task: Task, checkpoint: Path, given: Path | None) -
 
     Raises UsageError where there is no file, or one that is not asked for.
     """
-    from graph_transformer.finetune.examples import TableLabels
     from graph_transformer.finetune.query.bind import bind_query
     from graph_transformer.finetune.query.parse import parse_query
     from graph_transformer.finetune.query.task_table import read_labels
@@ -130,4 +129,4 @@ def _labels(view: GraphView, task: Task, checkpoint: Path, given: Path | None) -
     file = given if given is not None else checkpoint / f"{task.name}.parquet"
     if not file.is_file():
         raise UsageError(f"{file}: no such file: --labels says where the labels of {task.name} are")
-    return TableLabels(read_labels(file, view).to_examples())
+    return read_labels(file, view)
