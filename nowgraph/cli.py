@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nowgraph.commands import dead_letters, demo, evaluate, labels, plan, predict, replay, schema, serve, train, update
+from nowgraph.commands import (
+    dead_letters,
+    demo,
+    evaluate,
+    labels,
+    plan,
+    predict,
+    pretrain,
+    replay,
+    schema,
+    serve,
+    train,
+    update,
+)
 from nowgraph.errors import UsageError, explain
 
 
@@ -44,6 +57,7 @@ app.command("update")(update.update)
 app.command("plan")(plan.plan)
 app.command("query")(labels.query)
 app.command("labels")(labels.labels)
+app.command("pretrain")(pretrain.pretrain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

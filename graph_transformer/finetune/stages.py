@@ -80,7 +80,7 @@ class Stages:
             later = examples_of(self.labels, target, splits.validation, known_by_us=splits.trained_by_us)
             known_by_us = splits.validation.start_us
         first = examples_of(self.labels, target, splits.train, known_by_us=known_by_us)
-        stage = self._fit("train", first, later, Limits(self.task.training.steps, budget_s))
+        stage = self.stage("train", first, later, Limits(self.task.training.steps, budget_s))
         calibration, evaluations = Calibration.of(target, prior=stage.prior), {}
         if later is not None:
             part = self._part(later)
@@ -89,7 +89,7 @@ class Stages:
             evaluations["validation"] = scorer.measured(calibration, part)
         if splits.refit is not None:
             rows = examples_of(self.labels, target, splits.refit, known_by_us=splits.trained_by_us)
-            again = self._fit("refit", rows, None, Limits(stage.fitted.step, budget_s))
+            again = self.stage("refit", rows, None, Limits(stage.fitted.step, budget_s))
             # What was calibrated carries over from the model that validation saw; the prior is the new rows' own.
             calibration = replace(calibration, prior=again.prior)
             kept = replace(again.fitted, validations=stage.fitted.validations, losses=stage.fitted.losses)
@@ -99,7 +99,8 @@ class Stages:
             evaluations["test"] = self._scorer(stage, splits.frozen_us).measured(calibration, examples)
         return Outcome(stage, calibration, evaluations)
 
-    def _fit(self, phase: str, examples: Examples, later: Examples | None, limits: Limits) -> Stage:
+    def stage(self, phase: str, examples: Examples, later: Examples | None, limits: Limits) -> Stage:
+        """Fit a model to examples; the step is chosen on later ones where there are any."""
         view, task, seed = self.view, self.task, self.seed
         statistics = self._statistics(examples)
         encoding = Encoding(statistics, view.schema, view.strings)

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graph_transformer.errors import NotEnoughExamples
+from graph_transformer.finetune.evaluation import Scorer, test_split, validator
 from graph_transformer.finetune.examples import Examples, Labels, OutcomeLabels, examples_of
-from graph_transformer.finetune.loop import Report, silent
+from graph_transformer.finetune.loop import Limits, Report, silent
 from graph_transformer.finetune.metrics import primary
 from graph_transformer.finetune.plots.learning import FewLabels, plot_few_labels
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.stages import Stages
 
 if TYPE_CHECKING:
-    from graph_transformer.finetune.evaluation import Evaluation
     from graph_transformer.pretrain.pretrained import Pretrained
     from graph_transformer.task import Task
     from temporal_graph.view import GraphView
@@ -105,38 +107,41 @@ def few_labels(
 ) -> Curve:
     """Fit a task on shares of its training labels, from nothing and from pre-trained weights; without its refit.
 
-    What is known of outcomes stays in the graph for both: only the examples that are fitted on are fewer. `each` is
-    called after every training.
+    What is known of outcomes stays in the graph for both: only the examples that are fitted on are fewer. Validation
+    and test are the choice's own metric on at most `validation_examples` examples each, the same ones for all, not
+    calibrated. A share that holds no labels of both kinds is left out. `each` is called after every training.
 
     Raises:
-        NotEnoughExamples: a share holds labels of one kind only.
+        NotEnoughExamples: the largest share, or a later split, has too few labels.
         ValueError: the task has no validation split.
     """
     splits, target = task.splits, task.target
     if splits.validation is None:
         raise ValueError(f"task {task.name} has no validation split to choose by")
-    task = replace(task, splits=replace(splits, refit=None))
     labels = OutcomeLabels(view, target) if labels is None else labels
-    measured = primary(target, task.metric)
-
-    def value(found: Evaluation | None) -> float | None:
-        return None if found is None else measured.compute(found.output, found.examples.label, None)
-
+    later = examples_of(labels, target, splits.validation, known_by_us=splits.trained_by_us)
+    last = None if splits.test is None else test_split(view, task, labels, splits.test)
     points = []
-    for share in shares:
-        for seed in seeds:
-            some = Thinned(labels, share, seed, splits.train.end_us)
-            count = len(examples_of(some, target, splits.train, known_by_us=splits.validation.start_us))
-            for begun, weights in ((NEW, None), (BEGUN, pretrained)):
-                options = Runtime() if runtime is None else runtime.named(f"{begun} {share:g} {seed}")
-                outcome = Stages(view, task, some, report, seed, None, options, weights).run()
-                found = outcome.evaluations
-                validation = value(found["validation"])
-                assert validation is not None
-                step = outcome.stage.fitted.step
-                points.append(Point(share, count, begun, seed, step, validation, value(found.get("test"))))
-                each(points[-1])
-    return Curve(measured.metric, tuple(points))
+    for share, seed in product(shares, seeds):
+        some = Thinned(labels, share, seed, splits.train.end_us)
+        try:
+            first = examples_of(some, target, splits.train, known_by_us=splits.validation.start_us)
+        except NotEnoughExamples:
+            if share == max(shares):
+                raise
+            continue
+        for begun, weights in ((NEW, None), (BEGUN, pretrained)):
+            options = Runtime() if runtime is None else runtime.named(f"{begun} {share:g} {seed}")
+            stages = Stages(view, task, some, report, seed, None, options, weights)
+            stage = stages.stage("train", first, later, Limits(task.training.steps))
+            fitted, tested = stage.fitted, None
+            if last is not None:
+                scorer = Scorer(view, task, fitted.model, stage.encoding, stage.unit, options.device, splits.frozen_us)
+                tested = validator(scorer, last, seed=0).measure(fitted.model)
+            chosen = dict(fitted.validations)[fitted.step]
+            points.append(Point(share, len(first), begun, seed, fitted.step, chosen, tested))
+            each(points[-1])
+    return Curve(primary(target, task.metric).metric, tuple(points))
 
 
 def _dice(examples: Examples, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -34,9 +34,9 @@ from graph_transformer.finetune.steps import Steps
 from graph_transformer.model import build_model
 from graph_transformer.pretrain.cells import CellMask
 from graph_transformer.pretrain.next_event import NextEvents
-from graph_transformer.pretrain.pretrained import Pretrained
+from graph_transformer.pretrain.pretrained import Pretrained, learned_until_us
 from graph_transformer.pretrain.questions import Answers, Question, losses_of, outputs_of, shares_of
-from graph_transformer.pretrain.seeds import Seeds, period_end_us, seeds_of
+from graph_transformer.pretrain.seeds import Seeds, seeds_of
 from online_sampler.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ def pretrain(
 
     Raises:
         NotEnoughExamples: there are hardly any rows in the training period, or nothing can be asked of them.
-        TaskError, SchemaError, PlanError: the task does not fit the schema.
+        SchemaError, PlanError: the task does not fit the schema.
         StateMismatch, TrainingDiverged: as `finetune.loop.fit`.
         OSError: `out_dir` can not be written.
     """
     runtime = Runtime() if runtime is None else runtime
-    task.check(schema)
-    end_us = period_end_us(view, task.splits)
+    until_us = learned_until_us(task.splits)
+    end_us = view.watermark_us + 1 if until_us is None else until_us
     seeds = seeds_of(view, task.target, labels, end_us=end_us, seed=seed)
     statistics = _statistics(view, task, seeds, seed)
     encoding = Encoding(statistics, schema, view.strings)

@@ -19,6 +19,7 @@ from torch import Tensor
 from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.statistics import Statistics
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
+from graph_transformer.splits import Splits, iso_time
 from online_sampler.plan import SamplingPlan
 from temporal_graph.errors import SchemaError
 
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 WEIGHTS_NAME = "weights.safetensors"
 MANIFEST_NAME = "pretrained.json"
+
+
+def learned_until_us(splits: Splits) -> int | None:
+    """Return the time before which rows may be learned from: the start of validation, else what the model stands for.
+
+    None: all rows.
+    """
+    return splits.validation.start_us if splits.validation is not None else splits.trained_by_us
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,12 @@ class Pretrained:
             raise CheckpointMismatch(
                 f"pre-training asked rows of {statistics.seed_table} (outcome {statistics.outcome}), "
                 f"the task asks those of {target.table} (outcome {outcome})"
+            )
+        until_us = learned_until_us(task.splits)
+        if until_us is not None and self.end_us > until_us:
+            raise CheckpointMismatch(
+                f"pre-training saw rows until {iso_time(self.end_us)}, the task chooses and measures from "
+                f"{iso_time(until_us)} on"
             )
         if self.sampling_plan != task.sampling_plan:
             raise CheckpointMismatch("pre-training sampled by another plan: give both the same --plan or task")

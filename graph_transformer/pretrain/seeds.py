@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.errors import NotEnoughExamples
+from graph_transformer.errors import NotEnoughExamples, TaskError
 from graph_transformer.finetune.examples import Examples, Labels
-from graph_transformer.splits import Splits
-from graph_transformer.target import Target
+from graph_transformer.splits import Interval, Splits
+from graph_transformer.target import Kind, Target
+from graph_transformer.task import Task
+from online_sampler.plan import SamplingPlan
 from temporal_graph.time_rule import ALWAYS_US, cutoff_for_event, visible_time_us
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 SEEDS_MAX = 500_000
 """Seeds that are drawn from, the latest among them: more than a pre-training of minutes ever asks."""
 SEEDS_MIN = 64
+PLAN_HOPS = ({"hop1": {"default": 16}}, {"hop2": {"default": 32}})
+"""What is sampled where no task says it."""
 HELD_SHARE = 0.05
 HELD_MAX = 4096
 """The latest seeds, this share and at most so many, are not learned from: they say how much was learned."""
@@ -55,14 +59,26 @@ class Seeds:
         )
 
 
-def period_end_us(view: GraphView, splits: Splits | None) -> int:
-    """Return the end of the training period: nothing that becomes visible from then on is learned from."""
-    if splits is not None:
-        if splits.validation is not None:
-            return splits.validation.start_us
-        if splits.trained_by_us is not None:
-            return splits.trained_by_us
-    return view.watermark_us + 1
+def task_of_rows(view: GraphView, table: str | None, end_us: int) -> Task:
+    """Return a task that asks nothing but the rows of a table themselves, before a time: pre-training without a task.
+
+    Without a name it is the table with a time that has the most rows. The plan takes the parents and their newest rows.
+
+    Raises:
+        TaskError: no table has a time, or the one named has none.
+    """
+    timed = [found.name for found in view.schema.tables if found.time_column is not None]
+    if table is None and timed:
+        table = max(timed, key=view.row_count)
+    if table is None or table not in timed:
+        raise TaskError("table", f"a table with a time column ({', '.join(timed) or 'there is none'})", table)
+    outcome = view.schema.table(table).outcome
+    return Task(
+        name=table,
+        target=Target(Kind.BINARY, table, event_level=True, column=None if outcome is None else outcome.name),
+        splits=Splits(Interval(0, end_us), known_by_us=end_us),
+        sampling_plan=SamplingPlan.from_dict({"num_neighbors": list(PLAN_HOPS)}),
+    )
 
 
 def seeds_of(
