@@ -25,8 +25,8 @@ DAY_US = 86_400_000_000
 # 67,000 payments want little and regularized much (a larger model overfits within 600 steps); 1,400 finished races of
 # 11,400 want more width with the same dropout; 7,000 frauds bear width 64 with a third of the dropout.
 DROPOUT = ((600, 0.3), (1_400, 0.3), (6_500, 0.1))
-TOKEN_DROPOUT = ((600, 0.5), (1_400, 0.4), (6_500, 0.2))
-WEIGHT_DECAY = ((600, 0.1), (6_500, 0.05))
+TOKEN_DROPOUT = ((700, 0.5), (1_400, 0.4), (6_500, 0.2))
+WEIGHT_DECAY = ((700, 0.1), (6_500, 0.05))
 RARE_STEPS = ((200, 300), (600, 600), (7_000, 1_800), (100_000, 4_000))
 EPOCHS = ((1_000, 12.0), (11_000, 8.0), (100_000, 5.0), (1_000_000, 2.0))
 NUMBER_EPOCHS = 2.0
