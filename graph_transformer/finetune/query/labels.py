@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_transformer.errors import TaskError
 from graph_transformer.finetune.query.aggregate import Aggregated, Contributions, aggregate, contributions_of
 from graph_transformer.finetune.query.bound import BoundQuery
 from graph_transformer.finetune.query.calendar import shifted_time
@@ -31,6 +32,9 @@ __all__ = ["LabelTable", "make_labels"]
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+LABELS_MAX = 50_000_000
+"""Labels of one table: some gigabytes, and more than any training reads."""
+
 
 def make_labels(
     source: RowSource,
@@ -45,13 +49,23 @@ def make_labels(
 
     Of an event-level query the anchors do not matter: each row is asked at its own event time. `known_by_us` limits
     what labels rest on to what was known by a time. `classes` are those of an earlier table, else those that occur.
+
+    Raises:
+        TaskError: more than `LABELS_MAX` labels.
     """
     if bound.event_level:
         return encoded(bound, task_name, event_labels(source, bound, known_by_us=known_by_us), classes)
     labels = _EntityLabels(source, bound, known_by_us)
     anchors = np.unique(np.asarray(anchors_us, dtype=np.int64)).tolist()
     # Of no anchors an empty table still has the right columns.
-    parts = [labels.at(time_us) for time_us in anchors] or [labels.at(0, nobody=True)]
+    parts, count = [labels.at(0, nobody=True)], 0
+    for time_us in anchors:
+        parts.append(labels.at(time_us))
+        count += len(parts[-1].row)
+        if count > LABELS_MAX:
+            raise TaskError(
+                "anchors", f"at most {LABELS_MAX:,} labels: fewer anchors, or a WHERE", f"{count:,} or more"
+            )
     return encoded(bound, task_name, joined(parts), classes)
 
 

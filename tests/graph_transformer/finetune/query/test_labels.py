@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_transformer.finetune.query import BoundQuery
+from graph_transformer.errors import TaskError
+from graph_transformer.finetune.query import BoundQuery, labels
 from graph_transformer.finetune.query.labels import LabelTable, make_labels
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.reference import ReferenceEvent, ReferenceGraph
@@ -128,7 +129,7 @@ class Twin:
         return plain.reduce([row[-1] for row in final]), known_us
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(order_events(), min_size=1, max_size=8),
     st.sampled_from(TARGETS),
@@ -152,7 +153,7 @@ def test_labels_are_what_the_definition_says(
     assert found == {key: label for key, label in expected.items() if label[0] is not None}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(order_events(), min_size=1, max_size=8), st.sampled_from(TARGETS))
 def test_a_label_that_changes_later_is_first_known_as_it_stood(
     grown: Grown, bound: Bind, user: Make, events: list[ReferenceEvent], plain: Plain
@@ -172,7 +173,7 @@ def test_a_label_that_changes_later_is_first_known_as_it_stood(
     assert len(ever.known_by(end_us - 1)) == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(order_events(), min_size=1, max_size=8), st.sampled_from(TARGETS))
 def test_where_is_judged_by_what_stood_at_the_anchor(
     shop: Schema, grown: Grown, bound: Bind, user: Make, events: list[ReferenceEvent], plain: Plain
@@ -380,3 +381,13 @@ def test_no_anchors_give_an_empty_table(grown: Grown, bound: Bind, user: Make) -
         found = make_labels(graph.view(), bound("PREDICT COUNT(orders.*, 0, 1) FOR EACH users.user_id"), np.array([]))
     assert isinstance(found, LabelTable)
     assert (len(found), found.label.shape) == (0, (0,))
+
+
+def test_there_is_a_most_of_labels(grown: Grown, bound: Bind, user: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than the limit is refused, with what to do; as many as it are made."""
+    query = bound("PREDICT COUNT(orders.*, 0, 1) FOR EACH users.user_id")
+    monkeypatch.setattr(labels, "LABELS_MAX", 4)
+    with grown([user(1), user(2)]) as graph:
+        assert len(make_labels(graph.view(), query, np.array([T, T + 1]))) == 4
+        with pytest.raises(TaskError, match="fewer anchors"):
+            make_labels(graph.view(), query, np.array([T, T + 1, T + 2]))

@@ -99,7 +99,7 @@ def queries(draw: st.DrawFn) -> Query:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(queries())
 def test_the_canonical_text_parses_back(query: Query) -> None:
     """Whatever names, constants and brackets: `parse_query(str(query)) == query`, and its text is the same again."""
