@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,13 +64,9 @@ def pretrain(
     """
     import torch
 
-    from graph_transformer.finetune.loop import silent
-    from graph_transformer.finetune.progress import progress_bars
     from graph_transformer.finetune.ranks import joined
     from graph_transformer.finetune.runtime import Runtime
-    from graph_transformer.pretrain.curve import few_labels
-    from graph_transformer.pretrain.pretrain import pretrain as learn
-    from nowgraph.asking import duration_s, plan_text
+    from nowgraph.asking import duration_s
 
     torch.set_num_threads(threads)
     with ExitStack() as stack:
@@ -79,30 +75,14 @@ def pretrain(
         runtime = Runtime(device, samplers, compiled, output / "state", resume, logs=output / "logs", ranks=ranks)
         given = Given(load_schema(schema), task, query, labels, table, until, plan, size, history or [], arena)
         found = stack.enter_context(_asked(given, seed=seed, steps=steps, quiet=quiet))
-        progress = silent if quiet else stack.enter_context(progress_bars(progress_console()))
-        result = learn(
-            found.view,
-            found.schema,
-            found.task,
-            output,
-            labels=found.labels,
-            budget_s=None if budget is None else duration_s(budget),
-            seed=seed,
-            progress=progress,
-            runtime=runtime,
+        if curve and found.labels is None:
+            raise UsageError("--curve: a task or query says what is trained with the weights")
+        budget_s = None if budget is None else duration_s(budget)
+        result, measured = _learned(
+            found, output, runtime, budget_s=budget_s, seed=seed, seeds=range(curve), quiet=quiet
         )
-        if not ranks.is_first:
-            return
-        (output / "plan.yaml").write_text(plan_text(found.task), encoding="utf-8")
-        measured = None
-        if curve:
-            if found.labels is None:
-                raise UsageError("--curve: a task or query says what is trained with the weights")
-            measured = few_labels(
-                found.view, found.task, result.pretrained, labels=found.labels, seeds=range(curve), report=progress,
-                runtime=Runtime(device, samplers),
-            )  # fmt: skip
-    _report(result, measured, runtime, as_json=as_json)
+        if ranks.is_first:
+            _report(result, measured, runtime, as_json=as_json)
 
 
 @dataclass(frozen=True)
@@ -160,6 +140,52 @@ def _asked(given: Given, *, seed: int, steps: int | None, quiet: bool) -> Iterat
         if given.plan is not None:
             task = load_plan(given.plan).apply(task)
         yield Found(view, given.schema, planned(task), None)
+
+
+def _learned(
+    found: Found,
+    output: Path,
+    runtime: Runtime,
+    *,
+    budget_s: float | None,
+    seed: int,
+    seeds: range,
+    quiet: bool,
+) -> tuple[PretrainResult, Curve | None]:
+    from graph_transformer.finetune.loop import silent
+    from graph_transformer.finetune.progress import progress_bars
+    from graph_transformer.finetune.runtime import Runtime
+    from graph_transformer.pretrain.curve import few_labels
+    from graph_transformer.pretrain.pretrain import pretrain as learn
+    from nowgraph.asking import plan_text
+
+    with nullcontext(silent) if quiet else progress_bars(progress_console()) as report:
+        result = learn(
+            found.view,
+            found.schema,
+            found.task,
+            output,
+            labels=found.labels,
+            budget_s=budget_s,
+            seed=seed,
+            progress=report,
+            runtime=runtime,
+        )
+        if not runtime.ranks.is_first:
+            return result, None
+        (output / "plan.yaml").write_text(plan_text(found.task), encoding="utf-8")
+        if not seeds:
+            return result, None
+        alone = Runtime(runtime.device, runtime.samplers)
+        return result, few_labels(
+            found.view,
+            found.task,
+            result.pretrained,
+            labels=found.labels,
+            seeds=seeds,
+            report=report,
+            runtime=alone,
+        )
 
 
 def _report(result: PretrainResult, curve: Curve | None, runtime: Runtime, *, as_json: bool) -> None:
