@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from graph_transformer.encoding import statistics as module
+from graph_transformer.encoding.codes import TEXT_BUCKETS
+from graph_transformer.encoding.collate import Encoding, collate
 from graph_transformer.encoding.statistics import Statistics, fit_statistics
+from graph_transformer.errors import TaskError
 from graph_transformer.target import Kind, Target
 
 DAY_US = 86_400_000_000
@@ -80,3 +85,24 @@ def test_seeds_alone_have_statistics_too(orders: Any) -> None:
     statistics = fitted(orders, [orders.build()])
     assert [path.links for path in statistics.paths] == [()]
     assert statistics.age_edges[-1] > statistics.age_edges[0]
+
+
+def spelled(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Stands for a sentence encoder: length and vowels."""
+    return np.array([[len(text), sum(letter in "aeiou" for letter in text)] for text in texts], dtype=np.float32)
+
+
+def test_a_sentence_encoder_is_known_by_its_path_and_length(orders: Any) -> None:
+    """Texts keep the path of what reads them and how many floats it gives; without one they are n-grams."""
+    drawn = orders_drawn(orders)
+    path = f"{__name__}:spelled"
+    statistics = fit_statistics([drawn], orders.schema, orders.strings, target=RETURNED, text_encoder=path)
+    (note,) = (column for column in statistics.columns if column.column == "note")
+    assert (note.encoder, note.dim) == (path, 2)
+    assert Statistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
+    batch = collate(drawn, Encoding(statistics, orders.schema, orders.strings))
+    plain = collate(drawn, Encoding(fitted(orders, [drawn]), orders.schema, orders.strings))
+    widths = [next(t.dense.shape[1] for t in found.tables if t.table == "orders") for found in (batch, plain)]
+    assert widths[1] - widths[0] == TEXT_BUCKETS - 2
+    with pytest.raises(TaskError):
+        fit_statistics([drawn], orders.schema, orders.strings, target=RETURNED, text_encoder="no_such:encoder")
