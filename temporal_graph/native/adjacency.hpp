@@ -72,6 +72,27 @@ class Adjacency {
 
   const AdjacencyBytes& bytes() const { return bytes_; }
 
+  // What an append to the list reads and writes first: the end of a block, all of it when it is full and so will be
+  // copied, a hub's directory; and then the end of a hub's last block.
+  NOWGRAPH_INLINE void prefetch_end(u64 word) const {
+    const u32 count = list_count(word);
+    const auto* tail = static_cast<const char*>(tail_address(word));
+    prefetch_write(tail);
+    if (count < 8 || count >= HUB_ENTRIES) return;
+    if (count < Blocks::capacity_for(count)) {
+      prefetch_write(tail + sizeof(Entry));
+    } else {
+      const u32 lines = std::min<u32>(count / 8, COPY_LINES_AHEAD);
+      for (u32 line = 1; line <= lines; ++line) prefetch(tail - 64 * line);
+    }
+  }
+  NOWGRAPH_INLINE void prefetch_hub_end(u64 word) const {
+    const u32 count = list_count(word);
+    if (count <= HUB_ENTRIES) return;
+    const HubBlock& last = arena_.at<HubBlock>(list_offset(word))[(count - 1) / HUB_ENTRIES];
+    prefetch_write(entries(last.offset) + count % HUB_ENTRIES);
+  }
+
   NOWGRAPH_INLINE const void* tail_address(u64 word) const {
     const u32 count = list_count(word);
     if (count == 0) return arena_.at<char>(0);
@@ -80,6 +101,8 @@ class Adjacency {
   }
 
  private:
+  static constexpr u32 COPY_LINES_AHEAD = 12;
+
   NOWGRAPH_INLINE Entry* entries(u64 offset) const { return arena_.at<Entry>(offset); }
 
   static u32 directory_capacity(u32 blocks) {

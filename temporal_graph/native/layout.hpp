@@ -2,7 +2,7 @@
 //
 //   GraphHeader -> TableHeader -> row records (chunks)      one fixed-stride record a row
 //                              -> keys (chunks)             8 bytes a row
-//                              -> KeyMap                    key -> row
+//                              -> DenseKeys, Map            key -> row
 //                              -> ColumnHeader -> Dictionary string -> code
 //               -> VersionPool                              changes of rows, newest first
 //               -> PublishedState x 2                       what readers may see, whole batches only
@@ -148,6 +148,22 @@ NOWGRAPH_INLINE MapSlots slots_of(const Arena& arena, const MapShard& shard) {
   return {arena.at<std::atomic<u64>>((word >> 6) << 5), (u64{1} << (word & 63)) - 1};
 }
 
+// Integer keys below 2^32 that stand close together are found by one load: pages of row + 1, allowed as long as they
+// take little more than a map would. A key whose page was not allowed when it came is in the table's map instead.
+inline constexpr u32 DENSE_PAGE_LOG2 = 13;
+inline constexpr u32 DENSE_PAGE_KEYS = 1u << DENSE_PAGE_LOG2;
+inline constexpr i64 DENSE_KEY_MAX = (i64{1} << 32) - 1;
+// What one table's pages may take: a start, for keys that come in no order, and then half of the slots filled at worst,
+// as in a map. Their directory is held to the start alone.
+inline constexpr u64 DENSE_ARENA_SHARE = 256;
+inline constexpr u64 DENSE_BYTES_PER_ROW = 8;
+
+// What one load of `TableHeader::dense` shows; replaced by a larger copy, the old one stays for readers that are in it.
+struct DenseKeys {
+  u64 page_count;
+  std::atomic<u64> pages[];  // offset of DENSE_PAGE_KEYS std::atomic<u32>, 0 where there is none
+};
+
 struct Dictionary {
   u64 map;       // offset of Map: string -> code
   Chunks codes;  // code -> u64 offset of {u32 bytes, ...}
@@ -208,7 +224,9 @@ struct TableHeader {
   u32 column_count;
   u32 kind_counts[5];  // columns of each kind; embeddings count components
   u64 columns;         // offset of ColumnHeader[column_count]
-  u64 map;             // offset of Map
+  std::atomic<u64> dense;   // offset of DenseKeys; 0: none
+  std::atomic<u32> mapped;  // whether any key is in the map
+  u64 map;                  // offset of Map
   Chunks rows;
   Chunks keys;  // i64, or the arena offset of the key's bytes: apart, as sampling never asks for them
   std::atomic<u32> row_count;  // written, published or not

@@ -27,17 +27,9 @@ Evicted Writer::evict() {
           last = std::max(last, visible_time_us(version.event_time_us, version.known_time_us));
       }
       if (last == ALWAYS_US || last >= bound) continue;
-      const char* key = reader_.key(table, row);
-      u64 hash;
-      if (table.key_kind == KeyKind::integer) {
-        hash = hash_integer(load<i64>(key));
-      } else {
-        const std::string_view bytes = reader_.string_at(load<u64>(key));
-        hash = hash_bytes(bytes.data(), bytes.size());
-      }
       widen(table, Shape::mixed);
       head.store(EVICTED, std::memory_order_release);
-      map_erase(table.map, hash, row);
+      forget_key(table, row);
       ++evicted.rows;
     }
   }
@@ -83,7 +75,7 @@ Memory Writer::memory() const {
     part.rows = table.row_count.load(std::memory_order_relaxed);
     part.topology_bytes = part.rows * (16ull + 8 * table.child_link_count + 4 * table.link_count);
     part.key_bytes = part.rows * 8 + state.key_string_bytes;
-    part.key_map_bytes = state.key_map_bytes;
+    part.key_map_bytes = state.key_map_bytes + state.dense_bytes;
     part.version_head_bytes = part.rows * 4;
     part.cell_bytes = part.rows * (table.stride - table.cells_offset);
     part.dictionary_bytes = state.dictionary_bytes;

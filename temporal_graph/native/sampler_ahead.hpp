@@ -5,7 +5,7 @@
 
 namespace nowgraph {
 
-// Helpers that only prefetch must be inlined by force: GCC 12 takes them for pure and drops the calls.
+// Helpers and lambdas that only prefetch must be inlined by force: GCC 12 takes them for pure and drops the calls.
 
 NOWGRAPH_INLINE void Sampler::prefetch_newest(const char* record, const Step& step) const {
   const u64 word = Reader::list_word_of(record, step.word_in_parent);
@@ -51,7 +51,7 @@ NOWGRAPH_INLINE void Sampler::preview(std::size_t at) const {
   };
   if (const Seed* seed = ahead(12)) tables_[seed->table].prefetch_record(seed->record, true);
   // The rest reads what the stage before has asked for.
-  const auto each_parent = [&](const Seed& seed, auto visit) {
+  const auto each_parent = [&](const Seed& seed, auto visit) __attribute__((always_inline)) {
     for (const Step& step : plan_.steps[0][seed.table]) {
       if (!step.to_parent) continue;
       const u32 parent = seed.given_parents
@@ -64,11 +64,13 @@ NOWGRAPH_INLINE void Sampler::preview(std::size_t at) const {
   if (const Seed* seed = ahead(8)) {
     for (const Step& step : plan_.steps[0][seed->table])
       if (!step.to_parent) prefetch_newest(seed->record, step);
-    each_parent(*seed, [](u32, const TableRows& rows, const char* record) { rows.prefetch_record(record, true); });
+    each_parent(*seed, [](u32, const TableRows& rows, const char* record) __attribute__((always_inline)) {
+      rows.prefetch_record(record, true);
+    });
   }
   const Seed* seed = plan_.hops < 2 ? nullptr : ahead(5);
   if (seed == nullptr) return;
-  each_parent(*seed, [&](u32 table, const TableRows&, const char* record) {
+  each_parent(*seed, [&](u32 table, const TableRows&, const char* record) __attribute__((always_inline)) {
     for (const Step& step : plan_.steps[1][table])
       if (!step.to_parent) prefetch_newest(record, step);
   });

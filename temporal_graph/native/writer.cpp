@@ -53,7 +53,7 @@ Writer::Writer(Arena& arena)
       }
     }
   }
-  headroom_ = largest_chunk * (graph_.table_count + 1) + (u64{4} << 20);
+  headroom_ = largest_chunk * (graph_.table_count + 1) + (u64{4} << 20) + arena_.bytes() / DENSE_ARENA_SHARE;
   publish();
 }
 
@@ -162,7 +162,8 @@ void Writer::grow_chunks(Chunks& chunks) {
   ++chunks.chunk_count;
 }
 
-void Writer::next_record(TableHeader& table, u32 table_index) {
+// The record of the row that comes next, blank.
+char* Writer::next_record(TableHeader& table, u32 table_index) {
   const u32 row = table.row_count.load(std::memory_order_relaxed);
   if (row >= EVICTED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
   if ((row >> CHUNK_ROWS_LOG2) == table.rows.chunk_count) {
@@ -172,6 +173,7 @@ void Writer::next_record(TableHeader& table, u32 table_index) {
   char* record = table.rows.item(arena_, row);
   const std::vector<char>& blank = states_[table_index].blank;
   std::memcpy(record, blank.data(), blank.size());
+  return record;
 }
 
 void Writer::widen(TableHeader& table, Shape shape) {
@@ -184,16 +186,15 @@ u32 Writer::create_row(u32 table_index, TableHeader& table, const KeyValue& key)
   TableState& state = states_[table_index];
   next_record(table, table_index);
   const u32 row = table.row_count.load(std::memory_order_relaxed);
-  u64 hash;
   if (key.integer) {
     store<i64>(table.keys.item(arena_, row), key.number);
-    hash = hash_integer(key.number);
+    table.row_count.store(row + 1, std::memory_order_release);
+    enter_key(table_index, table, key.number, row);
   } else {
     store<u64>(table.keys.item(arena_, row), keep_string(key.bytes, state.key_string_bytes));
-    hash = hash_bytes(key.bytes.data(), key.bytes.size());
+    table.row_count.store(row + 1, std::memory_order_release);
+    map_insert(table.map, hash_bytes(key.bytes.data(), key.bytes.size()), row, state.key_map_bytes);
   }
-  table.row_count.store(row + 1, std::memory_order_release);
-  map_insert(table.map, hash, row, state.key_map_bytes);
   return row;
 }
 

@@ -94,13 +94,12 @@ class Writer {
   u32 find(const TableHeader& table, const KeyValue& key) const {
     return key.integer ? reader_.find(table, key.number) : reader_.find(table, key.bytes);
   }
-  struct ParentsAhead;
-  void look_ahead(ParentsAhead& parents, u64 start, u32 count) const;
-  u32 new_row(u32 table_index, TableHeader& table, i64 key, u64 hash);
+  struct Bulk;
+  void prefetch_key(const TableHeader& table, i64 key) const;
   u32 create_row(u32 table_index, TableHeader& table, const KeyValue& key);
   u32 find_or_create(u32 table_index, const KeyValue& key);
   static void widen(TableHeader& table, Shape shape);
-  void next_record(TableHeader& table, u32 table_index);
+  char* next_record(TableHeader& table, u32 table_index);
   void insert_row(u32 table_index, TableHeader& table, const RowChange& change);
   void link_row(const TableHeader& table, u32 row, const char* record);
   bool add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change);
@@ -109,6 +108,12 @@ class Writer {
   void open_links(const TableHeader& table, u32 row, const char* record,
                   const std::vector<std::vector<Reader::Interval>>& before);
   void put_entry(const LinkHeader& link, u32 parent_row, Entry entry);
+  NOWGRAPH_INLINE void put_entry(const TableHeader& child, std::atomic<u64>& word, Entry entry) {
+    adjacency_.insert(word, entry, [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
+  }
+  NOWGRAPH_INLINE static std::atomic<u64>& list_word_in(char* parent_record, const LinkHeader& link) {
+    return reinterpret_cast<std::atomic<u64>*>(parent_record)[link.word_in_parent];
+  }
   u32 store_cell(u32 table_index, TableHeader& table, const CellValue& cell, char* to);
   u32 code_of(ColumnHeader& column, std::string_view text, u64& account);
   u64 keep_string(std::string_view text, u64& account);
@@ -119,13 +124,21 @@ class Writer {
   MapSlots grow(MapShard& shard, const MapSlots& old, u64& account);
   static void put_slot(const MapSlots& slots, u64 slot, std::memory_order order);
   void map_erase(u64 map_offset, u64 hash, u32 value);
+  std::atomic<u32>* dense_slot_for(u32 table_index, TableHeader& table, i64 key);
+  bool add_dense_page(u32 table_index, TableHeader& table, u64 page);
+  void enter_key(u32 table_index, TableHeader& table, i64 key, u32 row);
+  void forget_key(TableHeader& table, u32 row);
   int compare_keys(const TableHeader& table, u32 a, u32 b) const;
-  bool entry_before(const TableHeader& child, const Entry& a, const Entry& b) const;
+  bool same_tick_before(const TableHeader& child, const Entry& a, const Entry& b) const;
+  NOWGRAPH_INLINE bool entry_before(const TableHeader& child, const Entry& a, const Entry& b) const {
+    return a.tick() != b.tick() ? a.tick() < b.tick() : same_tick_before(child, a, b);
+  }
 
   struct TableState {
     std::vector<char> blank;  // a record of nulls
     u64 key_string_bytes = 0;
     u64 key_map_bytes = 0;
+    u64 dense_bytes = 0;  // pages of dense keys
     u64 dictionary_bytes = 0;
   };
 

@@ -1,4 +1,6 @@
 // The writer's part that keeps strings, their codes, and the maps from keys to rows.
+#include <bit>
+
 #include "writer.hpp"
 
 namespace nowgraph {
@@ -35,6 +37,69 @@ u32 Writer::code_of(ColumnHeader& column, std::string_view text, u64& account) {
   map_insert(dictionary.map, hash_bytes(text.data(), text.size()), code, account);
   return code;
 }
+
+// ---- integer keys --------------------------------------------------------------------------------------------------
+
+// Where the key's row is to be written, with its page made if that is allowed; nullptr: into the map.
+std::atomic<u32>* Writer::dense_slot_for(u32 table_index, TableHeader& table, i64 key) {
+  std::atomic<u32>* slot = reader_.dense_slot(table, key);
+  if (__builtin_expect(slot != nullptr, 1)) return slot;
+  if (key < 0 || key > DENSE_KEY_MAX || !add_dense_page(table_index, table, static_cast<u64>(key) >> DENSE_PAGE_LOG2))
+    return nullptr;
+  return reader_.dense_slot(table, key);
+}
+
+bool Writer::add_dense_page(u32 table_index, TableHeader& table, u64 page) {
+  constexpr u64 PAGE_BYTES = u64{DENSE_PAGE_KEYS} * sizeof(u32);
+  TableState& state = states_[table_index];
+  const u64 start = arena_.bytes() / DENSE_ARENA_SHARE;
+  const u64 allowed = start + DENSE_BYTES_PER_ROW * u64{table.row_count.load(std::memory_order_relaxed)};
+  if (state.dense_bytes + PAGE_BYTES > allowed) return false;
+  u64 offset = table.dense.load(std::memory_order_relaxed);
+  const u64 count = offset == 0 ? 0 : arena_.at<DenseKeys>(offset)->page_count;
+  if (page >= count) {
+    const u64 grown = std::max<u64>({64, 2 * count, std::bit_ceil(page + 1)});
+    const u64 bytes = sizeof(DenseKeys) + grown * sizeof(u64);
+    if (bytes > start) return false;
+    const u64 copy = arena_.allocate(bytes);
+    auto* directory = arena_.at<DenseKeys>(copy);
+    directory->page_count = grown;
+    for (u64 i = 0; i < count; ++i)
+      directory->pages[i].store(arena_.at<DenseKeys>(offset)->pages[i].load(std::memory_order_relaxed),
+                                std::memory_order_relaxed);
+    table.dense.store(copy, std::memory_order_release);
+    offset = copy;
+  }
+  const u64 slots = arena_.allocate(PAGE_BYTES);
+  arena_.at<DenseKeys>(offset)->pages[page].store(slots, std::memory_order_release);
+  state.dense_bytes += PAGE_BYTES;
+  return true;
+}
+
+// Makes a key that the table does not have find its row.
+void Writer::enter_key(u32 table_index, TableHeader& table, i64 key, u32 row) {
+  if (std::atomic<u32>* slot = dense_slot_for(table_index, table, key); slot != nullptr) {
+    slot->store(row + 1, std::memory_order_release);
+    return;
+  }
+  table.mapped.store(1, std::memory_order_release);
+  map_insert(table.map, hash_integer(key), row, states_[table_index].key_map_bytes);
+}
+
+void Writer::forget_key(TableHeader& table, u32 row) {
+  const char* key = reader_.key(table, row);
+  if (table.key_kind == KeyKind::bytes) {
+    const std::string_view bytes = reader_.string_at(load<u64>(key));
+    map_erase(table.map, hash_bytes(bytes.data(), bytes.size()), row);
+  } else if (std::atomic<u32>* slot = reader_.dense_slot(table, load<i64>(key));
+             slot != nullptr && slot->load(std::memory_order_relaxed) == row + 1) {
+    slot->store(0, std::memory_order_release);
+  } else {
+    map_erase(table.map, hash_integer(load<i64>(key)), row);
+  }
+}
+
+// ---- maps ----------------------------------------------------------------------------------------------------------
 
 void Writer::map_insert(u64 map_offset, u64 hash, u32 value, u64& account) {
   MapShard& shard = shard_of(*arena_.at<Map>(map_offset), hash);

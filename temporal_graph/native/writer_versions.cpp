@@ -31,8 +31,7 @@ int Writer::compare_keys(const TableHeader& table, u32 a, u32 b) const {
   return 0;
 }
 
-bool Writer::entry_before(const TableHeader& child, const Entry& a, const Entry& b) const {
-  if (a.tick() != b.tick()) return a.tick() < b.tick();
+bool Writer::same_tick_before(const TableHeader& child, const Entry& a, const Entry& b) const {
   const i64 left = reader_.open_time_us(child, a), right = reader_.open_time_us(child, b);
   if (left != right) return left < right;
   return compare_keys(child, reader_.child(a), reader_.child(b)) < 0;
@@ -40,9 +39,7 @@ bool Writer::entry_before(const TableHeader& child, const Entry& a, const Entry&
 
 void Writer::put_entry(const LinkHeader& link, u32 parent_row, Entry entry) {
   const TableHeader& child = table_of(link.child);
-  char* record = table_of(link.parent).rows.item(arena_, parent_row);
-  auto& word = reinterpret_cast<std::atomic<u64>*>(record)[link.word_in_parent];
-  adjacency_.insert(word, entry, [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
+  put_entry(child, list_word_in(table_of(link.parent).rows.item(arena_, parent_row), link), entry);
 }
 
 // ---- versions ------------------------------------------------------------------------------------------------------
