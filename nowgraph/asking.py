@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nowgraph.errors import UsageError
 from nowgraph.loading import load_files, opened_graph
+from nowgraph.report import cell_text, progress_console, table_of
 from temporal_graph.duration import parse_duration_us
 from temporal_graph.graph import TemporalGraph
 
 if TYPE_CHECKING:
     from graph_transformer.finetune.examples import Labels
     from graph_transformer.finetune.question import Question
+    from graph_transformer.finetune.runtime import Runtime
+    from graph_transformer.finetune.search import Trial
     from graph_transformer.task import Task
     from temporal_graph.view import GraphView
 
@@ -80,7 +83,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 def text_of(query: str | None) -> str | None:
     """Return the query's text, read from a file where it is the path of one."""
-    if query is None or "\n" in query or not Path(query).suffix or not Path(query).is_file():
+    if query is None or query.lstrip()[:7].upper() == "PREDICT" or not Path(query).is_file():
         return query
     return Path(query).read_text(encoding="utf-8")
 
@@ -97,14 +100,14 @@ def duration_s(text: str) -> float:
         raise UsageError(f"--budget: {error}") from error
 
 
-def plan_task(found: Asked, plan: Path | None, *, size: str, search_s: float | None, seed: int) -> Task:
-    """Return the task with its plan: the file given, what the task file says, or a proposal; searched if asked for.
+def plan_task(found: Asked, plan: Path | None, *, size: str, seed: int) -> tuple[Task, str]:
+    """Return the task with its plan, and the plan as YAML: the file given, what the task file says, or a proposal.
 
     Raises:
         TaskError, PlanError: the plan file is none.
         UsageError: the size is not one of the two.
     """
-    from graph_transformer.finetune.propose import propose_plan
+    from graph_transformer.finetune.propose import propose
     from graph_transformer.plan import load_plan
 
     task = found.task
@@ -112,15 +115,32 @@ def plan_task(found: Asked, plan: Path | None, *, size: str, search_s: float | N
         raise UsageError(f"--size: expected cpu or gpu, found {size!r}")
     if plan is not None:
         task = load_plan(plan).apply(task)
-    elif not found.question.has_plan:
-        proposed = propose_plan(found.view, task.target, task.splits, found.labels, size=size, seed=seed)  # type: ignore[arg-type]  # checked above
-        task = found.question.over(proposed.apply(task))
-    if search_s is not None:
-        from graph_transformer.finetune.search import search
+    if plan is not None or found.question.has_plan:
+        return task, plan_text(task)
+    proposal = propose(found.view, task.target, task.splits, found.labels, size=size, seed=seed)  # type: ignore[arg-type]  # checked above
+    proposal = proposal.over(found.question.over, task)
+    return proposal.plan.apply(task), proposal.to_yaml()
 
-        best, _ = search(found.view, task, found.labels, budget_s=search_s, seed=seed)
-        task = best.apply(task)
-    return task
+
+def search_plan(
+    found: Asked, task: Task, *, budget_s: float, seed: int, quiet: bool, runtime: Runtime | None = None
+) -> Task:
+    """Return the task with the best plan that a search around its own found within a time; shows what was tried."""
+    from graph_transformer.finetune.search import search
+
+    console = progress_console()
+    with console.status("searching plans") if not quiet else nullcontext():
+
+        def told(trial: Trial) -> None:
+            if not quiet:
+                console.print(f"plan {trial.number}: {trial.state}, {cell_text(trial.score)}", highlight=False)
+
+        best, study = search(
+            found.view, task, found.labels, budget_s=budget_s, seed=seed, runtime=runtime, on_trial=told
+        )
+    if not quiet:
+        console.print(table_of(study.table(), f"Plans tried, by {study.metric} on {len(study.cuts)} cuts"))
+    return best.apply(task)
 
 
 def plan_text(task: Task) -> str:

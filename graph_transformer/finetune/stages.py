@@ -84,7 +84,7 @@ class Stages:
         calibration, evaluations = Calibration.of(target, prior=stage.prior), {}
         if later is not None:
             part = self._part(later)
-            scorer = self._scorer(stage)
+            scorer = self._scorer(stage, self._frozen_us())
             calibration = fit_calibration(target, scorer.raw(part), part.label, prior=stage.prior)
             evaluations["validation"] = scorer.measured(calibration, part)
         if splits.refit is not None:
@@ -107,7 +107,8 @@ class Stages:
         unit = fit_unit(task.target, examples.label, task.training.transform)
         judge = None
         if later is not None:
-            scorer = Scorer(view, task, None, encoding, unit, self.runtime.device)  # type: ignore[arg-type]  # models follow
+            frozen_us = self._frozen_us()
+            scorer = Scorer(view, task, None, encoding, unit, self.runtime.device, frozen_us)  # type: ignore[arg-type]  # models follow
             judge = validator(scorer, later, seed=seed)
         fitted = fit(
             view,
@@ -145,6 +146,11 @@ class Stages:
             return examples
         drawn = np.random.default_rng(self.seed).permutation(len(examples))[:CALIBRATION_EXAMPLES]
         return examples.select(np.sort(drawn))
+
+    def _frozen_us(self) -> int | None:
+        """Return where the graph ends for validation: at its start, if the test is asked of a graph that has ended."""
+        splits = self.task.splits
+        return None if splits.frozen_us is None or splits.validation is None else splits.validation.start_us
 
     def _scorer(self, stage: Stage, frozen_us: int | None = None) -> Scorer:
         fitted = stage.fitted

@@ -130,7 +130,7 @@ def _asked(given: Given, *, seed: int, steps: int | None, quiet: bool) -> Iterat
             raise UsageError("--table and --until are for pre-training without a task")
         question = question_of(given.schema, task=given.task, query=text_of(given.query), labels=given.labels)
         with asked(question, given.history, given.arena, quiet=quiet) as found:
-            task = plan_task(found, given.plan, size=given.size, seed=seed)
+            task, _ = plan_task(found, given.plan, size=given.size, seed=seed)
             yield Found(found.view, question.schema, planned(task), found.labels)
         return
     if given.until is None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
+from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console
 from temporal_graph.schema import dump_schema, load_schema
 
 if TYPE_CHECKING:
+    from graph_transformer.finetune.ranks import Ranks
+    from graph_transformer.finetune.runtime import Runtime
     from graph_transformer.finetune.train import TrainResult
+    from graph_transformer.task import Task
     from nowgraph.asking import Asked
 
 
@@ -51,51 +55,83 @@ def train(
     """
     import torch
 
-    from graph_transformer.finetune.loop import silent
-    from graph_transformer.finetune.progress import progress_bars
     from graph_transformer.finetune.question import question_of
     from graph_transformer.finetune.ranks import joined
-    from graph_transformer.finetune.runtime import Runtime
-    from graph_transformer.finetune.train import train as fit
-    from nowgraph.asking import asked, duration_s, plan_task, plan_text, text_of
+    from nowgraph.asking import asked, duration_s, plan_task, plan_text, search_plan, text_of
 
     torch.set_num_threads(threads)
     question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
     budget_s = None if budget is None else duration_s(budget)
+    if search and budget_s is None:
+        raise UsageError("--search spends the time of --budget: give one, such as --budget 10m")
     with ExitStack() as stack:
         ranks, device = stack.enter_context(joined(os.environ, device))
-        quiet = quiet or not ranks.is_first
-        found = stack.enter_context(asked(question, history or [], arena, label_folder=output, quiet=quiet))
-        progress = silent if quiet else stack.enter_context(progress_bars(progress_console()))
-        planned = plan_task(found, plan, size=size, search_s=budget_s if search else None, seed=seed)
-        runtime = Runtime(
-            device=device,
-            samplers=samplers,
-            compile=compiled,
-            state=output / "state",
-            resume=resume,
-            logs=output / "logs",
-            ranks=ranks,
-        )
-        result = fit(
-            found.view,
-            question.schema,
+        shown = not quiet and ranks.is_first
+        found = stack.enter_context(asked(question, history or [], arena, label_folder=output, quiet=not shown))
+        runtime = _runtime(output, ranks, device=device, samplers=samplers, compiled=compiled, resume=resume)
+        planned, text = plan_task(found, plan, size=size, seed=seed)
+        if search and budget_s is not None:
+            planned = search_plan(found, planned, budget_s=budget_s, seed=seed, quiet=not shown, runtime=runtime)
+            text = plan_text(planned)
+        options = {"baseline": baseline, "floors": floors, "pretrained": pretrained}
+        result = _fitted(
+            found,
             planned,
             output,
-            labels=found.labels,
+            runtime,
             budget_s=None if search else budget_s,
             seed=seed,
-            progress=progress,
-            baseline=baseline,
-            floors=floors,
-            pretrained=pretrained,
-            runtime=runtime,
+            shown=shown,
+            options=options,
         )
-        if not ranks.is_first:
-            return
-    (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
-    (output / "plan.yaml").write_text(plan_text(planned), encoding="utf-8")
-    _report(result, found, as_json=as_json, quiet=quiet)
+        if ranks.is_first:
+            (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
+            (output / "plan.yaml").write_text(text, encoding="utf-8")
+            _report(result, found, as_json=as_json, quiet=quiet)
+
+
+def _runtime(output: Path, ranks: Ranks, *, device: str, samplers: int, compiled: bool, resume: bool) -> Runtime:
+    from graph_transformer.finetune.runtime import Runtime
+
+    return Runtime(
+        device=device,
+        samplers=samplers,
+        compile=compiled,
+        state=output / "state",
+        resume=resume,
+        logs=output / "logs",
+        ranks=ranks,
+    )
+
+
+def _fitted(
+    found: Asked,
+    task: Task,
+    output: Path,
+    runtime: Runtime,
+    *,
+    budget_s: float | None,
+    seed: int,
+    shown: bool,
+    options: dict[str, Any],
+) -> TrainResult:
+    from graph_transformer.finetune.loop import silent
+    from graph_transformer.finetune.progress import progress_bars
+    from graph_transformer.finetune.train import train as fit
+
+    with progress_bars(progress_console()) if shown else nullcontext(silent) as progress:
+        return fit(
+            found.view,
+            found.question.schema,
+            task,
+            output,
+            labels=found.labels,
+            budget_s=budget_s,
+            seed=seed,
+            progress=progress,
+            runtime=runtime,
+            **options,
+        )
 
 
 def _report(result: TrainResult, found: Asked, *, as_json: bool, quiet: bool) -> None:

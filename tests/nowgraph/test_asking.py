@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from graph_transformer.finetune.question import question_of
-from nowgraph.asking import asked, duration_s, plan_task, plan_text, text_of
+from nowgraph.asking import asked, duration_s, plan_task, plan_text, search_plan, text_of
 from nowgraph.errors import UsageError
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
@@ -59,13 +60,24 @@ def test_a_plan_is_given_written_or_proposed(example: Path, town: tuple[Path, Pa
     """A plan file wins; without one, and with none in the task, one is proposed; it reads back as it was written."""
     question = question_of(load_schema(example / "schema.yaml"), query=QUERY)
     with asked(question, [town[0]], None, quiet=True) as found:
-        proposed = plan_task(found, None, size="cpu", search_s=None, seed=0)
+        proposed, text = plan_task(found, None, size="cpu", seed=0)
         path = tmp_path / "plan.yaml"
-        path.write_text(plan_text(proposed), encoding="utf-8")
-        assert plan_task(found, path, size="cpu", search_s=None, seed=0) == proposed
+        path.write_text(text, encoding="utf-8")
+        assert "#" in text
+        assert plan_task(found, path, size="cpu", seed=0) == (proposed, plan_text(proposed))
         assert proposed.sampling_plan != found.task.sampling_plan
         with pytest.raises(UsageError, match="cpu or gpu"):
-            plan_task(found, None, size="tpu", search_s=None, seed=0)
+            plan_task(found, None, size="tpu", seed=0)
+
+
+def test_a_search_begins_with_the_plan_it_is_given(example: Path, town: tuple[Path, Path]) -> None:
+    """Within its time at least the plan itself is tried; what comes back is a task of the same question."""
+    question = question_of(load_schema(example / "schema.yaml"), query=QUERY)
+    with asked(question, [town[0]], None, quiet=True) as found:
+        small = replace(found.task, training=replace(found.task.training, steps=2, batch=16, validation_examples=50))
+        task = search_plan(found, small, budget_s=1.0, seed=0, quiet=True)
+    assert task.target == small.target
+    assert task.splits == small.splits
 
 
 def test_a_query_may_lie_in_a_file(tmp_path: Path) -> None:
