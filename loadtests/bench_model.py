@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,24 +172,22 @@ def compare(world: World, shape: tuple[int, int, int], seeds: int, repeats: int)
 
 
 def score_alone(world: World, repeats: int) -> dict[str, float]:
-    """Milliseconds of the parts of one score of the size for a core: sample, collate, forward, one seed at a time."""
+    """Milliseconds of CPU of the parts of one score of the size for a core: sample, collate, forward, seed by seed."""
     torch.manual_seed(0)
     model = build_model(world.encoding.layout(), ModelConfig.preset("cpu"), 1).eval()
     parts: dict[str, list[float]] = {"sample": [], "collate": [], "forward": []}
     with torch.inference_mode():
         for first in range(min(SEEDS, 8 * repeats)):
-            started = time.perf_counter()
+            times = [time.process_time()]
             sampled = world.sampled(first, 1)
-            sampled_s = time.perf_counter()
+            times.append(time.process_time())
             batch = collate(sampled, world.encoding)
-            collated_s = time.perf_counter()
+            times.append(time.process_time())
             model(batch)
-            ended = time.perf_counter()
-            for name, spent in zip(
-                parts, (sampled_s - started, collated_s - sampled_s, ended - collated_s), strict=True
-            ):
-                parts[name].append(spent)
-    return {f"{name}_p50_ms": 1_000 * statistics.median(spent) for name, spent in parts.items()}
+            times.append(time.process_time())
+            for spent, (start, end) in zip(parts.values(), pairwise(times), strict=True):
+                spent.append(end - start)
+    return {f"{name}_cpu_ms": 1_000 * statistics.median(spent) for name, spent in parts.items()}
 
 
 def on_device(world: World, device: str, repeats: int) -> dict[str, Any]:
@@ -239,7 +238,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
     parts = report["score"]
     console.print(
         ", ".join(f"{name.removesuffix('_p50_ms')} {value:.2f} ms" for name, value in parts.items()),
-        "(one score, medians)",
+        "(CPU of one score, medians)",
     )
 
 
