@@ -122,7 +122,7 @@ class Stages:
             seed=seed,
             runtime=self.runtime,
             report=self.report,
-            pretrained=None if self.pretrained is None else self.pretrained.weights,
+            pretrained=None if self.pretrained is None else self.pretrained.beginning(),
         )
         return Stage(fitted, statistics, encoding, unit, _prior(task, examples))
 

@@ -123,7 +123,9 @@ def _questions(encoding: Encoding, strings: Strings) -> Iterator[CellQuestion]:
             if column.table != path.table or column.column == outcome or kind not in _FIELDS:
                 continue
             where = f"{' '.join(path.links) or 'seed'}: {column.table}.{column.column}"
-            yield _question(position, table, column, where, strings)
+            asked = _question(position, table, column, where, strings)
+            if asked.question.classes > 1:
+                yield asked
 
 
 def _question(path: int, table: Table, column: ColumnStatistics, name: str, strings: Strings) -> CellQuestion:

