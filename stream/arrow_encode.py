@@ -2,8 +2,8 @@
 
     RecordBatch ─► key, times, cells as columns of wire pieces ─► events [N], event times [N], refused rows
 
-Arrow types that have no fast way (lists, decimals, texts as times) take the same one-value encoders as JSON, so the two
-accept the same values. Beyond them: a NaN of a file is a null, as pandas writes it.
+Arrow types that have no fast way (lists, texts as times) take the same one-value encoders as JSON, so the two accept
+the same values. Beyond them, a file's decimals are numbers and its NaN is a null: see `arrow_numbers`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stream import wire
+from stream.arrow_numbers import doubles, integers, is_number, plain
 from stream.columnar_wire import Blobs, Constant, Doubles, Mask, Piece, Varints, assemble, nested
 from stream.privacy import Privacy
 from stream.values import (
@@ -98,21 +99,18 @@ class ArrowEncoder:
     def _column(self, batch: pa.RecordBatch, column: Column, result: EncodedRows) -> list[Piece]:
         if column.name not in batch.schema.names:
             return []
-        array = _plain(batch.column(column.name))
+        array = plain(batch.column(column.name))
         hashed = self._hash if column.private else None
         head, rows = wire.column_name(column.name), batch.num_rows
         present = _present(array)
         content: list[Piece] | None = None
-        if column.kind is ColumnKind.NUMERICAL and (
-            pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
-        ):
-            values = _filled(array.cast(pa.float64(), safe=False), 0.0)
-            present &= ~np.isnan(values)
+        if column.kind is ColumnKind.NUMERICAL and is_number(array.type):
+            values = doubles(array)
             _refuse(result, np.isinf(values) & present, "not_finite", f"{column.name}: expected a finite number")
             mask = _mask(present)
             content = [Constant(head + wire.CELL_NUMBER, rows, mask), Doubles(values, mask)]
-        elif column.kind is ColumnKind.BOOLEAN and (pa.types.is_boolean(array.type) or pa.types.is_integer(array.type)):
-            bits = _filled(array.cast(pa.int64()), 0)
+        elif column.kind is ColumnKind.BOOLEAN and (pa.types.is_boolean(array.type) or is_number(array.type)):
+            bits = _whole(array, column.name, "bad_boolean", result)
             wrong = present & ((bits < 0) | (bits > 1))
             _refuse(result, wrong, "bad_boolean", f"{column.name}: expected true, false, 0 or 1, found another integer")
             mask = _mask(present)
@@ -121,7 +119,10 @@ class ArrowEncoder:
             times, present = self._times(batch, column.name, result)
             mask = _mask(present)
             content = [Constant(head + wire.CELL_TIMESTAMP, rows, mask), Varints(times, mask)]
-        elif column.kind in {ColumnKind.CATEGORICAL, ColumnKind.TEXT} and _is_text(array.type, column.kind):
+        elif column.kind is ColumnKind.CATEGORICAL and is_number(array.type):
+            numbers = pa.array(_whole(array, column.name, "bad_text", result), mask=~present)
+            content = [Constant(head + wire.CELL_TEXT, rows, _mask(present)), *self._texts(numbers, present, hashed)]
+        elif column.kind in {ColumnKind.CATEGORICAL, ColumnKind.TEXT} and _is_text(array.type):
             content = [Constant(head + wire.CELL_TEXT, rows, _mask(present)), *self._texts(array, present, hashed)]
         if content is None:
             return self._slow(array, present, cell_encoder(column, hashed), head, result)
@@ -141,7 +142,7 @@ class ArrowEncoder:
                 key = [Blobs.of([part if there else b"" for part, there in zip(parts, present, strict=True)])]
             mask = _mask(present)
             return self._cells([Constant(head, rows, mask), *nested(wire.CELL_KEY, key, rows, mask)], present, head)
-        array = _plain(batch.column(link.name))
+        array = plain(batch.column(link.name))
         present = _present(array)
         mask = _mask(present)
         values = self._key_values(array, present, link.name, types[0], result)
@@ -166,7 +167,7 @@ class ArrowEncoder:
         for name, kind in columns:
             if name not in batch.schema.names:
                 return [], np.zeros(rows, np.bool_)
-            array = _plain(batch.column(name))
+            array = plain(batch.column(name))
             present = _present(array)
             all_present &= present
             tag = wire.PART_INTEGER if kind is KeyType.INTEGER else wire.PART_TEXT
@@ -186,10 +187,15 @@ class ArrowEncoder:
     ) -> list[Piece]:
         """Encode key values behind their tag: an integer's varint, or a text with its length."""
         hashed = self._hash if name in self._table.private_keys else None
-        if kind is KeyType.INTEGER and pa.types.is_integer(array.type):
-            return [Varints(_filled(array.cast(pa.int64()), 0), None if every_row else _mask(present))]
-        if kind is KeyType.STRING and (_is_text(array.type) or (hashed and pa.types.is_integer(array.type))):
-            return self._texts(array, np.ones_like(present) if every_row else present, hashed)
+        there = np.ones_like(present) if every_row else present
+        # A private key is a text whatever it was, so its numbers are hashed as integers are.
+        if is_number(array.type) and (kind is KeyType.INTEGER or hashed is not None):
+            numbers = _whole(array, name, "bad_key", result)
+            if hashed is None:
+                return [Varints(numbers, _mask(there))]
+            return self._texts(pa.array(numbers, mask=~present), there, hashed)
+        if kind is KeyType.STRING and _is_text(array.type):
+            return self._texts(array, there, hashed)
 
         def encode(value: Any) -> bytes:
             return key_part(value, name, integer=kind is KeyType.INTEGER, hashed=hashed)[1:]
@@ -216,7 +222,7 @@ class ArrowEncoder:
         """Return microseconds int64 [N] and where there are any, both [N]."""
         if name not in batch.schema.names:
             return np.zeros(batch.num_rows, np.int64), np.zeros(batch.num_rows, np.bool_)
-        array = _plain(batch.column(name))
+        array = plain(batch.column(name))
         present = _present(array)
         if pa.types.is_timestamp(array.type):
             multiply, divide = _UNIT_US[array.type.unit]
@@ -225,8 +231,8 @@ class ArrowEncoder:
             return _filled(array.cast(pa.int32()).cast(pa.int64()), 0) * DAY_US, present
         if pa.types.is_date64(array.type):
             return _filled(array.cast(pa.int64()), 0) * 1000, present
-        if pa.types.is_integer(array.type):
-            values = _filled(array.cast(pa.int64()), 0)
+        if pa.types.is_integer(array.type) or pa.types.is_decimal(array.type):
+            values = _whole(array, name, "bad_time", result)
             size = np.abs(values)
             scale = np.where(size < SECONDS_LIMIT, 1_000_000, np.where(size < MILLISECONDS_LIMIT, 1_000, 1))
             return values * scale, present
@@ -273,8 +279,12 @@ def _refuse(result: EncodedRows, wrong: NDArray[np.bool_], reason: str, detail: 
         result.refused.setdefault(row, RowError(reason, detail))
 
 
-def _plain(array: pa.Array) -> pa.Array:
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+def _whole(array: pa.Array, name: str, reason: str, result: EncodedRows) -> NDArray[np.int64]:
+    """The integers of a column of numbers, 0 where there is none; rows whose number is not whole are refused."""
+    found = integers(array)
+    _refuse(result, found.fraction, reason, f"{name}: expected an integer, found a number with a fraction")
+    _refuse(result, found.inexact, reason, f"{name}: expected an integer of int64 that its type holds exactly")
+    return found.values
 
 
 def _present(array: pa.Array) -> NDArray[np.bool_]:
@@ -290,6 +300,5 @@ def _filled(array: pa.Array, value: float) -> Any:
     return filled.to_numpy(zero_copy_only=False)
 
 
-def _is_text(kind: pa.DataType, column: ColumnKind | None = None) -> bool:
-    integers = column is ColumnKind.CATEGORICAL and pa.types.is_integer(kind)
-    return bool(integers or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from stream.arrow_encode import ArrowEncoder
 from stream.errors import ConfigurationError, SourceError
 from stream.json_decode import JsonDecoder
 from stream.privacy import Privacy, is_hashed
-from stream.values import RowError
+from stream.values import INT64_MAX, INT64_MIN, RowError
 from temporal_graph.schema import Schema, Source
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -133,7 +134,7 @@ def _parquet_rows(schema: Schema, file: FileTable, start_row: int, privacy: Priv
         values = encoded.events
         for index in encoded.refused:
             # A column has no bytes of its own row: the row is kept as JSON.
-            values[index] = orjson.dumps(kept.slice(index, 1).to_pylist()[0], default=_as_text)
+            values[index] = orjson.dumps(kept.slice(index, 1).to_pylist()[0], default=_as_json)
         rows = np.arange(first, first + kept.num_rows)
         yield FileRows(values, encoded.event_time_us, rows, encoded.refused)
 
@@ -158,5 +159,9 @@ def _json_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy
             yield FileRows(values, np.array(times, np.int64), rows, refused)
 
 
-def _as_text(value: Any) -> str:
+def _as_json(value: Any) -> str | int | float:
+    if isinstance(value, Decimal):
+        # A number, so that the row can be read again; as text only where it would become another one.
+        number = int(value) if value == value.to_integral_value() else float(value)
+        return number if isinstance(number, float) or INT64_MIN <= number <= INT64_MAX else str(value)
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,7 +1,8 @@
 """One value of a row to its wire form, strictly: what does not fit its column's kind says so and goes no further.
 
 Nothing is guessed: a number in quotes is not a number, a float is not a time. What is allowed beyond the exact type is
-listed here and is exact: 0 and 1 as booleans, integers as categories (their decimal text).
+listed here and is exact: 0 and 1 as booleans, integers as categories (their decimal text), and a float that is whole
+where an integer may stand (3.0 as 3), as tools write integers of columns that have nulls.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from temporal_graph.time_rule import time_us_from_datetime
 Hash = Callable[[str | int], str]
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+EXACT_MAX = 2**53 - 1
+"""The largest integer that no other one was rounded to when it became a float."""
 # An epoch time says its unit by its size: seconds until the year 5138, milliseconds until 5138, microseconds beyond.
 # The price: milliseconds before 1973-03 and microseconds before 1973-03 would be taken for the coarser unit.
 SECONDS_LIMIT = 10**11
@@ -58,6 +61,11 @@ _NAMES: dict[type, str] = {
 }
 
 
+def whole(value: Any) -> Any:
+    """Return a float that stands for one integer as that integer, and anything else as it is."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) <= EXACT_MAX else value
+
+
 def parse_time_us(value: Any, name: str) -> int:
     """Return microseconds since the epoch of an ISO-8601 text (UTC where it has no zone), a date or an epoch integer.
 
@@ -95,9 +103,10 @@ def key_part(value: Any, name: str, *, integer: bool, hashed: Hash | None) -> by
     """Encode one part of a primary or foreign key.
 
     Raises:
-        RowError: `bad_key`, where it is not of the schema's type; nothing is converted, as two writers of one key
-            would otherwise make two rows.
+        RowError: `bad_key`, where it is not of the schema's type: texts stay texts and numbers numbers, as two writers
+            of one key would otherwise make two rows.
     """
+    value = whole(value)
     if hashed is not None:
         if type(value) is not str and type(value) is not int:
             raise RowError("bad_key", f"{name}: expected a string or an integer, found {kind_name(value)}")
@@ -120,6 +129,8 @@ def integer_key_encoder(name: str, prefixes: Sequence[bytes]) -> Callable[[Any],
         if type(value) is int and INT64_MIN <= value <= INT64_MAX:
             number = wire.varint(value)
             return prefixes[len(number)] + number
+        if type(integer := whole(value)) is int and integer is not value:
+            return encode(integer)
         return key_part(value, name, integer=True, hashed=None)  # which says what is wrong
 
     return encode
@@ -195,6 +206,7 @@ def _boolean_encoder(name: str, head: bytes) -> Callable[[Any], bytes]:
     false, true = (cell(head + wire.CELL_BOOLEAN + wire.varint(bit)) for bit in (0, 1))
 
     def encode(value: Any) -> bytes:
+        value = whole(value)
         if value is True or value is False or (type(value) is int and 0 <= value <= 1):
             return true if value else false
         raise RowError("bad_boolean", f"{name}: expected true, false, 0 or 1, found {_other(value)}")
@@ -216,6 +228,8 @@ def _text_encoder(name: str, head: bytes, hashed: Hash | None, *, integers: bool
 
 
 def _text(value: Any, name: str, hashed: Hash | None, *, integers: bool) -> bytes:
+    if integers and type(value) is float:
+        value = whole(value)
     if type(value) is not str and not (integers and type(value) is int):
         expected = "a string or an integer" if integers else "a string"
         raise RowError("bad_text", f"{name}: expected {expected}, found {kind_name(value)}")

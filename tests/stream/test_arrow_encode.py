@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ def test_private_columns_and_keys_are_hashed(schema: Schema, secret: bytes) -> N
         (pa.array([date(2024, 1, 1)], pa.date64()), AT_US - 12 * 3_600_000_000),
         (pa.array([1_704_110_400], pa.int64()), AT_US),
         (pa.array([1_704_110_400_000], pa.uint64()), AT_US),
+        (pa.array([Decimal(1_704_110_400)], pa.decimal128(38, 0)), AT_US),
         (pa.array(["2024-01-01T12:00:00"]), AT_US),
     ],
 )
@@ -105,6 +106,19 @@ def test_times_of_every_arrow_type(schema: Schema, secret: bytes, column: pa.Arr
     [
         ("order_id", pa.array([1, None, 3]), "missing_key"),
         ("order_id", pa.array([1.0, 2.5, None]), "bad_key"),
+        ("order_id", pa.array([1, 2**63, None], pa.uint64()), "bad_key"),
+        ("order_id", pa.array([1, Decimal(2**63), None], pa.decimal128(38, 0)), "bad_key"),
+        ("customer_id", pa.array([1.0, 2.5, None]), "bad_key"),
+        ("customer_id", pa.array([1.0, np.inf, None]), "bad_key"),
+        ("customer_id", pa.array([2.0**53 - 1, 2.0**53, None]), "bad_key"),
+        ("customer_id", pa.array([2.0**24 - 1, 2.0**24, None], pa.float32()), "bad_key"),
+        ("customer_id", pa.array([Decimal("1.00"), Decimal("1.01"), None]), "bad_key"),
+        ("status", pa.array([3.0, 3.5, None]), "bad_text"),
+        ("status", pa.array([True, True, None]), "bad_text"),
+        ("note", pa.array([None, 3.0, None]), "bad_text"),
+        ("paid", pa.array([1.0, 0.5, None]), "bad_boolean"),
+        ("paid", pa.array([1.0, 2.0, None]), "bad_boolean"),
+        ("due", pa.array([None, 1_704_110_400.0, None]), "bad_time"),
         ("ordered_at", pa.array([AT, None, AT], pa.timestamp("us")), "missing_time"),
         ("ordered_at", pa.array(["2024-01-01", "soon", "2024-01-01"]), "bad_time"),
         ("amount", pa.array([1.0, np.inf, None]), "not_finite"),
@@ -125,16 +139,115 @@ def test_rows_that_do_not_fit_are_refused(
     assert encoded.refused[1].reason == reason
     for row, values_of_row in enumerate(batch.to_pylist()):
         if row not in encoded.refused:
-            assert encoded.events[row] == single.encode(values_of_row)[0]
+            exact = {name: int(one) if isinstance(one, Decimal) else one for name, one in values_of_row.items()}
+            assert encoded.events[row] == single.encode(exact)[0]
 
 
-def test_decimals_are_refused_until_they_are_numbers(schema: Schema, secret: bytes) -> None:
-    """An Arrow decimal is no float: the refusal says so instead of rounding silently."""
-    columnar, _ = encoders(schema, "orders", secret)
-    batch = pa.RecordBatch.from_pydict(
-        {"order_id": [1], "ordered_at": pa.array([AT], pa.timestamp("us")), "amount": [Decimal("1.10")]}
+def whole_orders(kind: pa.DataType, number: type, missing: float | None = None) -> pa.RecordBatch:
+    """Three orders whose integers are all written as `kind`, one `missing` in every column that may have a null."""
+
+    def column(*values: int | None) -> pa.Array:
+        return pa.array([missing if value is None else number(value) for value in values], kind)
+
+    return pa.RecordBatch.from_pydict(
+        {
+            "order_id": column(7, 0, -8),
+            "ordered_at": pa.array([AT] * 3, pa.timestamp("us")),
+            "changed_at": pa.array([AT] * 3, pa.timestamp("us")),
+            "amount": column(12, None, -3),
+            "status": column(3, None, 0),
+            "paid": column(1, 0, None),
+            "customer_id": column(40_000, None, -1),
+            "store_region": pa.array(["a", "b", None]),
+            "store_number": column(2, None, 5),
+        }
     )
-    assert columnar.encode(batch).refused[0].reason == "bad_number"
+
+
+@pytest.mark.parametrize("topic", ["orders", "order_changes"])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (pa.float64(), float),
+        (pa.float32(), float),
+        (pa.decimal128(12, 2), Decimal),
+        (pa.decimal128(38, 0), Decimal),
+        (pa.decimal256(50, 9), Decimal),
+    ],
+    ids=str,
+)
+def test_integers_are_the_same_however_a_file_writes_them(
+    schema: Schema, secret: bytes, topic: str, kind: pa.DataType, number: type
+) -> None:
+    """3, 3.0 and DECIMAL 3.00 give one key, link, category, yes or no, and null: the same bytes."""
+    columnar, _ = encoders(schema, topic, secret)
+    encoded = columnar.encode(whole_orders(kind, number))
+    assert encoded.refused == {}
+    assert encoded.events == columnar.encode(whole_orders(pa.int64(), int)).events
+
+
+def test_nan_is_the_null_of_every_column(schema: Schema, secret: bytes) -> None:
+    """What a data frame writes where a value is missing: no cell and no link, and no key is made of it."""
+    columnar, _ = encoders(schema, "orders", secret)
+    nan = float("nan")
+    batch = whole_orders(pa.float64(), float, missing=nan)
+    for name in ("note", "due", "taste", "tags"):
+        batch = batch.append_column(name, pa.array([nan] * 3))
+    encoded = columnar.encode(batch)
+    assert encoded.refused == {}
+    assert encoded.events == columnar.encode(whole_orders(pa.int64(), int)).events
+    keys = columnar.encode(pa.RecordBatch.from_pydict({"order_id": [1.0, nan], "ordered_at": [AT] * 2})).refused
+    assert {row: error.reason for row, error in keys.items()} == {1: "missing_key"}
+
+
+def test_a_part_of_a_key_with_a_fraction_is_refused(schema: Schema, secret: bytes) -> None:
+    """In a key of several columns too, with the column's name and what is wrong with it."""
+    columnar, _ = encoders(schema, "orders", secret)
+    batch = whole_orders(pa.float64(), float)
+    numbers = pa.array([2.0, None, 5.5])
+    batch = batch.set_column(batch.schema.get_field_index("store_number"), "store_number", numbers)
+    (error,) = columnar.encode(batch).refused.values()
+    assert (error.reason, error.detail) == (
+        "bad_key",
+        "store_number: expected an integer, found a number with a fraction",
+    )
+
+
+def test_private_numbers_have_one_hash(schema: Schema, secret: bytes) -> None:
+    """A private key is the same card as an integer, as a whole float or decimal, and as its text; a null stays null."""
+    payments, _ = encoders(schema, "payments", secret)
+    times = pa.array([AT] * 2, pa.timestamp("us"))
+    events = [
+        payments.encode(
+            pa.RecordBatch.from_pydict({"payment_id": [1, 2], "paid_at": times, "reported_at": times, "card": cards})
+        ).events
+        for cards in (
+            pa.array(["4111", None]),
+            pa.array([4111, None]),
+            pa.array([4111.0, float("nan")]),
+            pa.array([Decimal(4111), None], pa.decimal128(38, 0)),
+        )
+    ]
+    assert events[1:] == events[:1] * 3
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal128(38, 10), pa.decimal128(9, 2), pa.decimal256(60, 5), pa.decimal128(6, -2)], ids=str
+)
+def test_a_decimal_is_the_double_nearest_to_it(schema: Schema, secret: bytes, kind: pa.DataType) -> None:
+    """As if it were read from its text: no neighbor of it, whatever its digits and scale."""
+    columnar, _ = encoders(schema, "orders", secret)
+    random = np.random.default_rng(7)
+    digits = min(kind.precision, 18)
+    with localcontext(prec=80):
+        amounts = [Decimal(n).scaleb(-kind.scale) for n in random.integers(-(10**digits) + 1, 10**digits, 500).tolist()]
+    times = pa.array([AT] * 501, pa.timestamp("us"))
+    orders_of = {"order_id": pa.array(range(501)), "ordered_at": times, "amount": pa.array([*amounts, None], kind)}
+    encoded = columnar.encode(pa.RecordBatch.from_pydict(orders_of))
+    assert encoded.refused == {}
+    cells = [list(row_event_pb2.RowEvent.FromString(event).cells) for event in encoded.events]
+    assert [cell.number for (cell,) in cells[:500]] == [float(amount) for amount in amounts]
+    assert cells[500] == []
 
 
 def test_nan_in_a_file_is_null(schema: Schema, secret: bytes) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +90,19 @@ def test_a_refused_row_of_parquet_is_kept_as_json(schema: Schema, privacy: Priva
     (rows,) = read_rows(schema, FileTable.of(schema, path), 0, privacy)
     assert rows.values[1] == b'{"order_id":2,"ordered_at":null,"amount":2.5}'
     assert rows.refused[1].reason == "missing_time"
+
+
+def test_a_refused_row_of_decimals_is_kept_as_numbers(schema: Schema, privacy: Privacy, tmp_path: Path) -> None:
+    """Its numbers can be sent again as they are; a key that fits no integer stays visible as a text."""
+    path = tmp_path / "orders.parquet"
+    keys = pa.array([Decimal(2**64), Decimal(2)], pa.decimal128(38, 0))
+    amounts = pa.array([Decimal("1.10"), Decimal("2.50")], pa.decimal128(10, 2))
+    times = pa.array([0, None], pa.timestamp("us"))
+    pq.write_table(pa.table({"order_id": keys, "ordered_at": times, "amount": amounts}), path)
+    (rows,) = read_rows(schema, FileTable.of(schema, path), 0, privacy)
+    assert [error.reason for _, error in sorted(rows.refused.items())] == ["bad_key", "missing_time"]
+    assert orjson.loads(rows.values[0])["order_id"] == str(2**64)
+    assert orjson.loads(rows.values[1]) == {"order_id": 2, "ordered_at": None, "amount": 2.5}
 
 
 def test_tables_without_time_come_before_everything(schema: Schema, privacy: Privacy, tmp_path: Path) -> None:

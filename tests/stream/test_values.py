@@ -68,9 +68,11 @@ def test_the_unit_of_an_epoch_time_changes_at_its_limits() -> None:
         (ColumnKind.NUMERICAL, -3, "number", -3.0),
         (ColumnKind.CATEGORICAL, "GOLD", "text", "GOLD"),
         (ColumnKind.CATEGORICAL, 7, "text", "7"),
+        (ColumnKind.CATEGORICAL, -7.0, "text", "-7"),
         (ColumnKind.TEXT, "grüße", "text", "grüße"),
         (ColumnKind.BOOLEAN, True, "boolean", True),
         (ColumnKind.BOOLEAN, 0, "boolean", False),
+        (ColumnKind.BOOLEAN, 1.0, "boolean", True),
         (ColumnKind.TIMESTAMP, "2024-01-01T12:00:00", "timestamp_us", NOON_US),
     ],
 )
@@ -98,8 +100,11 @@ def test_lists_become_cells_of_their_kind() -> None:
         (Column("c", ColumnKind.NUMERICAL), 10**400, "not_finite"),
         (Column("c", ColumnKind.BOOLEAN), 2, "bad_boolean"),
         (Column("c", ColumnKind.BOOLEAN), "true", "bad_boolean"),
-        (Column("c", ColumnKind.BOOLEAN), 1.0, "bad_boolean"),
-        (Column("c", ColumnKind.CATEGORICAL), 1.0, "bad_text"),
+        (Column("c", ColumnKind.BOOLEAN), 0.5, "bad_boolean"),
+        (Column("c", ColumnKind.BOOLEAN), 2.0, "bad_boolean"),
+        (Column("c", ColumnKind.CATEGORICAL), 1.5, "bad_text"),
+        (Column("c", ColumnKind.CATEGORICAL), float("inf"), "bad_text"),
+        (Column("c", ColumnKind.TEXT), 1.0, "bad_text"),
         (Column("c", ColumnKind.CATEGORICAL), True, "bad_text"),
         (Column("c", ColumnKind.TEXT), 5, "bad_text"),
         (Column("c", ColumnKind.TEXT), "\ud800", "bad_text"),
@@ -129,12 +134,22 @@ def test_decimal_texts_are_numbers_only_where_they_are_allowed() -> None:
         assert caught.value.reason == reason
 
 
-@pytest.mark.parametrize(("value", "integer"), [("7", True), (7.0, True), (True, True), (2**63, True), (7, False)])
-def test_keys_are_never_converted(value: Any, integer: bool) -> None:
-    """A key of the wrong type is refused: two writers of one key would otherwise make two rows."""
+@pytest.mark.parametrize(
+    ("value", "integer"),
+    [("7", True), (7.5, True), (2.0**53, True), (True, True), (2**63, True), (7, False), (7.0, False)],
+)
+def test_keys_of_another_type_are_refused(value: Any, integer: bool) -> None:
+    """Texts stay texts and numbers numbers: two writers of one key would otherwise make two rows."""
     with pytest.raises(RowError) as caught:
         key_part(value, "k", integer=integer, hashed=None)
     assert caught.value.reason == "bad_key"
+
+
+@pytest.mark.parametrize("value", [7, -7, 0, 2**53 - 1])
+def test_a_whole_float_is_the_integer_key_it_stands_for(value: int) -> None:
+    """Up to the largest that no other integer was rounded to; a private key has one hash however it is written."""
+    assert key_part(float(value), "k", integer=True, hashed=None) == key_part(value, "k", integer=True, hashed=None)
+    assert key_part(float(value), "k", integer=False, hashed=str) == key_part(value, "k", integer=False, hashed=str)
 
 
 def test_private_keys_are_hashed_whatever_their_type() -> None:
