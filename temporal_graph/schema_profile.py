@@ -123,7 +123,7 @@ def _profile(path: str, name: str, values: Any) -> ColumnProfile:
     if pa.types.is_integer(kind):
         return _profile_integers(name, values)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return ColumnProfile(name, "number", values.null_count)
+        return _profile_numbers(name, values)
     if pa.types.is_boolean(kind):
         return ColumnProfile(name, "boolean", values.null_count)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -139,13 +139,28 @@ def _profile(path: str, name: str, values: Any) -> ColumnProfile:
     raise SchemaError(path, "numbers, booleans, times, texts, or lists of texts or numbers (drop others)", str(kind))
 
 
+def _profile_numbers(name: str, values: Any) -> ColumnProfile:
+    """Integers that a tool wrote otherwise: as floats beside nulls, or as decimals with no digits behind the point."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    floats = pa.types.is_floating(values.type)
+    if floats:
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    written = 0 < values.null_count < len(values) if floats else values.type.scale <= 0
+    found = _profile_integers(name, values) if written else None
+    if found is None or (floats and found.family == "timestamp"):
+        return ColumnProfile(name, "number", values.null_count)
+    return found
+
+
 def _profile_integers(name: str, values: Any) -> ColumnProfile:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
         distinct = pc.unique(values).drop_null().cast(pa.int64())
-    except pa.ArrowInvalid:  # beyond int64: a measure, not a key
+    except pa.ArrowInvalid:  # beyond int64, or with a fraction: a measure, not a key
         return ColumnProfile(name, "number", values.null_count)
     if set(distinct.slice(0, 3).to_pylist()) == {0, 1}:
         return ColumnProfile(name, "boolean", values.null_count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def test_families(tmp_path: Path, values: Any, family: str) -> None:
         ("amount", [1_522_540_831], "integer"),
         ("format", [1_522_540_831], "integer"),
         ("created_at", [1_522_540_831.5], "number"),
+        ("created_at", [1_522_540_831.0, None], "number"),
+        ("created_at", [Decimal(1_522_540_831)], "timestamp"),
     ],
 )
 def test_epochs(tmp_path: Path, name: str, values: Any, family: str) -> None:
@@ -75,6 +78,25 @@ def test_epochs(tmp_path: Path, name: str, values: Any, family: str) -> None:
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({name: values}), path)
     assert profile_file(path).columns[0].family == family
+
+
+@pytest.mark.parametrize(
+    ("values", "family", "null_count"),
+    [
+        (pa.array([3.0, float("nan"), 7.0]), "integer", 1),
+        (pa.array([1.0, None, 0.0], pa.float32()), "boolean", 1),
+        (pa.array([Decimal(3), Decimal(7)], pa.decimal128(38, 0)), "integer", 0),
+        (pa.array([3.0, 7.0]), "number", 0),
+        (pa.array([3.5, None, 7.0]), "number", 1),
+        (pa.array([None, float("nan")]), "number", 2),
+        (pa.array([Decimal(3)], pa.decimal128(10, 2)), "number", 0),
+        (pa.array([Decimal(2**70)], pa.decimal128(38, 0)), "number", 0),
+    ],
+)
+def test_integers_that_a_tool_wrote_otherwise(tmp_path: Path, values: pa.Array, family: str, null_count: int) -> None:
+    """Whole floats beside nulls and decimals without digits behind the point may be keys; others are measures."""
+    profile = profile_column(tmp_path, values)
+    assert (profile.family, profile.null_count) == (family, null_count)
 
 
 def test_counts(tmp_path: Path) -> None:
