@@ -16,6 +16,7 @@ from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import fit_statistics
 from graph_transformer.finetune.question import written_task
+from graph_transformer.heads import Unit
 from graph_transformer.model import GraphTransformer
 from graph_transformer.task import Task
 from online_sampler.sampler import Sampler
@@ -74,6 +75,7 @@ def save_model(graph: TemporalGraph, schema: Schema, task_path: Path, folder: Pa
         fingerprint=schema.fingerprint(statistics.tables()),
         statistics=statistics,
         model=task.model,
+        unit=Unit(),
         calibration=Calibration(),
         weights=model.state_dict(),
     ).save(folder)
