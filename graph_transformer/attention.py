@@ -35,10 +35,11 @@ class RowBias(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return float32[N, heads]; of two paths the better counts."""
-        first = self.bias.index_select(0, batch.path * STATES + batch.state)
-        second = self.bias.index_select(0, batch.also * STATES + batch.state)
+        bias = self.bias.index_select(0, batch.path * STATES + batch.state)
+        if batch.also is not batch.path:
+            bias = torch.maximum(bias, self.bias.index_select(0, batch.also * STATES + batch.state))
         age = (batch.age_days * (1.0 / AGE_SLOPE_DAYS)).clamp(max=AGE_MAX)
-        return torch.maximum(first, second) - torch.stack([age, batch.rank], dim=1) @ self.slope
+        return torch.addmm(bias, torch.stack([age, batch.rank], dim=1), self.slope, alpha=-1.0)
 
 
 class SeedAttention(nn.Module):

@@ -144,9 +144,11 @@ class RowEncoder(nn.Module):
         placed = (path.unsqueeze(1) + self.state.weight).view(-1, path.shape[1])
         hidden = hidden + placed.index_select(0, batch.path * STATES + batch.state)
         hidden.addcmul_(batch.rank.unsqueeze(1), self.rank)
-        # The second path counts only where it differs from the first.
-        other = torch.nonzero(batch.also != batch.path).squeeze(1)
-        hidden.index_add_(0, other, self.also(batch.also.index_select(0, other)))
+        # In training every weight has a gradient, if only zeros: several devices wait for each other's.
+        if self.training or batch.also is not batch.path:
+            # The second path counts only where it differs from the first.
+            other = torch.nonzero(batch.also != batch.path).squeeze(1)
+            hidden.index_add_(0, other, self.also(batch.also.index_select(0, other)))
         hidden.index_add_(0, batch.degree_node, self.degree(batch.degree_link) * batch.degree.unsqueeze(1))
         output: Tensor = self.output(functional.gelu(hidden))
         return output

@@ -237,7 +237,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
     console.print(table)
     parts = report["score"]
     console.print(
-        ", ".join(f"{name.removesuffix('_p50_ms')} {value:.2f} ms" for name, value in parts.items()),
+        ", ".join(f"{name.removesuffix('_cpu_ms')} {value:.2f} ms" for name, value in parts.items()),
         "(CPU of one score, medians)",
     )
 

@@ -47,6 +47,8 @@ class Batch:
     over a link (of those that have some); seed float32[B, S] (calendar of the cut-off, how old the graph was); counts
     float32[B, C]: log1p of the rows per path, outcome state and step of age.
 
+    `also` is `path` itself where no row has a second path.
+
     token int64[B, K]: the rows that the seed attends to, N where it has fewer than K; None where row b * K + k is
     simply (b, k). A row that is only a parent of another row is no token: it is folded into that row.
     """
@@ -110,11 +112,13 @@ class Batch:
             token = (places[places < end] - start).unsqueeze(0)
             width = token.shape[1]
             token = None if width == end - start else token
+        own = {name: getattr(self, name)[rows].clone() for name in _PER_ROW}
         return Batch(
             size=1,
             width=width,
             padded=False,
-            **{name: getattr(self, name)[rows].clone() for name in _PER_ROW},
+            **own,
+            also=own["path"] if self.also is self.path else self.also[rows].clone(),
             degree_node=self.degree_node[degrees] - start,
             degree_link=self.degree_link[degrees].clone(),
             degree=self.degree[degrees].clone(),
@@ -136,10 +140,12 @@ class Batch:
         moved: dict[str, Any] = {
             field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
         }
+        if self.also is self.path:
+            moved["also"] = moved["path"]
         return replace(self, tables=tables, links=links, **moved)
 
 
-_PER_ROW = ("table", "path", "also", "state", "clock", "age_days", "rank")
+_PER_ROW = ("table", "path", "state", "clock", "age_days", "rank")
 
 
 def _between(rising: Tensor, bounds: Tensor) -> slice:

@@ -58,8 +58,11 @@ def clock(
     event_time_us: NDArray[np.int64],
     cutoff_time_us: NDArray[np.int64],
     bins: Bins,
-) -> tuple[Floats, Floats]:
-    """Return (features float32[n, clock_width], age in days float32[n]) of rows seen at a cut-off each, int64[n] both.
+    asked_time_us: NDArray[np.int64],
+) -> tuple[Floats, Floats, Floats]:
+    """Return features float32[n, clock_width], ages in days float32[n], and the calendar of other times float32[m, 11].
+
+    Rows are seen at a cut-off each, int64[n] both; `asked_time_us` int64[m].
 
     The age in days is 0 for what is still to come; the log age says how far ahead that is. `bins` are those of one
     column, the `log_age`.
@@ -77,7 +80,10 @@ def clock(
     out[:, 2] = age
     np.minimum(days * np.float32(1.0 / 30.0), np.float32(12.0), out=out[:, 3])
     bins.encode(age[:, None], out[:, 4 : 4 + bins.count][:, None, :])
-    calendar(event, out[:, 4 + bins.count :])
+    # One call for both: on a few rows a call costs more than its arithmetic.
+    dates = np.empty((len(event) + len(asked_time_us), CALENDAR_WIDTH), dtype=np.float32)
+    calendar(np.concatenate([event, asked_time_us]), dates)
+    out[:, 4 + bins.count :] = dates[: len(event)]
     if not timed.all():
         out[~timed, 1:] = 0.0
-    return out, days
+    return out, days, dates[len(event) :]

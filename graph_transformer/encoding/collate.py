@@ -8,6 +8,7 @@ Neighborhood ─► link paths ─┐
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.batch import Batch, LinkBatch, TableBatch
-from graph_transformer.encoding.clock import CALENDAR_WIDTH, calendar, clock, log_age
+from graph_transformer.encoding.clock import CALENDAR_WIDTH, clock, log_age
 from graph_transformer.encoding.encoding import Encoding
 from graph_transformer.encoding.layout import STATES, Layout, TableLayout
-from graph_transformer.encoding.structure import counts, degrees, edges_by_link, ranks
+from graph_transformer.encoding.structure import counts, degrees, edges_of, ranks
 
 if TYPE_CHECKING:
     from online_sampler.neighborhood import Neighborhood
@@ -53,12 +54,12 @@ def collate(
     sample = np.repeat(np.arange(len(sizes)), sizes)
     asked = neighborhood.cutoff_time_us if asked_time_us is None else asked_time_us
     cutoff = asked[sample]
-    features, days = clock(neighborhood.event_time_us, cutoff, encoding.age_bins)
+    features, days, dates = clock(neighborhood.event_time_us, cutoff, encoding.age_bins, asked)
     path = encoding.paths.of_nodes(neighborhood)
     also = encoding.paths.of_edges(neighborhood, path)
     state, tables = _cells(neighborhood, encoding, cutoff, sample)
-    links = edges_by_link(neighborhood, encoding.edge_types)
-    degree_node, degree_link, degree = degrees(links)
+    edges = edges_of(neighborhood, encoding.edge_types)
+    degree_node, degree_link, degree = degrees(edges)
     slot = encoding.slots[path * STATES + state]
     ends, shape = encoding.age_ends, (len(sizes), encoding.slots_count)
     places, token, padded = _grid(encoding.is_token[path], sample, offset, width)
@@ -67,8 +68,8 @@ def collate(
         width=places,
         padded=padded,
         table=_tensor(encoding.table_at[neighborhood.table]),
-        path=_tensor(path),
-        also=_tensor(also),
+        path=(path_of_rows := _tensor(path)),
+        also=path_of_rows if also is path else _tensor(also),
         state=_tensor(state),
         clock=_tensor(features),
         age_days=_tensor(days),
@@ -76,11 +77,15 @@ def collate(
         degree_node=_tensor(degree_node),
         degree_link=_tensor(degree_link),
         degree=_tensor(degree),
-        seed=_tensor(_seed(asked, neighborhood.cutoff_time_us)),
+        seed=_tensor(_seed(dates, asked, neighborhood.cutoff_time_us)),
         counts=_tensor(counts(sample, slot, features[:, LOG_AGE_AT], ends, shape)),
         token=None if token is None else _tensor(token),
         tables=tables,
-        links=tuple(LinkBatch(found.link, _tensor(found.child), _tensor(found.parent)) for found in links),
+        links=tuple(
+            LinkBatch(link, _tensor(edges.child[start:end]), _tensor(edges.parent[start:end]))
+            for link, (start, end) in enumerate(pairwise(edges.bounds))
+            if end > start
+        ),
     )
 
 
@@ -109,10 +114,12 @@ def _cells(
     return state, tuple(tables)
 
 
-def _seed(asked_time_us: NDArray[np.int64], read_until_us: NDArray[np.int64]) -> NDArray[np.float32]:
+def _seed(
+    dates: NDArray[np.float32], asked_time_us: NDArray[np.int64], read_until_us: NDArray[np.int64]
+) -> NDArray[np.float32]:
     """Return float32[B, seed_width]: the calendar of the time asked about, and how much older the graph was."""
-    out = np.empty((len(asked_time_us), CALENDAR_WIDTH + 1), dtype=np.float32)
-    calendar(asked_time_us, out)
+    out = np.empty((len(dates), CALENDAR_WIDTH + 1), dtype=np.float32)
+    out[:, :CALENDAR_WIDTH] = dates
     out[:, CALENDAR_WIDTH] = log_age(asked_time_us - read_until_us)
     return out
 
@@ -121,8 +128,8 @@ def _grid(
     is_token: NDArray[np.bool_], sample: NDArray[np.int64], offset: NDArray[np.int64], width: int | None
 ) -> tuple[int, NDArray[np.int64] | None, bool]:
     """Return (K, token int64[B, K] or None where the rows already are a full grid, whether places are empty)."""
-    rows = np.flatnonzero(is_token)
-    is_all = len(rows) == len(is_token)
+    is_all = bool(is_token.all())
+    rows = np.arange(len(is_token)) if is_all else np.flatnonzero(is_token)
     start = offset if is_all else np.searchsorted(rows, offset)
     sizes = np.diff(start)
     longest = int(sizes.max())

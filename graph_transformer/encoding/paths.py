@@ -64,18 +64,21 @@ class PathTable:
     def of_edges(self, neighborhood: Neighborhood, path: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return int64[N]: a second path to the same node, where an edge found one; else the node's own path.
 
+        Where no edge did, that is `path` itself.
+
         A payment reached from its customer that the terminal's edge also reaches shares *both* with the seed: this is
         how the model knows, whatever the tables mean.
         """
-        also = path.copy()
         source, target = neighborhood.edge_source, neighborhood.edge_target
         # Not the edge that first reached the row; a table may link twice to one parent, so another link of it counts.
         first = (neighborhood.parent[target] == source) & (neighborhood.link[target] == neighborhood.edge_link)
         extra = np.flatnonzero(~first)
-        if len(extra):
-            # Where several remain the last one wins: edges come in a fixed order.
-            also[target[extra]] = self._step[path[source[extra]], neighborhood.edge_link[extra]]
-            also[neighborhood.hop == 0] = 0
+        if not len(extra):
+            return path
+        also = path.copy()
+        # Where several remain the last one wins: edges come in a fixed order.
+        also[target[extra]] = self._step[path[source[extra]], neighborhood.edge_link[extra]]
+        also[neighborhood.hop == 0] = 0
         return also
 
 

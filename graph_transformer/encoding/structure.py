@@ -10,7 +10,6 @@ Attention is a mean: it forgets how many rows it saw. Counts and degrees are wha
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,14 +24,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-class LinkEdges(NamedTuple):
-    """Edges of one link: position of the link, rows int64[e] that point, rows int64[e] they point to."""
-
-    link: int
-    child: Ints
-    parent: Ints
-
-
 class EdgeTypes(NamedTuple):
     """Per edge type of a schema: its link int64[T], -1 if no model knows it; whether it leads to the parent, bool[T].
 
@@ -44,47 +35,43 @@ class EdgeTypes(NamedTuple):
     known: int
 
 
-def edges_by_link(neighborhood: Neighborhood, types: EdgeTypes) -> list[LinkEdges]:
-    """Return the sampled edges per link, each once whichever way it was followed, by rising child.
+class Edges(NamedTuple):
+    """Who points to whom: link, child and parent int64[e], by link and then by child; `bounds` of each link."""
+
+    link: Ints
+    child: Ints
+    parent: Ints
+    bounds: list[int]
+
+
+def edges_of(neighborhood: Neighborhood, types: EdgeTypes) -> Edges:
+    """Return the sampled edges, each once whichever way it was followed.
 
     Edges come from rows to their children and back; a model asks only who points to whom.
     """
     edge = neighborhood.edge_link
-    if not len(edge):
-        return []
     link, forward = types.link[edge], types.forward[edge]
     source, target = neighborhood.edge_source, neighborhood.edge_target
-    rows = len(neighborhood.hop)
+    rows, known = len(neighborhood.hop), types.known
     # A row points to one parent over a link: written where link and child say, each edge is there once and in order.
     # Edge types no model knows have link -1: they go to the last part, which is not read.
-    known = types.known
     parent_of = np.full((known + 1, rows), -1, dtype=np.int64)
     parent_of[link, np.where(forward, source, target)] = np.where(forward, target, source)
     told = parent_of[:known].reshape(-1)
     place = np.flatnonzero(told >= 0)
-    parent = told[place]
-    bounds = np.searchsorted(place, np.arange(known + 1) * rows).tolist()
-    return [
-        LinkEdges(position, place[start:end] - position * rows, parent[start:end])
-        for position, (start, end) in enumerate(pairwise(bounds))
-        if end > start
-    ]
+    bounds = np.searchsorted(place, np.arange(known + 1) * rows)
+    link = place // max(1, rows)
+    return Edges(link, place - link * rows, told[place], bounds.tolist())
 
 
-def degrees(edges: list[LinkEdges]) -> tuple[Ints, Ints, Floats]:
+def degrees(edges: Edges) -> tuple[Ints, Ints, Floats]:
     """Return (node int64[D] rising, link int64[D], log1p of children float32[D]) of the rows that have children."""
-    if not edges:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    nodes, links, children = [], [], []
-    for found in edges:
-        count = np.bincount(found.parent)
-        node = np.flatnonzero(count)
-        nodes.append(node)
-        links.append(np.full(len(node), found.link))
-        children.append(np.log1p(count[node]).astype(np.float32))
-    node = np.concatenate(nodes)
-    order = np.argsort(node, kind="stable")
-    return node[order], np.concatenate(links)[order], np.concatenate(children)[order]
+    links = len(edges.bounds)  # one more than there are, so that it is never zero
+    children = np.bincount(edges.parent * links + edges.link)
+    place = np.flatnonzero(children)
+    node = place // links
+    logs: NDArray[np.float64] = np.log1p(children[place])
+    return node, place - node * links, logs.astype(np.float32)
 
 
 def ranks(parent: NDArray[np.int32], link: NDArray[np.int16], event_time_us: Ints) -> Floats:
@@ -92,28 +79,30 @@ def ranks(parent: NDArray[np.int32], link: NDArray[np.int16], event_time_us: Int
 
     Sorting is left out where rows already stand by parent, link and falling time, as the sampler gives the newest.
     """
-    rows = len(parent)
     group = parent.astype(np.int64) * 65_536 + link
-    inner = parent[1:] >= 0  # a seed is in no group
-    same = (group[1:] == group[:-1]) & inner
-    is_newest_first = bool((event_time_us[1:] <= event_time_us[:-1])[same].all())
-    if is_newest_first and bool((group[1:] >= group[:-1])[inner].all()):
+    # What is a group of its own: a seed. Groups rise within a neighborhood, so that one is never met twice.
+    step, inner = np.diff(group), parent[1:] >= 0
+    same = (step == 0) & inner
+    fall = event_time_us[1:] <= event_time_us[:-1]
+    if not ((step < 0) & inner | same & ~fall).any():
         return _ranks(same, event_time_us)
     # ~t falls as t rises, and unlike -t has a value for the smallest t.
     order = np.lexsort((~event_time_us, group))
-    group, time = group[order], event_time_us[order]
+    group = group[order]
     same = (group[1:] == group[:-1]) & (group[1:] >= 0)
-    out = np.empty(rows, dtype=np.float32)
-    out[order] = _ranks(same, time)
+    out = np.empty(len(parent), dtype=np.float32)
+    out[order] = _ranks(same, event_time_us[order])
     return out
 
 
 def _ranks(same: NDArray[np.bool_], time: Ints) -> Floats:
     """Return the ranks of rows that stand by group and falling time; `same`: of the group of the row before."""
     place = np.arange(len(time))
-    start = np.maximum.accumulate(np.where(np.concatenate([[False], same]), 0, place))
-    tied = np.concatenate([[False], same & (time[1:] == time[:-1])])
-    first = np.maximum.accumulate(np.where(tied, 0, place))
+    start, first = place.copy(), place.copy()
+    start[1:][same] = 0
+    first[1:][same & (time[1:] == time[:-1])] = 0
+    np.maximum.accumulate(start, out=start)
+    np.maximum.accumulate(first, out=first)
     logs: NDArray[np.float64] = np.log1p(first - start)
     return logs.astype(np.float32)
 

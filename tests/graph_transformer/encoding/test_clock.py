@@ -7,6 +7,7 @@ from graph_transformer.encoding.quantile import Bins
 from temporal_graph.time_rule import ALWAYS_US
 
 BINS = Bins([tuple(np.linspace(0.0, 1.2, 17))])
+NONE = np.empty(0, dtype=np.int64)
 SEASON = [1, 7, 4, 9]
 DAY_AND_WEEK = [0, 2, 3, 5, 6, 8, 10]
 SATURDAY_US = 2 * DAY_US  # 1970-01-03
@@ -15,14 +16,14 @@ SATURDAY_US = 2 * DAY_US  # 1970-01-03
 def test_age_is_counted_from_the_event() -> None:
     """A row that happened three days before the cut-off is three days old."""
     cutoff = np.array([10 * DAY_US])
-    _, days = clock(cutoff - 3 * DAY_US, cutoff, BINS)
+    _, days, _ = clock(cutoff - 3 * DAY_US, cutoff, BINS, NONE)
     assert days.tolist() == [3.0]
 
 
 def test_a_row_without_time_has_its_flag_and_nothing_else() -> None:
     """ALWAYS_US gives the flag, zeros, and no overflow on the way."""
     with np.errstate(all="raise"):
-        features, days = clock(np.array([ALWAYS_US, DAY_US]), np.array([DAY_US, DAY_US]), BINS)
+        features, days, _ = clock(np.array([ALWAYS_US, DAY_US]), np.array([DAY_US, DAY_US]), BINS, NONE)
     assert features[0].tolist() == [1.0] + [0.0] * (features.shape[1] - 1)
     assert features[1, 0] == 0.0
     assert days.tolist() == [0.0, 0.0]
@@ -30,7 +31,8 @@ def test_a_row_without_time_has_its_flag_and_nothing_else() -> None:
 
 def test_an_event_to_come_is_of_no_age_and_says_how_far_ahead_it_is() -> None:
     """A seed lies one microsecond behind its own cut-off and is not ahead; a race of next week is, by a week."""
-    features, days = clock(np.array([DAY_US + 1, 8 * DAY_US, -6 * DAY_US]), np.array([DAY_US] * 3), BINS)
+    events = np.array([DAY_US + 1, 8 * DAY_US, -6 * DAY_US])
+    features, days, _ = clock(events, np.array([DAY_US] * 3), BINS, NONE)
     assert days.tolist() == [0.0, 0.0, 7.0]
     assert features[:, 1].tolist() == [0.0, 1.0, 0.0]
     assert features[1, 2] == -features[2, 2] < 0.0
@@ -75,3 +77,10 @@ def test_log_age_rises_with_age() -> None:
     assert ages[0] == 0.0
     assert (np.diff(ages) > 0).all()
     assert ages[-1] < 1.3
+
+
+def test_the_times_asked_about_have_the_calendar_of_rows_at_those_times() -> None:
+    """A seed asked about at a time, and a row that happened then, read the same day, week and season."""
+    time = np.array([123 * DAY_US + 5])
+    features, _, dates = clock(time, time, BINS, time)
+    assert np.array_equal(features[:, -CALENDAR_WIDTH:], dates)

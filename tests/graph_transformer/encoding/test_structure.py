@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from graph_transformer.encoding.layout import AGE_STEPS
-from graph_transformer.encoding.structure import EdgeTypes, LinkEdges, counts, degrees, edges_by_link, ranks
+from graph_transformer.encoding.structure import Edges, EdgeTypes, counts, degrees, edges_of, ranks
 
 TYPES = EdgeTypes(np.array([0, 0, -1, -1]), np.array([True, False, True, False]), 1)
 
 
-class Edges:
+class Sampled:
     """The edge columns of a neighborhood of six rows."""
 
     hop = np.zeros(6, dtype=np.uint8)
@@ -24,26 +24,26 @@ class Edges:
 
 def test_an_edge_counts_once_whichever_way_it_was_followed() -> None:
     """Row 1 points to row 0: found from the parent and again from the child it is one edge, by rising child."""
-    (found,) = edges_by_link(Edges((0, 3, 1), (0, 1, 1), (1, 0, 0), (4, 5, 2)), TYPES)  # type: ignore[arg-type]
-    assert (found.link, found.child.tolist(), found.parent.tolist()) == (0, [1, 3], [0, 0])
+    found = edges_of(Sampled((0, 3, 1), (0, 1, 1), (1, 0, 0), (4, 5, 2)), TYPES)  # type: ignore[arg-type]
+    assert (found.link.tolist(), found.child.tolist(), found.parent.tolist()) == ([0, 0], [1, 3], [0, 0])
+    assert found.bounds == [0, 2]
 
 
 def test_no_edges_are_no_links() -> None:
     """A seed alone has none, and an edge type the model never met is left out."""
-    assert edges_by_link(Edges(), TYPES) == []  # type: ignore[arg-type]
-    assert edges_by_link(Edges((0, 1, 2)), TYPES) == []  # type: ignore[arg-type]
+    for sampled in (Sampled(), Sampled((0, 1, 2))):
+        found = edges_of(sampled, TYPES)  # type: ignore[arg-type]
+        assert found.bounds == [0, 0]
+        assert len(found.child) == 0
+        assert [len(part) for part in degrees(found)] == [0, 0, 0]
 
 
 def test_degrees_are_those_of_each_link() -> None:
     """Two children over one link and one over another are two entries; rows without children have none."""
-    links = [
-        LinkEdges(0, np.array([1, 2]), np.array([0, 0])),
-        LinkEdges(1, np.array([3, 4]), np.array([0, 2])),
-    ]
-    node, link, degree = degrees(links)
+    edges = Edges(np.array([0, 0, 1, 1]), np.array([1, 2, 3, 4]), np.array([0, 0, 0, 2]), [0, 2, 4])
+    node, link, degree = degrees(edges)
     assert list(zip(node.tolist(), link.tolist(), strict=True)) == [(0, 0), (0, 1), (2, 1)]
     assert np.allclose(degree, np.log1p([2, 1, 1]))
-    assert [len(part) for part in degrees([])] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [0, 1, 4, 2, 3, 5]])
