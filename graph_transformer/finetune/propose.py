@@ -16,7 +16,7 @@ from graph_transformer.finetune.branches import Branch, Role, counted, grow, wit
 from graph_transformer.finetune.budget import Budget, Rows, by_hop
 from graph_transformer.finetune.degrees import draw, fan_outs
 from graph_transformer.finetune.examples import Labels, examples_of
-from graph_transformer.finetune.sizing import Counts, Size, size_of, stale_days
+from graph_transformer.finetune.sizing import Counts, Size, apart, size_of, stale_days
 from graph_transformer.plan import ModelPlan
 from graph_transformer.splits import Splits
 from graph_transformer.target import Target
@@ -115,7 +115,7 @@ def propose(
     chosen = tuple((branch, numbers.get(branch.key, 0)) for branch in branches if branch.key in reachable)
     numbers = {branch.key: number for branch, number in chosen if number}
     rows = budget.count(numbers, ())
-    counts = Counts.of(target, examples.label)
+    counts = Counts.of(target, apart(target, examples).label)
     sized = size_of(target, counts, size=size, stale_days=stale_days(splits, newest_us(view, target)))
     # Links that are not followed stand in the plan too, with the reason: a person may know better.
     last = max((hop for hop, _ in numbers), default=1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graph_transformer.finetune.sizing import Counts, between, size_of, stale_days
+from graph_transformer.finetune.examples import Examples
+from graph_transformer.finetune.sizing import Counts, apart, between, size_of, stale_days
 from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Kind, Target
 
@@ -94,3 +95,18 @@ def test_values_between_points_lie_on_the_logarithm() -> None:
     points = ((100, 0.0), (10_000, 1.0))
     assert between(points, 1_000) == pytest.approx(0.5)
     assert (between(points, 0), between(points, 10**9)) == (0.0, 1.0)
+
+
+def test_labels_whose_windows_overlap_count_once() -> None:
+    """Of weekly questions about thirty days every fifth time counts; at a window's distance both do, events always."""
+    day_us = 86_400_000_000
+    week = np.repeat(np.arange(10) * 7 * day_us, 3)
+    zeros = np.zeros(len(week), dtype=np.int64)
+    examples = Examples(zeros, week, week, week, np.zeros(len(week), dtype=np.float32))
+    of_month = Target(Kind.BINARY, "customers", event_level=False, horizon_us=30 * day_us)
+    kept = apart(of_month, examples)
+    assert np.unique(kept.time_us).tolist() == [4 * 7 * day_us, 9 * 7 * day_us]
+    assert len(kept) == 6
+    of_week = Target(Kind.BINARY, "customers", event_level=False, horizon_us=7 * day_us)
+    assert len(apart(of_week, examples)) == 30
+    assert len(apart(Target(Kind.BINARY, "orders", event_level=True, column="paid"), examples)) == 30
