@@ -1,4 +1,4 @@
-"""The three commands of each example's page, as they stand there: raw files in, a served and calibrated model out.
+"""The commands of each example's page, as they stand there: raw files in, a served and calibrated model out.
 
 The data are slices and the plan is small; nothing else differs from what a reader types.
 """
@@ -242,6 +242,8 @@ def test_three_commands_lead_from_raw_files_to_a_calibrated_answer(name: str, he
         asked = example.ask(Path("demo-output"))
         with Client(where["grpc"], timeout_s=60) as client:
             score = client.score(asked.table, asked.key, asked.cells, event_time=asked.event_time)
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+            exec(block.replace("127.0.0.1:50051", where["grpc"]), {})
     assert (score.task, score.model_version) == (made["task"], made["version"])
     assert score.history_count > 0
     check(score, example.kind, json.loads((folder / "checkpoint.json").read_text())["calibration"])
