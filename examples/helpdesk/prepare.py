@@ -94,7 +94,8 @@ class World:
 
     def names(self, accounts: npt.ArrayLike) -> npt.NDArray[np.str_]:
         """The codes of accounts."""
-        return self.codes[np.asarray(accounts)]
+        found: npt.NDArray[np.str_] = self.codes[np.asarray(accounts)]
+        return found
 
     def _write_static(self) -> None:
         random, count = self.random, len(self.temper)
@@ -285,18 +286,21 @@ class World:
         likes = self.likes.copy()
         if day < LATE_COMPONENT_DAY:
             likes[:, -1] = 0
-        return likes / likes.sum(axis=1, keepdims=True)
+        shares: Floats = likes / likes.sum(axis=1, keepdims=True)
+        return shares
 
 
 def choices(random: np.random.Generator, chance: Floats) -> npt.NDArray[np.int64]:
     """One choice per row of [N, C] probabilities."""
     at = (random.random((len(chance), 1)) > np.cumsum(chance, axis=1)).sum(axis=1)
-    return np.minimum(at, chance.shape[1] - 1)
+    found: npt.NDArray[np.int64] = np.minimum(at, chance.shape[1] - 1)
+    return found
 
 
 def optional(values: npt.NDArray[Any], there: npt.NDArray[np.bool_], *, as_list: bool = True) -> Any:
     """The values, None where they are not there."""
-    found = np.where(there, values.astype(object), None)
+    found: Any = values.astype(object)
+    found[~there] = None
     return found.tolist() if as_list else found
 
 
