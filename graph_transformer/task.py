@@ -16,7 +16,7 @@ import yaml
 
 from graph_transformer.config import ModelConfig
 from graph_transformer.errors import TaskError
-from graph_transformer.splits import Interval, Splits, splits_from_dict
+from graph_transformer.splits import Interval, Splits, iso_time, parse_time, splits_from_dict
 from graph_transformer.target import Kind, Target
 from graph_transformer.training import Training
 from online_sampler.plan import SamplingPlan
@@ -38,7 +38,8 @@ class Task:
     """One predictive task.
 
     `metric` chooses among validations, the kind's own where it is None; `entity` names a link of the table by which
-    answers are grouped (the card of a payment).
+    answers are grouped (the card of a payment). `exclude_known_entities`: the test leaves out entities known for a
+    positive outcome since the fitted rows began, or since `exclude_known_since_us`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task:
     entity: str | None = None
     precision_at: int = 100
     exclude_known_entities: bool = False
+    exclude_known_since_us: int | None = None
 
     @property
     def table(self) -> str:
@@ -97,6 +99,9 @@ class Task:
             "entity": self.entity,
             "precision_at": self.precision_at,
             "exclude_known_entities": self.exclude_known_entities,
+            "exclude_known_since": None
+            if self.exclude_known_since_us is None
+            else iso_time(self.exclude_known_since_us),
             "splits": self.splits.to_dict(),
             "sampling_plan": self.sampling_plan.to_dict(),
             "model": self.model.to_dict(),
@@ -175,13 +180,15 @@ def parse_task(text: str) -> Task:
 
 def task_from_dict(values: object) -> Task:
     """Build a task from plain values; raises as `parse_task`."""
-    own = [option.name for option in fields(Task) if option.name != "target"]
+    own = [option.name for option in fields(Task) if option.name not in ("target", "exclude_known_since_us")]
+    own.append("exclude_known_since")
     mapping = mapping_of("task", values, ["version", *own, *TARGET_KEYS])
     if mapping.get("version") != 1:
         raise TaskError("version", "1", mapping.get("version"))
     if not isinstance(mapping.get("name"), str):
         raise TaskError("name", "a name", mapping.get("name"))
     names = ("query", "metric", "entity", "precision_at", "exclude_known_entities")
+    since = mapping.get("exclude_known_since")
     return Task(
         name=mapping["name"],
         target=target_from_dict(mapping),
@@ -189,6 +196,7 @@ def task_from_dict(values: object) -> Task:
         sampling_plan=SamplingPlan.from_dict(mapping.get("sampling_plan")),
         model=ModelConfig.from_dict(mapping_of("model", mapping.get("model", {}), None)),
         training=Training.from_dict(mapping_of("training", mapping.get("training", {}), None)),
+        exclude_known_since_us=None if since is None else parse_time("exclude_known_since", since),
         **{name: mapping[name] for name in names if name in mapping},
     )
 

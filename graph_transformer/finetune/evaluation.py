@@ -132,7 +132,7 @@ def _part(
 def test_split(view: GraphView, task: Task, labels: Labels, interval: Interval) -> Examples:
     """Return the examples of a test interval, all labels known, without known entities if the task says so.
 
-    What is known of entities counts from the start of the rows the finished model was fitted on.
+    What is known of entities counts from the start of the rows the finished model was fitted on, or as the task says.
 
     Raises:
         NotEnoughExamples: none, or all of one kind.
@@ -140,8 +140,10 @@ def test_split(view: GraphView, task: Task, labels: Labels, interval: Interval) 
     examples = examples_of(labels, task.target, interval, known_by_us=None)
     if not task.exclude_known_entities:
         return examples
-    fitted_on = task.splits.refit or task.splits.train
-    return both_kinds(task.target, without_known_entities(view, task, examples, since_us=fitted_on.start_us))
+    since_us = task.exclude_known_since_us
+    if since_us is None:
+        since_us = (task.splits.refit or task.splits.train).start_us
+    return both_kinds(task.target, without_known_entities(view, task, examples, since_us=since_us))
 
 
 def evaluate(

@@ -26,7 +26,7 @@ from graph_transformer.task import TARGET_KEYS, mapping_of, target_from_dict
 from temporal_graph.duration import DURATION_EXPECTED, parse_duration_us
 
 PLAN_KEYS = ("sampling_plan", "model", "training")
-OPTION_KEYS = ("metric", "entity", "precision_at", "exclude_known_entities")
+OPTION_KEYS = ("metric", "entity", "precision_at", "exclude_known_entities", "exclude_known_since")
 SPLIT_FILES = ("train", "validation", "test")
 
 
@@ -106,8 +106,17 @@ def task_file_from_dict(values: object, *, folder: Path) -> TaskFile:
         anchors=_anchors(mapping.get("anchors", {})),
         splits=None if splits is None else splits_from_dict(splits, partial=labels is not None),
         plan={key: mapping[key] for key in PLAN_KEYS if key in mapping},
-        options={key: mapping[key] for key in OPTION_KEYS if key in mapping},
+        options=_options(mapping),
     )
+
+
+def _options(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options by the names of `Task`."""
+    options = {key: mapping[key] for key in OPTION_KEYS if key in mapping}
+    if "exclude_known_since" in options:
+        since = options.pop("exclude_known_since")
+        options["exclude_known_since_us"] = parse_time("exclude_known_since", since)
+    return options
 
 
 def _label_files(values: object, folder: Path) -> LabelFiles:

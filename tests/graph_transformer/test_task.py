@@ -49,7 +49,8 @@ def test_labels_count_as_known_by_the_start_of_the_test() -> None:
 
 def test_a_task_travels_as_plain_values() -> None:
     """A task read back from a checkpoint's values is the same."""
-    task = parse_task(TASK)
+    task = parse_task(TASK + "exclude_known_since: 2018-07-25\n")
+    assert task.exclude_known_since_us == time_us_from_datetime(datetime(2018, 7, 25, tzinfo=UTC))
     assert task_from_dict(task.to_dict()) == task
     assert task_from_dict(yaml.safe_load(yaml.safe_dump(task.to_dict()))) == task
 

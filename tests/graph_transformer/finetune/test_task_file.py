@@ -56,6 +56,15 @@ def test_a_query_comes_with_as_much_of_a_plan_as_was_written() -> None:
     assert dict(found.options) == {"entity": "customer_id"}
 
 
+def test_entities_may_be_known_since_a_time_of_its_own() -> None:
+    """The time stands in the task as microseconds, and travels with it."""
+    options = _of(QUERY, exclude_known_entities=True, exclude_known_since="2024-03-01").options
+    assert options["exclude_known_since_us"] == 1_709_251_200_000_000
+    with pytest.raises(TaskError) as error:
+        _of(QUERY, exclude_known_since="spring")
+    assert error.value.path == "exclude_known_since"
+
+
 def test_labels_lie_beside_the_task_or_where_one_says(tmp_path: Path) -> None:
     """Files of labels are looked for beside the task file, or in the folder given."""
     path = tmp_path / "dnf.yaml"
