@@ -2,7 +2,8 @@
 
     cells, clock ─► row ─► + the rows it points to, their own first ─► + path, state, degrees ─► row vectors [N, d]
 
-A result knows its race and the race's circuit, a purchase line its product: a join, learned.
+A result knows its race and the race's circuit, a purchase line its product: a join, learned. Attention over a row's
+cells won nothing over their sum where it was measured (.751 against .763 of average precision on payments, one seed).
 """
 
 from __future__ import annotations

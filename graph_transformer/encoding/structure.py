@@ -5,7 +5,8 @@
                           ─► ranks                  │
                           ─► counts per path and age┘
 
-Attention is a mean: it forgets how many rows it saw. Counts and degrees are what it forgets.
+Attention is a mean: it forgets how many rows it saw. Counts and degrees are what it forgets; on a week of payments the
+counts were worth .057 of average precision (validation, mean of two seeds).
 """
 
 from __future__ import annotations
