@@ -168,8 +168,11 @@ def runnable(words: list[str], *more: object) -> list[str]:
 @pytest.fixture
 def here(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the commands are typed: a folder that sees the examples as the clone does, and is thrown away."""
-    paths = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep)))
+    # None where the installed wheel is tested: an empty entry would be the folder one stands in.
+    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    if "NOWGRAPH_DATA" in os.environ:
+        monkeypatch.setenv("NOWGRAPH_DATA", str(Path(os.environ["NOWGRAPH_DATA"]).absolute()))
     (tmp_path / "examples").symlink_to(repository / "examples")
     (tmp_path / "small.yaml").write_text(PLAN)
     monkeypatch.chdir(tmp_path)

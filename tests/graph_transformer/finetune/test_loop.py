@@ -142,7 +142,6 @@ def test_dice_are_kept() -> None:
 def alone(out: Path, state: Path, *, steps: int = 10, kill_at: int = 0) -> int:
     """Fit in a process of its own; return its exit code."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parents[3]), os.environ.get("PYTHONPATH", "")])
     arguments = [sys.executable, str(SCRIPT), str(out), str(state), str(steps), str(kill_at)]
     return subprocess.run(arguments, env=environment, timeout=240, check=False).returncode
 

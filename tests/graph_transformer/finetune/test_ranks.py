@@ -55,7 +55,6 @@ def together(out: Path, state: Path, steps: int, size: int) -> list[dict[str, An
     for rank in range(size):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {**os.environ, "OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in place.items()}
-        environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parents[3]), os.environ.get("PYTHONPATH", "")])
         arguments = [sys.executable, str(SCRIPT), str(out / "rankRANK.pt"), str(state), str(steps), "0"]
         processes.append(subprocess.Popen(arguments, env=environment))
     assert [process.wait(timeout=240) for process in processes] == [0] * size
