@@ -62,6 +62,14 @@ class QueryError(GraphTransformerError):
         )
 
 
+class RankQuestionError(GraphTransformerError):
+    """A question to a ranker can not be answered: which `question`, `path` of its field, what is `expected` there."""
+
+    def __init__(self, question: int, path: str, expected: str, found: object) -> None:
+        super().__init__(f"question {question}: {path}: expected {expected}, found {found!r}")
+        self.question, self.path, self.expected, self.found = question, path, expected, found
+
+
 class TrainingDiverged(GraphTransformerError):
     """A loss or gradient became infinite or no number."""
 
