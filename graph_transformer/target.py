@@ -22,12 +22,28 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """What a ranking orders: rows of `items`, which rows of the table `interactions` tie to the entities asked.
+
+    `user_link` and `item_link` are links of `interactions`, to the target's table and to `items`; `top` is how many
+    items an answer has.
+    """
+
+    interactions: str
+    user_link: str
+    item_link: str
+    items: str
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """The part of a task that decides the form of labels and answers.
 
     Event level: a row of `table` just before it happens, its `column` hidden. Entity level: an entity of `table` as of
     a time; the label forms until `horizon_us` after it. `classes` are the texts of a multiclass or multilabel target in
-    order of the outputs; `steps` the consecutive windows of a forecast; `task_table` the table of past labels.
+    order of the outputs; `steps` the consecutive windows of a forecast; `task_table` the table of past labels;
+    `ranked` what a ranking orders.
     """
 
     kind: Kind
@@ -38,6 +54,7 @@ class Target:
     horizon_us: int = 0
     steps: int = 1
     task_table: str | None = None
+    ranked: Ranked | None = None
 
     @property
     def outputs(self) -> int:

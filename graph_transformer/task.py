@@ -9,15 +9,16 @@ as of a time. A task that was made from a query keeps the query's text for peopl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import yaml
 
 from graph_transformer.config import ModelConfig
 from graph_transformer.errors import TaskError
+from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.splits import Interval, Splits, iso_time, parse_time, splits_from_dict
-from graph_transformer.target import Kind, Target
+from graph_transformer.target import Kind, Ranked, Target
 from graph_transformer.training import Training
 from online_sampler.plan import SamplingPlan
 from temporal_graph.duration import format_duration, parse_duration_us
@@ -39,7 +40,8 @@ class Task:
 
     `metric` chooses among validations, the kind's own where it is None; `entity` names a link of the table by which
     answers are grouped (the card of a payment). `exclude_known_entities`: the test leaves out entities known for a
-    positive outcome since the fitted rows began, or since `exclude_known_since_us`.
+    positive outcome since the fitted rows began, or since `exclude_known_since_us`. `ranking` holds the options of a
+    ranking and says nothing of other kinds.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Task:
     precision_at: int = 100
     exclude_known_entities: bool = False
     exclude_known_since_us: int | None = None
+    ranking: RankingConfig = field(default_factory=RankingConfig)
 
     @property
     def table(self) -> str:
@@ -72,6 +75,8 @@ class Task:
             self._check_event_level(schema)
         elif self.target.task_table is not None:
             schema.table(self.target.task_table)
+        if self.target.ranked is not None:
+            self._check_ranked(schema, self.target.ranked)
         if self.entity is not None:
             table.link(self.entity)
 
@@ -88,8 +93,20 @@ class Task:
         if table.time_column is None:
             raise TaskError("table", "a table with a time column", self.table)
 
+    def _check_ranked(self, schema: Schema, ranked: Ranked) -> None:
+        interactions = schema.table(ranked.interactions)
+        if interactions.time_column is None:
+            raise TaskError("ranked.interactions", "a table with a time column", ranked.interactions)
+        for name, link, parent in (
+            ("user_link", ranked.user_link, self.table),
+            ("item_link", ranked.item_link, ranked.items),
+        ):
+            if interactions.link(link).parent != parent:
+                raise TaskError(f"ranked.{name}", f"a link of {ranked.interactions} to {parent}", link)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the form `task_from_dict` reads."""
+        ranking = {"ranking": self.ranking.to_dict()} if self.target.kind is Kind.RANKING else {}
         return {
             "version": 1,
             "name": self.name,
@@ -106,10 +123,11 @@ class Task:
             "sampling_plan": self.sampling_plan.to_dict(),
             "model": self.model.to_dict(),
             "training": self.training.to_dict(),
+            **ranking,
         }
 
 
-TARGET_KEYS = ("table", "outcome", "kind", "level", "classes", "horizon", "steps", "task_table")
+TARGET_KEYS = ("table", "outcome", "kind", "level", "classes", "horizon", "steps", "task_table", "ranked")
 
 
 def target_to_dict(target: Target) -> dict[str, Any]:
@@ -126,6 +144,8 @@ def target_to_dict(target: Target) -> dict[str, Any]:
         values["steps"] = target.steps
     if target.task_table is not None:
         values["task_table"] = target.task_table
+    if target.ranked is not None:
+        values["ranked"] = asdict(target.ranked)
     return values
 
 
@@ -140,7 +160,7 @@ def target_from_dict(values: Mapping[str, Any]) -> Target:
     if level == "event" and not isinstance(outcome, str):
         raise TaskError("outcome", "a name", outcome)
     found = values.get("kind", Kind.BINARY.value)
-    kinds = [kind.value for kind in Kind if kind is not Kind.RANKING]
+    kinds = [kind.value for kind in Kind]
     if found not in kinds:
         raise TaskError("kind", f"one of {', '.join(kinds)}", found)
     try:
@@ -152,6 +172,8 @@ def target_from_dict(values: Mapping[str, Any]) -> Target:
         raise TaskError("classes", "a list of texts", classes)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise TaskError("steps", "a positive integer", steps)
+    if found == Kind.RANKING and level != "entity":
+        raise TaskError("level", "entity: a ranking is asked as of a time", level)
     return Target(
         kind=Kind(found),
         table=table,
@@ -161,7 +183,25 @@ def target_from_dict(values: Mapping[str, Any]) -> Target:
         horizon_us=horizon_us,
         steps=steps,
         task_table=values.get("task_table"),
+        ranked=_ranked(Kind(found), values.get("ranked")),
     )
+
+
+def _ranked(kind: Kind, values: object) -> Ranked | None:
+    """Return what a ranking orders, None of other kinds; raises TaskError."""
+    if kind is not Kind.RANKING:
+        if values is not None:
+            raise TaskError("ranked", f"nothing (kind: {kind.value})", values)
+        return None
+    names = ("interactions", "user_link", "item_link", "items")
+    mapping = mapping_of("ranked", values, [*names, "top"])
+    for name in names:
+        if not isinstance(mapping.get(name), str):
+            raise TaskError(f"ranked.{name}", "a name", mapping.get(name))
+    top = mapping.get("top")
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise TaskError("ranked.top", "a positive integer", top)
+    return Ranked(**mapping)
 
 
 def parse_task(text: str) -> Task:
@@ -196,6 +236,7 @@ def task_from_dict(values: object) -> Task:
         sampling_plan=SamplingPlan.from_dict(mapping.get("sampling_plan")),
         model=ModelConfig.from_dict(mapping_of("model", mapping.get("model", {}), None)),
         training=Training.from_dict(mapping_of("training", mapping.get("training", {}), None)),
+        ranking=RankingConfig.from_dict(mapping_of("ranking", mapping.get("ranking", {}), None)),
         exclude_known_since_us=None if since is None else parse_time("exclude_known_since", since),
         **{name: mapping[name] for name in names if name in mapping},
     )

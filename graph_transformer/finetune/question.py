@@ -25,8 +25,9 @@ from graph_transformer.finetune.query.parse import parse_query
 from graph_transformer.finetune.query.splits import anchors_for, default_splits, time_range
 from graph_transformer.finetune.query.task_table import task_schema
 from graph_transformer.finetune.task_file import TaskFile, load_task_file
+from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.splits import NEVER, Splits
-from graph_transformer.target import Kind, Target
+from graph_transformer.target import Target
 from graph_transformer.task import Task, mapping_of
 from graph_transformer.training import Training
 from online_sampler.plan import SamplingPlan
@@ -146,6 +147,7 @@ class Question:
             sampling_plan=SamplingPlan.from_dict(plan.get("sampling_plan", OWN_COLUMNS)),
             model=ModelConfig.from_dict(mapping_of("model", plan.get("model", {}), None)),
             training=Training.from_dict(mapping_of("training", plan.get("training", {}), None)),
+            ranking=RankingConfig.from_dict(mapping_of("ranking", plan.get("ranking", {}), None)),
             query=self.text,
             **self.file.options,
         )
@@ -181,8 +183,6 @@ def ask(file: TaskFile, schema: Schema) -> Question:
     bound = None
     if file.query is not None:
         bound = bind_query(parse_query(file.query), schema)
-        if bound.kind is Kind.RANKING:
-            raise TaskError("query", "a class, a number or several of them to predict", "a ranking")
         target = bound.target(file.name)
     elif file.label_files is not None:
         files = file.label_files

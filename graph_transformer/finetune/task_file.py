@@ -25,7 +25,7 @@ from graph_transformer.target import Kind, Target
 from graph_transformer.task import TARGET_KEYS, mapping_of, target_from_dict
 from temporal_graph.duration import DURATION_EXPECTED, parse_duration_us
 
-PLAN_KEYS = ("sampling_plan", "model", "training")
+PLAN_KEYS = ("sampling_plan", "model", "training", "ranking")
 OPTION_KEYS = ("metric", "entity", "precision_at", "exclude_known_entities", "exclude_known_since")
 SPLIT_FILES = ("train", "validation", "test")
 

@@ -8,6 +8,7 @@ import yaml
 
 from graph_transformer.errors import TaskError
 from graph_transformer.finetune.question import written_task
+from graph_transformer.target import Ranked
 from graph_transformer.task import parse_task, task_from_dict
 from temporal_graph.errors import SchemaError
 from temporal_graph.schema import Schema, load_schema
@@ -59,7 +60,7 @@ def test_a_task_travels_as_plain_values() -> None:
     ("old", "new", "path"),
     [
         ("version: 1", "version: 2", "version"),
-        ("kind: binary", "kind: ranking", "kind"),
+        ("kind: binary", "kind: order", "kind"),
         ("table: transactions", "table: 3", "table"),
         ("end: 2018-08-15", "end: 2018-08-01", "splits.test.end"),
         ("start: 2018-08-08", "start: 2018-07-30", "splits.test.start"),
@@ -89,6 +90,61 @@ def test_a_task_is_checked_against_the_schema(payments_schema: Schema) -> None:
         parse_task(TASK.replace("entity: customer_id", "entity: card_id")).check(payments_schema)
     with pytest.raises(SchemaError):
         parse_task(TASK.replace("table: transactions", "table: payments")).check(payments_schema)
+
+
+RANKING = """
+version: 1
+name: terminals
+table: customers
+level: entity
+kind: ranking
+horizon: 7d
+ranked: {interactions: transactions, user_link: customer_id, item_link: terminal_id, items: terminals, top: 10}
+splits:
+  train: {start: 2018-07-11, end: 2018-07-18}
+sampling_plan:
+  num_neighbors:
+    - hop1: {default: 8}
+ranking: {}
+"""
+
+
+def test_a_ranking_travels_as_plain_values() -> None:
+    """What is ranked, by which links, and how many, comes back from a checkpoint's values; other kinds have no such."""
+    task = parse_task(RANKING)
+    assert task.target.ranked == Ranked("transactions", "customer_id", "terminal_id", "terminals", top=10)
+    assert task_from_dict(yaml.safe_load(yaml.safe_dump(task.to_dict()))) == task
+    assert not {"ranked", "ranking"} & set(parse_task(TASK).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("level: entity", "level: event\noutcome: fraud", "level"),
+        ("top: 10", "top: 0", "ranked.top"),
+        ("items: terminals, ", "", "ranked.items"),
+        ("top: 10", "top: 10, k: 3", "ranked.k"),
+        ("kind: ranking", "kind: binary", "ranked"),
+        ("ranking: {}", "ranking: {depth: 3}", "ranking.depth"),
+    ],
+)
+def test_a_ranking_that_does_not_fit_is_refused_with_the_key(old: str, new: str, path: str) -> None:
+    """A ranking is asked of entities, says all that it orders, and nothing else does."""
+    assert old in RANKING
+    with pytest.raises(TaskError) as refused:
+        parse_task(RANKING.replace(old, new))
+    assert refused.value.path == path
+
+
+def test_a_ranking_is_checked_against_the_schema(payments_schema: Schema) -> None:
+    """Its links tie interactions with a time to users and to items."""
+    parse_task(RANKING).check(payments_schema)
+    with pytest.raises(SchemaError):
+        parse_task(RANKING.replace("item_link: terminal_id", "item_link: shop_id")).check(payments_schema)
+    with pytest.raises(TaskError, match="item_link"):
+        parse_task(RANKING.replace("item_link: terminal_id", "item_link: customer_id")).check(payments_schema)
+    with pytest.raises(TaskError, match="user_link"):
+        parse_task(RANKING.replace("user_link: customer_id", "user_link: terminal_id")).check(payments_schema)
 
 
 def test_the_example_fits_its_schema(repository: Path) -> None:

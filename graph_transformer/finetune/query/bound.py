@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from graph_transformer.finetune.query.calendar import horizon_bound_us
 from graph_transformer.finetune.query.syntax import Aggregation, Column, Function, Query, Window, operands_of
-from graph_transformer.target import Kind, Target
+from graph_transformer.target import Kind, Ranked, Target
 from temporal_graph.schema import Column as SchemaColumn
 from temporal_graph.schema import ColumnKind, KeyType, Link, Schema
 
@@ -132,7 +132,16 @@ class BoundQuery:
             horizon_us=self.horizon_us,
             steps=self.steps,
             task_table=None if self.event_level or self.kind is Kind.RANKING else task_name,
+            ranked=self._ranked() if self.kind is Kind.RANKING else None,
         )
+
+    def _ranked(self) -> Ranked:
+        listed = self.query.target
+        assert isinstance(listed, Aggregation)
+        assert self.query.top is not None
+        bound = self.aggregations[listed]
+        assert bound.column.link is not None
+        return Ranked(bound.table, bound.link.name, bound.column.link.name, bound.column.link.parent, self.query.top)
 
     def _target_operands(self) -> list[Column | Aggregation]:
         return operands_of(self.query.target)

@@ -191,11 +191,17 @@ def test_a_query_that_does_not_fit_is_refused_where_it_fails(shop: Schema) -> No
     """The error knows the place in the query and the nearest valid name."""
     with pytest.raises(QueryError, match="customers"):
         _question(shop, query="PREDICT COUNT(orders.*, 0, 5, days) FOR EACH costumers.customer_id")
-    with pytest.raises(TaskError, match="ranking"):
-        _question(
-            shop,
-            query="PREDICT LIST_DISTINCT(orders.customer_id, 0, 5, days) RANK TOP 3 FOR EACH customers.customer_id",
-        )
+
+
+def test_a_ranking_is_a_question_of_the_schema_as_it_is(shop: Schema) -> None:
+    """What users did is in the graph: no task table; the options of the ranking are the file's."""
+    question = _question(
+        shop, query="PREDICT LIST_DISTINCT(orders.customer_id, 0, 5, days) RANK TOP 3 FOR EACH customers.customer_id"
+    )
+    assert question.schema == shop
+    assert question.target.kind is Kind.RANKING
+    assert question.target.ranked is not None
+    assert question.target.ranked.items == "customers"
 
 
 def test_a_task_that_is_decided_needs_no_graph(shop: Schema, tmp_path: Path) -> None:

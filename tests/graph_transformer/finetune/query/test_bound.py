@@ -7,7 +7,7 @@ from collections.abc import Callable
 from graph_transformer.finetune.query import BoundQuery
 from graph_transformer.finetune.query.bound import Role
 from graph_transformer.finetune.query.syntax import Column, Unit, Window
-from graph_transformer.target import Kind, Target
+from graph_transformer.target import Kind, Ranked, Target
 
 Bind = Callable[[str], BoundQuery]
 DAY_US = 86_400_000_000
@@ -39,10 +39,13 @@ def test_a_forecast_reaches_to_the_end_of_its_last_step(bound: Bind) -> None:
     assert (found.horizon_us, found.steps, found.target("spend").outputs) == (93 * DAY_US, 3, 21)
 
 
-def test_ranking_has_no_task_table(bound: Bind) -> None:
-    """What was bought is in the graph already."""
+def test_a_ranking_says_what_it_orders_and_has_no_task_table(bound: Bind) -> None:
+    """Items by the links that tie interactions to users and to them; what was bought is in the graph already."""
     found = bound("PREDICT LIST_DISTINCT(orders.item_id, 0, 1) RANK TOP 3 FOR EACH users.user_id")
-    assert found.target("next").task_table is None
+    target = found.target("next")
+    assert target.task_table is None
+    assert target.ranked == Ranked("orders", "user_id", "item_id", "items", top=3)
+    assert bound("PREDICT COUNT(orders.*, 0, 1) FOR EACH users.user_id").target("next").ranked is None
 
 
 def test_names_keep_their_meaning(bound: Bind) -> None:
