@@ -22,60 +22,73 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from protos.nowgraph.v1 import ranked_list_pb2 as nowgraph_dot_v1_dot_ranked__list__pb2
 from protos.nowgraph.v1 import row_event_pb2 as nowgraph_dot_v1_dot_row__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nowgraph/v1/prediction_service.proto\x12\x0bnowgraph.v1\x1a\x1bnowgraph/v1/row_event.proto\"B\n\x0e\x46reshnessToken\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xb3\x01\n\x0cScoreRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x03row\x18\x04 \x01(\x0b\x32\x15.nowgraph.v1.RowEvent\x12\x39\n\x0f\x66reshness_token\x18\x05 \x01(\x0b\x32\x1b.nowgraph.v1.FreshnessTokenH\x00\x88\x01\x01\x42\x12\n\x10_freshness_token\"i\n\rGraphPosition\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x32\n\npartitions\x18\x03 \x03(\x0b\x32\x1e.nowgraph.v1.PartitionPosition\"J\n\x11PartitionPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\"\x82\x01\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x03\x12\x19\n\x11\x66reshness_wait_us\x18\x02 \x01(\x03\x12\x11\n\tsample_us\x18\x03 \x01(\x03\x12\x12\n\ncollate_us\x18\x04 \x01(\x03\x12\x12\n\nforward_us\x18\x05 \x01(\x03\x12\x10\n\x08total_us\x18\x06 \x01(\x03\">\n\nClassScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\r\n\x05logit\x18\x03 \x01(\x01\"(\n\x08Quantile\x12\r\n\x05level\x18\x01 \x01(\x01\x12\r\n\x05value\x18\x02 \x01(\x01\"G\n\x0c\x46orecastStep\x12\r\n\x05value\x18\x01 \x01(\x01\x12(\n\tquantiles\x18\x02 \x03(\x0b\x32\x15.nowgraph.v1.Quantile\"\x8f\x04\n\rScoreResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\r\n\x05logit\x18\x04 \x01(\x01\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x16\n\x0e\x63utoff_time_us\x18\x06 \x01(\x03\x12\x16\n\x0eneighbor_count\x18\x07 \x01(\x05\x12\x15\n\rhistory_count\x18\x08 \x01(\x05\x12#\n\x16newest_neighbor_age_us\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x0egraph_position\x18\n \x01(\x0b\x32\x1a.nowgraph.v1.GraphPosition\x12#\n\x06timing\x18\x0b \x01(\x0b\x32\x13.nowgraph.v1.Timing\x12%\n\x04kind\x18\x0c \x01(\x0e\x32\x17.nowgraph.v1.TargetKind\x12(\n\x07\x63lasses\x18\r \x03(\x0b\x32\x17.nowgraph.v1.ClassScore\x12\x12\n\x05value\x18\x0e \x01(\x01H\x01\x88\x01\x01\x12(\n\tquantiles\x18\x0f \x03(\x0b\x32\x15.nowgraph.v1.Quantile\x12(\n\x05steps\x18\x10 \x03(\x0b\x32\x19.nowgraph.v1.ForecastStepB\x19\n\x17_newest_neighbor_age_usB\x08\n\x06_value\"@\n\x11ScoreBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.nowgraph.v1.ScoreRequest\"?\n\x12ScoreBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.nowgraph.v1.ScoreResult\"q\n\x0bScoreResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.nowgraph.v1.ScoreResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.nowgraph.v1.ScoreErrorH\x00\x42\x08\n\x06result\"N\n\nScoreError\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\"@\n\x12ScoreStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.nowgraph.v1.ScoreRequest\"?\n\x13ScoreStreamResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x18.nowgraph.v1.ScoreResult\"A\n\x13NeighborhoodRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.nowgraph.v1.ScoreRequest\"\xf2\x01\n\x08Neighbor\x12\r\n\x05table\x18\x01 \x01(\t\x12\x1d\n\x03key\x18\x02 \x01(\x0b\x32\x10.nowgraph.v1.Key\x12\x0b\n\x03hop\x18\x03 \x01(\x05\x12\x0e\n\x06parent\x18\x04 \x01(\x05\x12\x0c\n\x04link\x18\x05 \x01(\t\x12\x1a\n\revent_time_us\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rknown_time_us\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12 \n\x05\x63\x65lls\x18\t \x03(\x0b\x32\x11.nowgraph.v1.CellB\x10\n\x0e_event_time_usB\x10\n\x0e_known_time_us\"\x8c\x01\n\x14NeighborhoodResponse\x12\x16\n\x0e\x63utoff_time_us\x18\x01 \x01(\x03\x12\x32\n\x0egraph_position\x18\x02 \x01(\x0b\x32\x1a.nowgraph.v1.GraphPosition\x12(\n\tneighbors\x18\x03 \x03(\x0b\x32\x15.nowgraph.v1.Neighbor\"E\n\rIngestRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12$\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x15.nowgraph.v1.RowEvent\"F\n\x0eIngestResponse\x12\x34\n\x0f\x66reshness_token\x18\x01 \x01(\x0b\x32\x1b.nowgraph.v1.FreshnessToken\"\x88\x01\n\nPrediction\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\"\n\x03row\x18\x02 \x01(\x0b\x32\x15.nowgraph.v1.RowEvent\x12,\n\x08response\x18\x03 \x01(\x0b\x32\x1a.nowgraph.v1.ScoreResponse\x12\x18\n\x10\x61nswered_time_us\x18\x04 \x01(\x03*\xaf\x01\n\nTargetKind\x12\x1b\n\x17TARGET_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12TARGET_KIND_BINARY\x10\x01\x12\x1a\n\x16TARGET_KIND_MULTICLASS\x10\x02\x12\x1a\n\x16TARGET_KIND_MULTILABEL\x10\x03\x12\x1a\n\x16TARGET_KIND_REGRESSION\x10\x04\x12\x18\n\x14TARGET_KIND_FORECAST\x10\x05\x32\x90\x03\n\x11PredictionService\x12>\n\x05Score\x12\x19.nowgraph.v1.ScoreRequest\x1a\x1a.nowgraph.v1.ScoreResponse\x12M\n\nScoreBatch\x12\x1e.nowgraph.v1.ScoreBatchRequest\x1a\x1f.nowgraph.v1.ScoreBatchResponse\x12T\n\x0bScoreStream\x12\x1f.nowgraph.v1.ScoreStreamRequest\x1a .nowgraph.v1.ScoreStreamResponse(\x01\x30\x01\x12S\n\x0cNeighborhood\x12 .nowgraph.v1.NeighborhoodRequest\x1a!.nowgraph.v1.NeighborhoodResponse\x12\x41\n\x06Ingest\x12\x1a.nowgraph.v1.IngestRequest\x1a\x1b.nowgraph.v1.IngestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nowgraph/v1/prediction_service.proto\x12\x0bnowgraph.v1\x1a\x1dnowgraph/v1/ranked_list.proto\x1a\x1bnowgraph/v1/row_event.proto\"B\n\x0e\x46reshnessToken\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xb3\x01\n\x0cScoreRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x03row\x18\x04 \x01(\x0b\x32\x15.nowgraph.v1.RowEvent\x12\x39\n\x0f\x66reshness_token\x18\x05 \x01(\x0b\x32\x1b.nowgraph.v1.FreshnessTokenH\x00\x88\x01\x01\x42\x12\n\x10_freshness_token\"i\n\rGraphPosition\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x32\n\npartitions\x18\x03 \x03(\x0b\x32\x1e.nowgraph.v1.PartitionPosition\"J\n\x11PartitionPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\"\x82\x01\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x03\x12\x19\n\x11\x66reshness_wait_us\x18\x02 \x01(\x03\x12\x11\n\tsample_us\x18\x03 \x01(\x03\x12\x12\n\ncollate_us\x18\x04 \x01(\x03\x12\x12\n\nforward_us\x18\x05 \x01(\x03\x12\x10\n\x08total_us\x18\x06 \x01(\x03\">\n\nClassScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\r\n\x05logit\x18\x03 \x01(\x01\"(\n\x08Quantile\x12\r\n\x05level\x18\x01 \x01(\x01\x12\r\n\x05value\x18\x02 \x01(\x01\"G\n\x0c\x46orecastStep\x12\r\n\x05value\x18\x01 \x01(\x01\x12(\n\tquantiles\x18\x02 \x03(\x0b\x32\x15.nowgraph.v1.Quantile\"\x8f\x04\n\rScoreResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\r\n\x05logit\x18\x04 \x01(\x01\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x16\n\x0e\x63utoff_time_us\x18\x06 \x01(\x03\x12\x16\n\x0eneighbor_count\x18\x07 \x01(\x05\x12\x15\n\rhistory_count\x18\x08 \x01(\x05\x12#\n\x16newest_neighbor_age_us\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x0egraph_position\x18\n \x01(\x0b\x32\x1a.nowgraph.v1.GraphPosition\x12#\n\x06timing\x18\x0b \x01(\x0b\x32\x13.nowgraph.v1.Timing\x12%\n\x04kind\x18\x0c \x01(\x0e\x32\x17.nowgraph.v1.TargetKind\x12(\n\x07\x63lasses\x18\r \x03(\x0b\x32\x17.nowgraph.v1.ClassScore\x12\x12\n\x05value\x18\x0e \x01(\x01H\x01\x88\x01\x01\x12(\n\tquantiles\x18\x0f \x03(\x0b\x32\x15.nowgraph.v1.Quantile\x12(\n\x05steps\x18\x10 \x03(\x0b\x32\x19.nowgraph.v1.ForecastStepB\x19\n\x17_newest_neighbor_age_usB\x08\n\x06_value\"@\n\x11ScoreBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.nowgraph.v1.ScoreRequest\"?\n\x12ScoreBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.nowgraph.v1.ScoreResult\"q\n\x0bScoreResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.nowgraph.v1.ScoreResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.nowgraph.v1.ScoreErrorH\x00\x42\x08\n\x06result\"N\n\nScoreError\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\"@\n\x12ScoreStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.nowgraph.v1.ScoreRequest\"?\n\x13ScoreStreamResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x18.nowgraph.v1.ScoreResult\"A\n\x13NeighborhoodRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.nowgraph.v1.ScoreRequest\"\xf2\x01\n\x08Neighbor\x12\r\n\x05table\x18\x01 \x01(\t\x12\x1d\n\x03key\x18\x02 \x01(\x0b\x32\x10.nowgraph.v1.Key\x12\x0b\n\x03hop\x18\x03 \x01(\x05\x12\x0e\n\x06parent\x18\x04 \x01(\x05\x12\x0c\n\x04link\x18\x05 \x01(\t\x12\x1a\n\revent_time_us\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rknown_time_us\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12 \n\x05\x63\x65lls\x18\t \x03(\x0b\x32\x11.nowgraph.v1.CellB\x10\n\x0e_event_time_usB\x10\n\x0e_known_time_us\"\x8c\x01\n\x14NeighborhoodResponse\x12\x16\n\x0e\x63utoff_time_us\x18\x01 \x01(\x03\x12\x32\n\x0egraph_position\x18\x02 \x01(\x0b\x32\x1a.nowgraph.v1.GraphPosition\x12(\n\tneighbors\x18\x03 \x03(\x0b\x32\x15.nowgraph.v1.Neighbor\"E\n\rIngestRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12$\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x15.nowgraph.v1.RowEvent\"F\n\x0eIngestResponse\x12\x34\n\x0f\x66reshness_token\x18\x01 \x01(\x0b\x32\x1b.nowgraph.v1.FreshnessToken\"\xb6\x01\n\nPrediction\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\"\n\x03row\x18\x02 \x01(\x0b\x32\x15.nowgraph.v1.RowEvent\x12,\n\x08response\x18\x03 \x01(\x0b\x32\x1a.nowgraph.v1.ScoreResponse\x12\x18\n\x10\x61nswered_time_us\x18\x04 \x01(\x03\x12,\n\x07ranking\x18\x05 \x01(\x0b\x32\x1b.nowgraph.v1.RankPrediction\"h\n\x0eRankPrediction\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.nowgraph.v1.RankRequest\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x19.nowgraph.v1.RankResponse\"\x80\x04\n\x0bRankRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x1e\n\x04user\x18\x04 \x01(\x0b\x32\x10.nowgraph.v1.Key\x12&\n\x07session\x18\x05 \x03(\x0b\x32\x15.nowgraph.v1.RowEvent\x12\t\n\x01k\x18\x06 \x01(\x05\x12$\n\ncandidates\x18\x07 \x03(\x0b\x32\x10.nowgraph.v1.Key\x12!\n\x07\x65xclude\x18\x08 \x03(\x0b\x32\x10.nowgraph.v1.Key\x12(\n\x07\x66ilters\x18\t \x03(\x0b\x32\x17.nowgraph.v1.ItemFilter\x12\x19\n\x0c\x65xclude_seen\x18\n \x01(\x08H\x00\x88\x01\x01\x12)\n\tdiversity\x18\x0b \x01(\x0b\x32\x16.nowgraph.v1.Diversity\x12%\n\x05rules\x18\x0c \x01(\x0b\x32\x16.nowgraph.v1.ListRules\x12\x1a\n\revent_time_us\x18\r \x01(\x03H\x01\x88\x01\x01\x12\x39\n\x0f\x66reshness_token\x18\x0e \x01(\x0b\x32\x1b.nowgraph.v1.FreshnessTokenH\x02\x88\x01\x01\x42\x0f\n\r_exclude_seenB\x10\n\x0e_event_time_usB\x12\n\x10_freshness_token\"\x9c\x03\n\x0cRankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12&\n\x05items\x18\x03 \x03(\x0b\x32\x17.nowgraph.v1.RankedItem\x12/\n\rapplied_rules\x18\x04 \x03(\x0b\x32\x18.nowgraph.v1.AppliedRule\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12\x15\n\rhistory_count\x18\x06 \x01(\x05\x12\x15\n\rsession_count\x18\x07 \x01(\x05\x12\x1a\n\rnewest_age_us\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0f\x63\x61ndidate_count\x18\t \x01(\x05\x12\x15\n\rmodel_version\x18\n \x01(\t\x12\x16\n\x0e\x63utoff_time_us\x18\x0b \x01(\x03\x12\x32\n\x0egraph_position\x18\x0c \x01(\x0b\x32\x1a.nowgraph.v1.GraphPosition\x12\'\n\x06timing\x18\r \x01(\x0b\x32\x17.nowgraph.v1.RankTimingB\x10\n\x0e_newest_age_us\">\n\x10RankBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.nowgraph.v1.RankRequest\"=\n\x11RankBatchResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.nowgraph.v1.RankResult\"o\n\nRankResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.nowgraph.v1.RankResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.nowgraph.v1.ScoreErrorH\x00\x42\x08\n\x06result*\xaf\x01\n\nTargetKind\x12\x1b\n\x17TARGET_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12TARGET_KIND_BINARY\x10\x01\x12\x1a\n\x16TARGET_KIND_MULTICLASS\x10\x02\x12\x1a\n\x16TARGET_KIND_MULTILABEL\x10\x03\x12\x1a\n\x16TARGET_KIND_REGRESSION\x10\x04\x12\x18\n\x14TARGET_KIND_FORECAST\x10\x05\x32\x99\x04\n\x11PredictionService\x12>\n\x05Score\x12\x19.nowgraph.v1.ScoreRequest\x1a\x1a.nowgraph.v1.ScoreResponse\x12M\n\nScoreBatch\x12\x1e.nowgraph.v1.ScoreBatchRequest\x1a\x1f.nowgraph.v1.ScoreBatchResponse\x12T\n\x0bScoreStream\x12\x1f.nowgraph.v1.ScoreStreamRequest\x1a .nowgraph.v1.ScoreStreamResponse(\x01\x30\x01\x12S\n\x0cNeighborhood\x12 .nowgraph.v1.NeighborhoodRequest\x1a!.nowgraph.v1.NeighborhoodResponse\x12;\n\x04Rank\x12\x18.nowgraph.v1.RankRequest\x1a\x19.nowgraph.v1.RankResponse\x12J\n\tRankBatch\x12\x1d.nowgraph.v1.RankBatchRequest\x1a\x1e.nowgraph.v1.RankBatchResponse\x12\x41\n\x06Ingest\x12\x1a.nowgraph.v1.IngestRequest\x1a\x1b.nowgraph.v1.IngestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nowgraph.v1.prediction_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TARGETKIND']._serialized_start=2552
-  _globals['_TARGETKIND']._serialized_end=2727
-  _globals['_FRESHNESSTOKEN']._serialized_start=82
-  _globals['_FRESHNESSTOKEN']._serialized_end=148
-  _globals['_SCOREREQUEST']._serialized_start=151
-  _globals['_SCOREREQUEST']._serialized_end=330
-  _globals['_GRAPHPOSITION']._serialized_start=332
-  _globals['_GRAPHPOSITION']._serialized_end=437
-  _globals['_PARTITIONPOSITION']._serialized_start=439
-  _globals['_PARTITIONPOSITION']._serialized_end=513
-  _globals['_TIMING']._serialized_start=516
-  _globals['_TIMING']._serialized_end=646
-  _globals['_CLASSSCORE']._serialized_start=648
-  _globals['_CLASSSCORE']._serialized_end=710
-  _globals['_QUANTILE']._serialized_start=712
-  _globals['_QUANTILE']._serialized_end=752
-  _globals['_FORECASTSTEP']._serialized_start=754
-  _globals['_FORECASTSTEP']._serialized_end=825
-  _globals['_SCORERESPONSE']._serialized_start=828
-  _globals['_SCORERESPONSE']._serialized_end=1355
-  _globals['_SCOREBATCHREQUEST']._serialized_start=1357
-  _globals['_SCOREBATCHREQUEST']._serialized_end=1421
-  _globals['_SCOREBATCHRESPONSE']._serialized_start=1423
-  _globals['_SCOREBATCHRESPONSE']._serialized_end=1486
-  _globals['_SCORERESULT']._serialized_start=1488
-  _globals['_SCORERESULT']._serialized_end=1601
-  _globals['_SCOREERROR']._serialized_start=1603
-  _globals['_SCOREERROR']._serialized_end=1681
-  _globals['_SCORESTREAMREQUEST']._serialized_start=1683
-  _globals['_SCORESTREAMREQUEST']._serialized_end=1747
-  _globals['_SCORESTREAMRESPONSE']._serialized_start=1749
-  _globals['_SCORESTREAMRESPONSE']._serialized_end=1812
-  _globals['_NEIGHBORHOODREQUEST']._serialized_start=1814
-  _globals['_NEIGHBORHOODREQUEST']._serialized_end=1879
-  _globals['_NEIGHBOR']._serialized_start=1882
-  _globals['_NEIGHBOR']._serialized_end=2124
-  _globals['_NEIGHBORHOODRESPONSE']._serialized_start=2127
-  _globals['_NEIGHBORHOODRESPONSE']._serialized_end=2267
-  _globals['_INGESTREQUEST']._serialized_start=2269
-  _globals['_INGESTREQUEST']._serialized_end=2338
-  _globals['_INGESTRESPONSE']._serialized_start=2340
-  _globals['_INGESTRESPONSE']._serialized_end=2410
-  _globals['_PREDICTION']._serialized_start=2413
-  _globals['_PREDICTION']._serialized_end=2549
-  _globals['_PREDICTIONSERVICE']._serialized_start=2730
-  _globals['_PREDICTIONSERVICE']._serialized_end=3130
+  _globals['_TARGETKIND']._serialized_start=3905
+  _globals['_TARGETKIND']._serialized_end=4080
+  _globals['_FRESHNESSTOKEN']._serialized_start=113
+  _globals['_FRESHNESSTOKEN']._serialized_end=179
+  _globals['_SCOREREQUEST']._serialized_start=182
+  _globals['_SCOREREQUEST']._serialized_end=361
+  _globals['_GRAPHPOSITION']._serialized_start=363
+  _globals['_GRAPHPOSITION']._serialized_end=468
+  _globals['_PARTITIONPOSITION']._serialized_start=470
+  _globals['_PARTITIONPOSITION']._serialized_end=544
+  _globals['_TIMING']._serialized_start=547
+  _globals['_TIMING']._serialized_end=677
+  _globals['_CLASSSCORE']._serialized_start=679
+  _globals['_CLASSSCORE']._serialized_end=741
+  _globals['_QUANTILE']._serialized_start=743
+  _globals['_QUANTILE']._serialized_end=783
+  _globals['_FORECASTSTEP']._serialized_start=785
+  _globals['_FORECASTSTEP']._serialized_end=856
+  _globals['_SCORERESPONSE']._serialized_start=859
+  _globals['_SCORERESPONSE']._serialized_end=1386
+  _globals['_SCOREBATCHREQUEST']._serialized_start=1388
+  _globals['_SCOREBATCHREQUEST']._serialized_end=1452
+  _globals['_SCOREBATCHRESPONSE']._serialized_start=1454
+  _globals['_SCOREBATCHRESPONSE']._serialized_end=1517
+  _globals['_SCORERESULT']._serialized_start=1519
+  _globals['_SCORERESULT']._serialized_end=1632
+  _globals['_SCOREERROR']._serialized_start=1634
+  _globals['_SCOREERROR']._serialized_end=1712
+  _globals['_SCORESTREAMREQUEST']._serialized_start=1714
+  _globals['_SCORESTREAMREQUEST']._serialized_end=1778
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=1780
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=1843
+  _globals['_NEIGHBORHOODREQUEST']._serialized_start=1845
+  _globals['_NEIGHBORHOODREQUEST']._serialized_end=1910
+  _globals['_NEIGHBOR']._serialized_start=1913
+  _globals['_NEIGHBOR']._serialized_end=2155
+  _globals['_NEIGHBORHOODRESPONSE']._serialized_start=2158
+  _globals['_NEIGHBORHOODRESPONSE']._serialized_end=2298
+  _globals['_INGESTREQUEST']._serialized_start=2300
+  _globals['_INGESTREQUEST']._serialized_end=2369
+  _globals['_INGESTRESPONSE']._serialized_start=2371
+  _globals['_INGESTRESPONSE']._serialized_end=2441
+  _globals['_PREDICTION']._serialized_start=2444
+  _globals['_PREDICTION']._serialized_end=2626
+  _globals['_RANKPREDICTION']._serialized_start=2628
+  _globals['_RANKPREDICTION']._serialized_end=2732
+  _globals['_RANKREQUEST']._serialized_start=2735
+  _globals['_RANKREQUEST']._serialized_end=3247
+  _globals['_RANKRESPONSE']._serialized_start=3250
+  _globals['_RANKRESPONSE']._serialized_end=3662
+  _globals['_RANKBATCHREQUEST']._serialized_start=3664
+  _globals['_RANKBATCHREQUEST']._serialized_end=3726
+  _globals['_RANKBATCHRESPONSE']._serialized_start=3728
+  _globals['_RANKBATCHRESPONSE']._serialized_end=3789
+  _globals['_RANKRESULT']._serialized_start=3791
+  _globals['_RANKRESULT']._serialized_end=3902
+  _globals['_PREDICTIONSERVICE']._serialized_start=4083
+  _globals['_PREDICTIONSERVICE']._serialized_end=4620
 # @@protoc_insertion_point(module_scope)

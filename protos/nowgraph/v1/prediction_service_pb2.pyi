@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from protos.nowgraph.v1 import ranked_list_pb2 as _ranked_list_pb2
 from protos.nowgraph.v1 import row_event_pb2 as _row_event_pb2
 import builtins as _builtins
 import sys
@@ -685,6 +686,7 @@ class Prediction(_message.Message):
     ROW_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ANSWERED_TIME_US_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     answered_time_us: _builtins.int
     """When the answer was given: the server's clock."""
@@ -694,6 +696,10 @@ class Prediction(_message.Message):
 
     @_builtins.property
     def response(self) -> Global___ScoreResponse: ...
+    @_builtins.property
+    def ranking(self) -> Global___RankPrediction:
+        """Of a ranking, in place of the response; the row is the user's, without a key where nobody was known."""
+
     def __init__(
         self,
         *,
@@ -701,11 +707,282 @@ class Prediction(_message.Message):
         row: _row_event_pb2.RowEvent | None = ...,
         response: Global___ScoreResponse | None = ...,
         answered_time_us: _builtins.int = ...,
+        ranking: Global___RankPrediction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "row", b"row"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ranking", b"ranking", "response", b"response", "row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time_us", b"answered_time_us", "response", b"response", "row", b"row", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time_us", b"answered_time_us", "ranking", b"ranking", "response", b"response", "row", b"row", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
+
+@_typing.final
+class RankPrediction(_message.Message):
+    """A list as it was shown: its items have their positions, so that clicks can be joined to what was seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___RankRequest:
+        """Private parts hashed, with the event time that was used."""
+
+    @_builtins.property
+    def response(self) -> Global___RankResponse: ...
+    def __init__(
+        self,
+        *,
+        request: Global___RankRequest | None = ...,
+        response: Global___RankResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankPrediction: _TypeAlias = RankPrediction  # noqa: Y015
+
+@_typing.final
+class RankRequest(_message.Message):
+    """Everything but the names is optional: with neither user nor session the popular and the new are listed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    EXCLUDE_SEEN_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_US_FIELD_NUMBER: _builtins.int
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task to answer; empty for the server's only one."""
+    tenant: _builtins.str
+    """Whose graph; empty for the server's only one."""
+    request_id: _builtins.str
+    """Echoed in the answer and in the predictions topic."""
+    k: _builtins.int
+    """How many items; 0 for as many as the task asks for."""
+    exclude_seen: _builtins.bool
+    """Leaves out what the user had before, session included. Absent: as the task says."""
+    event_time_us: _builtins.int
+    """As of when, which is the cut-off: int64 microseconds since the epoch, UTC. Absent: the server's clock."""
+    @_builtins.property
+    def user(self) -> _row_event_pb2.Key:
+        """Whom the list is for; private parts as they are (the server hashes them). One that nobody knows has no history."""
+
+    @_builtins.property
+    def session(self) -> _containers.RepeatedCompositeFieldContainer[_row_event_pb2.RowEvent]:
+        """What was done a moment ago and is perhaps not in the graph yet: rows of the task's interaction table with the item
+        they are about. They count as the newest of the history; one whose row is in it already counts once. Without an
+        event time: the list's own time; none may be later than that.
+        """
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_row_event_pb2.Key]:
+        """Orders these items alone; those that do not exist at the cut-off are left out. Empty: found by the server."""
+
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedCompositeFieldContainer[_row_event_pb2.Key]:
+        """Never shown."""
+
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[_ranked_list_pb2.ItemFilter]:
+        """All of them must hold."""
+
+    @_builtins.property
+    def diversity(self) -> _ranked_list_pb2.Diversity:
+        """Asks for a varied list."""
+
+    @_builtins.property
+    def rules(self) -> _ranked_list_pb2.ListRules:
+        """What the business wants, whatever the model says; applied to the ranked items and reported in the answer."""
+
+    @_builtins.property
+    def freshness_token(self) -> Global___FreshnessToken:
+        """The list must know of this event: it waits for it within the deadline, or fails with FAILED_PRECONDITION."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        user: _row_event_pb2.Key | None = ...,
+        session: _abc.Iterable[_row_event_pb2.RowEvent] | None = ...,
+        k: _builtins.int = ...,
+        candidates: _abc.Iterable[_row_event_pb2.Key] | None = ...,
+        exclude: _abc.Iterable[_row_event_pb2.Key] | None = ...,
+        filters: _abc.Iterable[_ranked_list_pb2.ItemFilter] | None = ...,
+        exclude_seen: _builtins.bool | None = ...,
+        diversity: _ranked_list_pb2.Diversity | None = ...,
+        rules: _ranked_list_pb2.ListRules | None = ...,
+        event_time_us: _builtins.int | None = ...,
+        freshness_token: Global___FreshnessToken | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us", "_exclude_seen", b"_exclude_seen", "_freshness_token", b"_freshness_token", "diversity", b"diversity", "event_time_us", b"event_time_us", "exclude_seen", b"exclude_seen", "freshness_token", b"freshness_token", "rules", b"rules", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us", "_exclude_seen", b"_exclude_seen", "_freshness_token", b"_freshness_token", "candidates", b"candidates", "diversity", b"diversity", "event_time_us", b"event_time_us", "exclude", b"exclude", "exclude_seen", b"exclude_seen", "filters", b"filters", "freshness_token", b"freshness_token", "k", b"k", "request_id", b"request_id", "rules", b"rules", "session", b"session", "task", b"task", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__event_time_us: _TypeAlias = _typing.Literal["event_time_us"]  # noqa: Y015
+    _WhichOneofArgType__event_time_us: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us"]  # noqa: Y015
+    _WhichOneofReturnType__exclude_seen: _TypeAlias = _typing.Literal["exclude_seen"]  # noqa: Y015
+    _WhichOneofArgType__exclude_seen: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen"]  # noqa: Y015
+    _WhichOneofReturnType__freshness_token: _TypeAlias = _typing.Literal["freshness_token"]  # noqa: Y015
+    _WhichOneofArgType__freshness_token: _TypeAlias = _typing.Literal["_freshness_token", b"_freshness_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__event_time_us) -> _WhichOneofReturnType__event_time_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exclude_seen) -> _WhichOneofReturnType__exclude_seen | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__freshness_token) -> _WhichOneofReturnType__freshness_token | None: ...
+
+Global___RankRequest: _TypeAlias = RankRequest  # noqa: Y015
+
+@_typing.final
+class RankResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    APPLIED_RULES_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    HISTORY_COUNT_FIELD_NUMBER: _builtins.int
+    SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    NEWEST_AGE_US_FIELD_NUMBER: _builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CUTOFF_TIME_US_FIELD_NUMBER: _builtins.int
+    GRAPH_POSITION_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    task: _builtins.str
+    fallback: _builtins.bool
+    """Nothing is known of the user, and there is no session: the popular and the new."""
+    history_count: _builtins.int
+    """Interactions of the user in the graph that the list rests on, at most as many as the model reads."""
+    session_count: _builtins.int
+    """Interactions of the session that the list rests on."""
+    newest_age_us: _builtins.int
+    """Cut-off minus the event time of the newest of both; absent where there is none."""
+    candidate_count: _builtins.int
+    """Items that were ranked."""
+    model_version: _builtins.str
+    cutoff_time_us: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_ranked_list_pb2.RankedItem]:
+        """The best first; fewer than k where fewer may be shown."""
+
+    @_builtins.property
+    def applied_rules(self) -> _containers.RepeatedCompositeFieldContainer[_ranked_list_pb2.AppliedRule]:
+        """Each rule of the request, in the order in which they were applied."""
+
+    @_builtins.property
+    def graph_position(self) -> Global___GraphPosition: ...
+    @_builtins.property
+    def timing(self) -> _ranked_list_pb2.RankTiming: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        task: _builtins.str = ...,
+        items: _abc.Iterable[_ranked_list_pb2.RankedItem] | None = ...,
+        applied_rules: _abc.Iterable[_ranked_list_pb2.AppliedRule] | None = ...,
+        fallback: _builtins.bool = ...,
+        history_count: _builtins.int = ...,
+        session_count: _builtins.int = ...,
+        newest_age_us: _builtins.int | None = ...,
+        candidate_count: _builtins.int = ...,
+        model_version: _builtins.str = ...,
+        cutoff_time_us: _builtins.int = ...,
+        graph_position: Global___GraphPosition | None = ...,
+        timing: _ranked_list_pb2.RankTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us", "graph_position", b"graph_position", "newest_age_us", b"newest_age_us", "timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us", "applied_rules", b"applied_rules", "candidate_count", b"candidate_count", "cutoff_time_us", b"cutoff_time_us", "fallback", b"fallback", "graph_position", b"graph_position", "history_count", b"history_count", "items", b"items", "model_version", b"model_version", "newest_age_us", b"newest_age_us", "request_id", b"request_id", "session_count", b"session_count", "task", b"task", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__newest_age_us: _TypeAlias = _typing.Literal["newest_age_us"]  # noqa: Y015
+    _WhichOneofArgType__newest_age_us: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newest_age_us) -> _WhichOneofReturnType__newest_age_us | None: ...
+
+Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
+
+@_typing.final
+class RankBatchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankRequest]: ...
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RankRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankBatchRequest: _TypeAlias = RankBatchRequest  # noqa: Y015
+
+@_typing.final
+class RankBatchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankResult]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___RankResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankBatchResponse: _TypeAlias = RankBatchResponse  # noqa: Y015
+
+@_typing.final
+class RankResult(_message.Message):
+    """A list, or why there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___RankResponse: ...
+    @_builtins.property
+    def error(self) -> Global___ScoreError: ...
+    def __init__(
+        self,
+        *,
+        response: Global___RankResponse | None = ...,
+        error: Global___ScoreError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___RankResult: _TypeAlias = RankResult  # noqa: Y015

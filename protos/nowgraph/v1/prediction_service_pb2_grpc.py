@@ -54,6 +54,16 @@ class PredictionServiceStub:
                 request_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.NeighborhoodRequest.SerializeToString,
                 response_deserializer=nowgraph_dot_v1_dot_prediction__service__pb2.NeighborhoodResponse.FromString,
                 _registered_method=True)
+        self.Rank = channel.unary_unary(
+                '/nowgraph.v1.PredictionService/Rank',
+                request_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankRequest.SerializeToString,
+                response_deserializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankResponse.FromString,
+                _registered_method=True)
+        self.RankBatch = channel.unary_unary(
+                '/nowgraph.v1.PredictionService/RankBatch',
+                request_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankBatchRequest.SerializeToString,
+                response_deserializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankBatchResponse.FromString,
+                _registered_method=True)
         self.Ingest = channel.unary_unary(
                 '/nowgraph.v1.PredictionService/Ingest',
                 request_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.IngestRequest.SerializeToString,
@@ -94,6 +104,20 @@ class PredictionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rank(self, request, context):
+        """Orders items for a user, a session or both, as of a time: what should be shown next.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RankBatch(self, request, context):
+        """Makes many lists, for mail and feeds; each has its own cut-off and its own status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Ingest(self, request, context):
         """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position.
         """
@@ -123,6 +147,16 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.Neighborhood,
                     request_deserializer=nowgraph_dot_v1_dot_prediction__service__pb2.NeighborhoodRequest.FromString,
                     response_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.NeighborhoodResponse.SerializeToString,
+            ),
+            'Rank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rank,
+                    request_deserializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankRequest.FromString,
+                    response_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankResponse.SerializeToString,
+            ),
+            'RankBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RankBatch,
+                    request_deserializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankBatchRequest.FromString,
+                    response_serializer=nowgraph_dot_v1_dot_prediction__service__pb2.RankBatchResponse.SerializeToString,
             ),
             'Ingest': grpc.unary_unary_rpc_method_handler(
                     servicer.Ingest,
@@ -238,6 +272,60 @@ class PredictionService:
             '/nowgraph.v1.PredictionService/Neighborhood',
             nowgraph_dot_v1_dot_prediction__service__pb2.NeighborhoodRequest.SerializeToString,
             nowgraph_dot_v1_dot_prediction__service__pb2.NeighborhoodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nowgraph.v1.PredictionService/Rank',
+            nowgraph_dot_v1_dot_prediction__service__pb2.RankRequest.SerializeToString,
+            nowgraph_dot_v1_dot_prediction__service__pb2.RankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RankBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nowgraph.v1.PredictionService/RankBatch',
+            nowgraph_dot_v1_dot_prediction__service__pb2.RankBatchRequest.SerializeToString,
+            nowgraph_dot_v1_dot_prediction__service__pb2.RankBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

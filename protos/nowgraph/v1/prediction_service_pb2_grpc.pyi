@@ -43,6 +43,10 @@ class PredictionServiceStub:
     """
     Neighborhood: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.NeighborhoodRequest, _prediction_service_pb2.NeighborhoodResponse]
     """The neighbourhood that the model would see for this request."""
+    Rank: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.RankRequest, _prediction_service_pb2.RankResponse]
+    """Orders items for a user, a session or both, as of a time: what should be shown next."""
+    RankBatch: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.RankBatchRequest, _prediction_service_pb2.RankBatchResponse]
+    """Makes many lists, for mail and feeds; each has its own cut-off and its own status."""
     Ingest: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.IngestRequest, _prediction_service_pb2.IngestResponse]
     """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position."""
 
@@ -61,6 +65,10 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     """
     Neighborhood: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.NeighborhoodRequest, _prediction_service_pb2.NeighborhoodResponse]  # type: ignore[assignment]
     """The neighbourhood that the model would see for this request."""
+    Rank: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.RankRequest, _prediction_service_pb2.RankResponse]  # type: ignore[assignment]
+    """Orders items for a user, a session or both, as of a time: what should be shown next."""
+    RankBatch: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.RankBatchRequest, _prediction_service_pb2.RankBatchResponse]  # type: ignore[assignment]
+    """Makes many lists, for mail and feeds; each has its own cut-off and its own status."""
     Ingest: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.IngestRequest, _prediction_service_pb2.IngestResponse]  # type: ignore[assignment]
     """Checks an event, hashes its private values, publishes it to Kafka and returns the token of its position."""
 
@@ -100,6 +108,22 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.NeighborhoodResponse, _abc.Awaitable[_prediction_service_pb2.NeighborhoodResponse]]:
         """The neighbourhood that the model would see for this request."""
+
+    @_abc_1.abstractmethod
+    def Rank(
+        self,
+        request: _prediction_service_pb2.RankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.RankResponse, _abc.Awaitable[_prediction_service_pb2.RankResponse]]:
+        """Orders items for a user, a session or both, as of a time: what should be shown next."""
+
+    @_abc_1.abstractmethod
+    def RankBatch(
+        self,
+        request: _prediction_service_pb2.RankBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.RankBatchResponse, _abc.Awaitable[_prediction_service_pb2.RankBatchResponse]]:
+        """Makes many lists, for mail and feeds; each has its own cut-off and its own status."""
 
     @_abc_1.abstractmethod
     def Ingest(
