@@ -22,12 +22,13 @@ from graph_transformer.finetune.query.files import read_label_files
 from graph_transformer.finetune.query.label_table import LabelTable
 from graph_transformer.finetune.query.labels import make_labels
 from graph_transformer.finetune.query.parse import parse_query
-from graph_transformer.finetune.query.splits import anchors_for, default_splits, time_range
+from graph_transformer.finetune.query.splits import anchors_for, default_splits, event_splits, time_range
 from graph_transformer.finetune.query.task_table import task_schema
+from graph_transformer.finetune.ranking.questions import RankingQuestions, questions_before, questions_of_labels
 from graph_transformer.finetune.task_file import TaskFile, load_task_file
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.splits import NEVER, Splits
-from graph_transformer.target import Target
+from graph_transformer.target import Kind, Target
 from graph_transformer.task import Task, mapping_of
 from graph_transformer.training import Training
 from online_sampler.plan import SamplingPlan
@@ -81,12 +82,14 @@ class Question:
         return self.file.query
 
     def label_table(self, view: GraphView) -> tuple[LabelTable, Splits] | None:
-        """Return the labels of an entity-level question and the splits they suggest; None of an event-level one.
+        """Return the labels of an entity-level question and the splits they suggest.
+
+        None of an event-level one, and of a ranking that is asked before interactions.
 
         Raises:
             TaskError, NotEnoughExamples: files or tables have no labels.
         """
-        if self.target.event_level:
+        if self.target.event_level or self.file.anchors.before is not None:
             return None
         files = self.file.label_files
         if files is not None:
@@ -112,6 +115,20 @@ class Question:
         times = anchors_for(self.bound, first_us, last_us, step_us)
         labels = make_labels(view, self.bound, times, task_name=self.name)
         return labels, self.file.splits or default_splits(self.bound, labels)
+
+    def ranking(self, view: GraphView) -> tuple[RankingQuestions, Splits]:
+        """Return the questions of a ranking with their items, and the splits that the file has or they suggest.
+
+        Raises:
+            TaskError: as `questions_before`.
+            NotEnoughExamples: there are too few to split by time.
+        """
+        table = self.label_table(view)
+        if table is not None:
+            return questions_of_labels(table[0]), table[1]
+        assert self.bound is not None
+        found = questions_before(view, self.bound, self.file.anchors)
+        return found, self.file.splits or event_splits(found.time_us, found.known_time_us)
 
     def task(self, view: GraphView, table: tuple[LabelTable, Splits] | None) -> tuple[Task, Labels]:
         """Return the task and its labels; its sampling plan holds no neighbors where the file has none.
@@ -191,6 +208,10 @@ def ask(file: TaskFile, schema: Schema) -> Question:
     else:
         assert file.target is not None
         target = file.target
+    if file.anchors.before is not None and target.kind is not Kind.RANKING:
+        raise TaskError("anchors.before", "a query that ranks (LIST_DISTINCT of a link, RANK TOP k)", target.kind.value)
+    if target.kind is Kind.RANKING and bound is None:
+        raise TaskError("query", "a query that lists what is ranked (LIST_DISTINCT of a link, RANK TOP k)", None)
     return Question(file.name, task_schema(schema, target), target, file, bound)
 
 

@@ -48,11 +48,15 @@ class LabelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """The times at which entities are asked: from `first_us` to `last_us`, `step_us` apart; None is found from data."""
+    """The times at which entities are asked: from `first_us` to `last_us`, `step_us` apart; None is found from data.
+
+    `before` names a table: users of a ranking are asked just before each of their rows of it.
+    """
 
     first_us: int | None = None
     last_us: int | None = None
     step_us: int | None = None
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +151,15 @@ def _label_files(values: object, folder: Path) -> LabelFiles:
 
 
 def _anchors(values: object) -> Anchors:
-    mapping = mapping_of("anchors", values, ["first", "last", "step"])
+    mapping = mapping_of("anchors", values, ["first", "last", "step", "before"])
     times = {
         f"{name}_us": parse_time(f"anchors.{name}", mapping[name]) for name in ("first", "last") if name in mapping
     }
     step = {"step_us": _duration("anchors.step", mapping["step"])} if "step" in mapping else {}
-    return Anchors(**times, **step)
+    before = mapping.get("before")
+    if before is not None and not isinstance(before, str):
+        raise TaskError("anchors.before", "the name of a table", before)
+    return Anchors(**times, **step, before=before)
 
 
 def _duration(path: str, value: object) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from graph_transformer.errors import TaskError
 from graph_transformer.finetune.query.label_table import LabelTable
 from graph_transformer.finetune.query.rows import RowSource
-from graph_transformer.target import Kind, Target
+from graph_transformer.target import Kind, Ranked, Target
 from stream.privacy import HASHED_METADATA
 from temporal_graph.schema import (
     Column,
@@ -208,7 +208,15 @@ def read_labels(path: Path, source: RowSource) -> LabelTable:
         raise TaskError("labels", "a file of labels that nowgraph wrote", str(path))
     values = json.loads(written)
     item_table = values.pop("item_table")
-    target = Target(**values | {"kind": Kind(values["kind"]), "classes": tuple(values["classes"])})
+    ranked = values.get("ranked")  # not in files of before there were rankings
+    target = Target(
+        **values
+        | {
+            "kind": Kind(values["kind"]),
+            "classes": tuple(values["classes"]),
+            "ranked": None if ranked is None else Ranked(**ranked),
+        }
+    )
     entity = source.schema.table(target.table)
     columns = {name: table.column(name).combine_chunks() for name in table.column_names}
     if entity.primary_key:

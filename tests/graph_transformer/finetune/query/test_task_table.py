@@ -188,6 +188,7 @@ def test_a_ranking_is_written_and_read(shop: Schema, wire: Wire, order: Make, tm
     assert read.item is not None
     assert made.item is not None
     assert (read.item.tolist(), read.item_table, read.label.tolist()) == (made.item.tolist(), "items", [2.0])
+    assert read.target == made.target
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

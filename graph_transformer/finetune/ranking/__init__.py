@@ -1,0 +1,1 @@
+"""Rankings trained and measured: questions with known answers, metrics and floors."""
