@@ -2,7 +2,8 @@
 
     FOLDER/weights.safetensors   the weights (float32)
     FOLDER/checkpoint.json       format, task, sampling plan, schema fingerprint, statistics, model, calibration,
-                                 metrics, the weights' SHA-256, and `version`: hash of all that decides an answer
+                                 metrics, the weights' SHA-256, and `version`: hash of all that decides an answer;
+                                 of a ranking the items' identities and the fusion's values as well
 
 Both files are written beside the folder and moved into place, so that a reader sees a whole checkpoint or none.
 """
@@ -30,6 +31,9 @@ from graph_transformer.encoding.statistics import Statistics, Strings
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch, TaskError
 from graph_transformer.heads import Unit
 from graph_transformer.model import build_model
+from graph_transformer.ranking.model import build_ranking
+from graph_transformer.ranking.parts import RankingParts
+from graph_transformer.target import Kind
 from graph_transformer.task import Task, task_from_dict
 from online_sampler.plan import SamplingPlan
 from temporal_graph.errors import SchemaError
@@ -44,7 +48,10 @@ VERSION_LENGTH = 16
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as values. `fingerprint` is the schema's, of the tables and columns the model reads."""
+    """A model as values. `fingerprint` is the schema's, of the tables and columns the model reads.
+
+    `ranking` is there of a ranking and of nothing else.
+    """
 
     task: Task
     fingerprint: str
@@ -54,6 +61,7 @@ class Checkpoint:
     calibration: Calibration
     weights: Mapping[str, torch.Tensor]
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    ranking: RankingParts | None = None
 
     @property
     def sampling_plan(self) -> SamplingPlan:
@@ -66,6 +74,7 @@ class Checkpoint:
         return _version(self._manifest(_weights_hash(self.weights)))
 
     def _manifest(self, weights_sha256: str) -> dict[str, Any]:
+        ranking = {} if self.ranking is None else {"ranking": self.ranking.to_dict()}
         return {
             "format": FORMAT,
             "task": self.task.to_dict(),
@@ -76,6 +85,7 @@ class Checkpoint:
             "calibration": self.calibration.to_dict(),
             "metrics": dict(self.metrics),
             "weights_sha256": weights_sha256,
+            **ranking,
         }
 
     def save(self, folder: Path) -> str:
@@ -113,8 +123,10 @@ class Checkpoint:
         manifest = _read_manifest(folder / MANIFEST_NAME)
         weights = _read_weights(folder / WEIGHTS_NAME, str(manifest["weights_sha256"]))
         try:
+            task = task_from_dict(manifest["task"])
+            is_ranking = task.target.kind is Kind.RANKING
             checkpoint = cls(
-                task=task_from_dict(manifest["task"]),
+                task=task,
                 fingerprint=manifest["fingerprint"],
                 statistics=Statistics.from_dict(manifest["statistics"]),
                 model=ModelConfig.from_dict(manifest["model"]),
@@ -122,6 +134,7 @@ class Checkpoint:
                 calibration=Calibration.from_dict(manifest["calibration"]),
                 weights=weights,
                 metrics=manifest["metrics"],
+                ranking=RankingParts.from_dict(manifest["ranking"]) if is_ranking else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointCorrupt(f"{folder / MANIFEST_NAME}: {error!r}") from error
@@ -150,13 +163,17 @@ class Checkpoint:
     def build(self, schema: Schema, strings: Strings) -> tuple[nn.Module, Encoding]:
         """Return the model in evaluation mode and the encoding bound to a graph's dictionaries.
 
+        Of a ranking it is a `RankingModel`.
+
         Raises:
             CheckpointMismatch: the schema or the weights do not fit, or code that the model names is not here.
         """
         self.check(schema)
         try:
-            encoding = Encoding(self.statistics, schema, strings)
-            model = build_model(encoding.layout(), self.model, self.task.target.outputs)
+            ranked = self.task.target.ranked
+            identified = None if ranked is None else ranked.items
+            encoding = Encoding(self.statistics, schema, strings, identified=identified)
+            model = self._new(encoding)
         except TaskError as error:
             raise CheckpointMismatch(f"the model is not ours alone, and its part is missing: {error}") from error
         try:
@@ -165,8 +182,18 @@ class Checkpoint:
             raise CheckpointMismatch(f"the weights do not fit the model they are said to be of: {error}") from error
         return model.eval(), encoding
 
+    def _new(self, encoding: Encoding) -> nn.Module:
+        """Return the model as it was before it had weights."""
+        if self.ranking is None:
+            return build_model(encoding.layout(), self.model, self.task.target.outputs)
+        parts = self.ranking
+        return build_ranking(encoding, self.task, parts.identities.count, parts.build_fusion())
 
-_DECIDING = ("name", "table", "outcome", "kind", "level", "classes", "horizon", "steps", "task_table", "sampling_plan")
+
+_DECIDING = (
+    "name", "table", "outcome", "kind", "level", "classes", "horizon", "steps", "task_table", "sampling_plan", "ranked",
+    "ranking",
+)  # fmt: skip
 """What of a task decides an answer."""
 
 

@@ -65,9 +65,9 @@ class GraphTransformer(nn.Module):
         assert isinstance(last, nn.Linear)
         last.bias.copy_(prior)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the outputs float32[B, outputs]."""
-        rows = self.dropout(self.rows(batch))
+    def forward(self, batch: Batch, contents: Tensor | None = None) -> Tensor:
+        """Return the outputs float32[B, outputs]; `contents` are `RowEncoder.contents` where they are already there."""
+        rows = self.dropout(self.rows(batch, contents))
         grid = _to_grid(rows, batch)
         hidden = self._hidden(batch)
         for mutual in self.mutual:

@@ -18,6 +18,15 @@ from graph_transformer.encoding.layout import STATES, Layout, TableLayout
 EMBEDDING_STD = 0.1
 
 
+_TAKEN = frozenset(dir(nn.ModuleDict()))
+"""Names that a `ModuleDict` has of its own; a table may well be called `items`."""
+
+
+def module_name(table: str) -> str:
+    """Return what a table's part of a model is called."""
+    return f"table {table}" if table in _TAKEN else table
+
+
 class CellSum(nn.Module):
     """One vector per row of a table: a linear layer over its cells, which is the sum of one per column."""
 
@@ -97,6 +106,31 @@ class CellAttention(nn.Module):
         return result
 
 
+class Identity(nn.Module):
+    """One learned vector per known row; what all unknown ones share is entry 0, which starts as nothing.
+
+    In training a share of the rows is read as unknown, so that those that are live from their cells.
+    """
+
+    def __init__(self, entries: int, width: int) -> None:
+        super().__init__()
+        self.entries = nn.Embedding(entries, width)
+        self.dropout = 0.0
+
+    @torch.no_grad()
+    def start_at(self, vectors: Tensor) -> None:
+        """Set the entries to `vectors` float[entries, width]; entry 0 to nothing."""
+        self.entries.weight.copy_(vectors)
+        self.entries.weight[0] = 0.0
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Return float32[n, width] of int64[n]."""
+        if self.training and self.dropout > 0.0:
+            code = code.masked_fill(torch.rand(code.shape, device=code.device) < self.dropout, 0)
+        entries: Tensor = self.entries(code)
+        return entries
+
+
 class RowEncoder(nn.Module):
     """One vector per row: linear over its cells, clock, parents, path, state and degrees, GELU, linear.
 
@@ -116,7 +150,8 @@ class RowEncoder(nn.Module):
         self.degree = nn.Embedding(max(1, len(layout.links)), width)
         of_cells = CellAttention if cells == "attention" else CellSum
         filled = [table for table in layout.tables if table.dense_width or table.category_sizes]
-        self.cells = nn.ModuleDict({table.table: of_cells(table, width) for table in filled})
+        self.cells = nn.ModuleDict({module_name(table.table): of_cells(table, width) for table in filled})
+        self.identity = Identity(layout.identities, width) if layout.identities else None
         self.order = layout.folded if fold else ()
         self.fold = nn.ModuleDict({str(link): nn.Linear(width, width, bias=False) for link in self.order})
         self.output = nn.Linear(width, width)
@@ -125,12 +160,16 @@ class RowEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=EMBEDDING_STD)
+        if self.identity is not None:
+            self.identity.start_at(self.identity.entries.weight)
 
     def contents(self, batch: Batch) -> Tensor:
         """Return float32[N, width]: what rows and the rows they point to say, wherever they stand."""
         hidden: Tensor = self.clock(batch.clock)
         for table in batch.tables:
-            hidden.index_add_(0, table.node, self.cells[table.table](table.dense, table.category))
+            hidden.index_add_(0, table.node, self.cells[module_name(table.table)](table.dense, table.category))
+        if self.identity is not None and batch.identity_node is not None and batch.identity_code is not None:
+            hidden.index_add_(0, batch.identity_node, self.identity(batch.identity_code))
         links = {link.link: link for link in batch.links}
         for position in self.order:
             if (link := links.get(position)) is not None:
@@ -138,9 +177,9 @@ class RowEncoder(nn.Module):
                 hidden = hidden.index_add(0, link.child, self.fold[str(position)](parent))
         return hidden
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return float32[N, width]."""
-        hidden = self.contents(batch)
+    def forward(self, batch: Batch, contents: Tensor | None = None) -> Tensor:
+        """Return float32[N, width]; `contents` are those of the batch where they are already there."""
+        hidden = self.contents(batch) if contents is None else contents
         path = self.path.weight + self.hop(self.path_hop) + self.table(self.path_table)
         placed = (path.unsqueeze(1) + self.state.weight).view(-1, path.shape[1])
         hidden = hidden + placed.index_select(0, batch.path * STATES + batch.state)

@@ -49,6 +49,9 @@ class Batch:
 
     `also` is `path` itself where no row has a second path.
 
+    identity_node, identity_code int64[I]: the rows that have an identity of their own (the items of a ranking), rising,
+    and which; 0 is the one of all that training did not know. None where the model has none.
+
     token int64[B, K]: the rows that the seed attends to, N where it has fewer than K; None where row b * K + k is
     simply (b, k). A row that is only a parent of another row is no token: it is folded into that row.
     """
@@ -71,6 +74,8 @@ class Batch:
     token: Tensor | None
     tables: tuple[TableBatch, ...]
     links: tuple[LinkBatch, ...]
+    identity_node: Tensor | None = None
+    identity_code: Tensor | None = None
 
     @property
     def nodes(self) -> int:
@@ -86,6 +91,14 @@ class Batch:
         if self.token is not None:
             return self.token[:, 0].contiguous()
         return torch.arange(0, self.size * self.width, self.width, device=self.path.device)
+
+    def samples(self) -> Tensor:
+        """Return int64[N]: the neighborhood of each row; 0 of rows that are no token."""
+        if self.token is None:
+            return torch.arange(self.size, device=self.path.device).repeat_interleave(self.width)
+        sample = torch.zeros(self.nodes + 1, dtype=torch.int64, device=self.path.device)
+        places = torch.arange(self.size, device=self.path.device).repeat_interleave(self.width)
+        return sample.scatter_(0, self.token.view(-1), places)[:-1]
 
     def alone(self, seed_offset: NDArray[np.int64], seed: int) -> Batch:
         """Return the batch of one seed, copied into memory that PyTorch has aligned; `seed_offset` is int64[B + 1].
@@ -112,6 +125,10 @@ class Batch:
             token = (places[places < end] - start).unsqueeze(0)
             width = token.shape[1]
             token = None if width == end - start else token
+        identity_node, identity_code = self.identity_node, self.identity_code
+        if identity_node is not None and identity_code is not None:
+            known = _between(identity_node, bounds)
+            identity_node, identity_code = identity_node[known] - start, identity_code[known].clone()
         own = {name: getattr(self, name)[rows].clone() for name in _PER_ROW}
         return Batch(
             size=1,
@@ -127,6 +144,8 @@ class Batch:
             token=token,
             tables=tuple(tables),
             links=tuple(links),
+            identity_node=identity_node,
+            identity_code=identity_code,
         )
 
     def to(self, device: torch.device | str) -> Batch:

@@ -54,13 +54,17 @@ class OutcomeCells:
 class Encoding:
     """Statistics bound to one graph: its schema's positions and its dictionaries. Safe to share between threads."""
 
-    def __init__(self, statistics: Statistics, schema: Schema, strings: Strings) -> None:
+    def __init__(
+        self, statistics: Statistics, schema: Schema, strings: Strings, *, identified: str | None = None
+    ) -> None:
         """`strings` is `GraphView.strings` of the graph whose neighborhoods are collated.
+
+        `identified` names a table whose rows have something to tell even without cells: who they are.
 
         Raises:
             SchemaError: the schema lacks a table or column the statistics name.
         """
-        self.statistics, self.schema = statistics, schema
+        self.statistics, self.schema, self.identified = statistics, schema, identified
         # A view is not for two threads at once, and training collates in two.
         one_at_a_time = threading.Lock()
 
@@ -139,7 +143,8 @@ class Encoding:
             if table not in tells:
                 encoder = self.encoders[self._names[table]]
                 has_cells = bool(encoder.dense_width or encoder.category_sizes)
-                tells[table] = has_cells or encoder.table.time_column is not None
+                is_event = encoder.table.time_column is not None
+                tells[table] = has_cells or is_event or encoder.table.name == self.identified
                 for position, link in enumerate(self._links):
                     if link.child == table and visit(link.parent):
                         tells[table] = True

@@ -52,6 +52,7 @@ class Layout:
     """Link paths (the seed's first, OTHER last), tables, links, and widths of the other arrays of a `Batch`.
 
     `folded` are the links, in order, by which a row takes in the row it points to: a parent's own parents first.
+    `identities`: how many identities rows may have, that of all unknown ones (0) counted; 0 where the model has none.
     """
 
     paths: tuple[PathLayout, ...]
@@ -61,6 +62,7 @@ class Layout:
     clock_width: int
     seed_width: int
     counts_width: int
+    identities: int = 0
 
     @property
     def outcome_paths(self) -> tuple[int, ...]:
