@@ -1,4 +1,4 @@
-"""A table as it was at every moment: the states of its rows, each with the time from which and until which it held."""
+"""A table as it was at every moment: the states of its rows, each with its validity; and how rows arrived."""
 
 from __future__ import annotations
 
@@ -52,4 +52,30 @@ class TableVersions:
 
     def __len__(self) -> int:
         """The number of states."""
+        return len(self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class RowTail:
+    """How n rows arrived: the first version of each in the graph's order, whatever the cut-off.
+
+    A bare row (known by a foreign key alone, or dropped by retention) has no version: both its times are ALWAYS_US, its
+    parents -1, and `bare` says so. In a table with time it is not there before it is inserted, so it is not to be taken
+    for one that always was; ask `GraphView.rows_at` again later.
+    """
+
+    table: str
+    row: Int64
+    """int64 [n], ascending of `rows_from`."""
+    event_time_us: Int64
+    """int64 [n]; ALWAYS_US for rows without time and bare ones."""
+    visible_time_us: Int64
+    """int64 [n]: the later of the first version's two clocks; ALWAYS_US for rows without time and bare ones."""
+    parents: Int64
+    """int64 [n, links]: the parent's row of each link as the row arrived, -1 for null."""
+    bare: NDArray[np.bool_]
+    """bool [n]: no version of it is in the graph."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
         return len(self.row)

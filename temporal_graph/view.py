@@ -17,7 +17,7 @@ from temporal_graph import _native
 from temporal_graph.errors import ArenaError, SchemaMismatchError
 from temporal_graph.generations import CurrentGeneration, arena_path
 from temporal_graph.schema import ColumnKind, Schema
-from temporal_graph.versions import TableVersions
+from temporal_graph.versions import RowTail, TableVersions
 
 Key = int | str | tuple[int | str, ...]
 Int64 = NDArray[np.int64]
@@ -167,6 +167,26 @@ class GraphView:
         """Return event and known time, int64 [rows] each, of every published row's first version."""
         event_time_us, known_time_us = self._native.times(self._table(table))
         return event_time_us, known_time_us
+
+    def rows_from(self, table: str, first: int) -> RowTail:
+        """Return what was appended to the table since it had `first` rows: each such row as it arrived, in row order.
+
+        One look at the published state where there is nothing new. A row keeps its number and its place; what changes
+        later (a bare row that is inserted, a link that moves) is asked of `rows_at`, `versions` or a sampler.
+
+        Raises:
+            ValueError: `first` is negative.
+        """
+        if first < 0:
+            raise ValueError(f"first: expected a number of rows, found {first}")
+        row, event_time_us, visible_time_us, parents, bare = self._native.rows_from(self._table(table), first)
+        return RowTail(table, row, event_time_us, visible_time_us, parents, bare.view(np.bool_))
+
+    def rows_at(self, table: str, rows: Int64) -> RowTail:
+        """Return how each row of int64 [N] arrived; raises IndexError for a row that is not published."""
+        found = self._native.rows_at(self._table(table), np.ascontiguousarray(rows, dtype=np.int64))
+        row, event_time_us, visible_time_us, parents, bare = found
+        return RowTail(table, row, event_time_us, visible_time_us, parents, bare.view(np.bool_))
 
     def versions(self, table: str) -> TableVersions:
         """Return the table as it was at every moment, by row and time; other threads run meanwhile.

@@ -18,4 +18,5 @@ NB_MODULE(_native, module) {
   bind_graph(module);
   bind_view(module);
   bind_sampler(module);
+  bind_co_visits(module);
 }

@@ -6,3 +6,4 @@
 void bind_graph(nanobind::module_& module);
 void bind_view(nanobind::module_& module);
 void bind_sampler(nanobind::module_& module);
+void bind_co_visits(nanobind::module_& module);

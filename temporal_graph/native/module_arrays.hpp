@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "types.hpp"
+#include "sampler_sample.hpp"
 
 namespace nowgraph {
 
@@ -20,6 +20,20 @@ Out<T> to_array(std::vector<T>&& values) {
   auto* owned = new std::vector<T>(std::move(values));
   nanobind::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
   return Out<T>(owned->data(), {owned->size()}, owner);
+}
+
+// A column's memory becomes the array's.
+template <class T>
+Out<T> moved(Column<T>& column) {
+  auto* owned = new Column<T>(std::move(column));
+  nanobind::capsule owner(owned, [](void* p) noexcept { delete static_cast<Column<T>*>(p); });
+  return Out<T>(owned->data(), {owned->size()}, owner);
+}
+template <class T>
+nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<2>> moved(Column<T>& column, std::size_t rows, std::size_t width) {
+  auto* owned = new Column<T>(std::move(column));
+  nanobind::capsule owner(owned, [](void* p) noexcept { delete static_cast<Column<T>*>(p); });
+  return nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<2>>(owned->data(), {rows, width}, owner);
 }
 
 }  // namespace nowgraph

@@ -14,6 +14,7 @@
 
 #include "module.hpp"
 #include "module_arrays.hpp"
+#include "module_busy.hpp"
 #include "sampler.hpp"
 #include "sampler_adjacency.hpp"
 #include "view.hpp"
@@ -46,26 +47,13 @@ struct HeldSampler {
   HeldSampler(std::shared_ptr<Arena> arena, Args... args) : arena(std::move(arena)), sampler(*this->arena, args...) {}
 };
 
-// Refuses a second thread while one is inside: the memory is one thread's.
-class Busy {
- public:
-  explicit Busy(std::atomic_flag& flag) : flag_(flag) {
-    if (flag_.test_and_set(std::memory_order_acquire))
-      throw std::runtime_error("a sampler belongs to one thread, and another one is in it");
-  }
-  ~Busy() { flag_.clear(std::memory_order_release); }
-
- private:
-  std::atomic_flag& flag_;
-};
-
 // Letting go of Python's lock and taking it again costs more than one walk, and when another thread has taken it in
 // between, far more; a batch is long enough to be worth it.
 constexpr std::size_t RELEASE_FROM_SEEDS = 2;
 
 template <class Body>
 HeldSample held(HeldSampler& self, std::size_t seeds, std::optional<u64> request, Body body) {
-  const Busy busy(self.busy);
+  const Busy busy(self.busy, "a sampler");
   const u64 number = request ? *request : self.sampler.next_request();
   std::unique_ptr<Sample> sample;
   if (seeds >= RELEASE_FROM_SEEDS) {

@@ -138,20 +138,6 @@ nb::tuple times(View& view, u32 table_index) {
   return nb::make_tuple(to_array(std::move(event)), to_array(std::move(known)));
 }
 
-// A column's memory becomes the array's.
-template <class T>
-Out<T> moved(Column<T>& column) {
-  auto* owned = new Column<T>(std::move(column));
-  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<Column<T>*>(p); });
-  return Out<T>(owned->data(), {owned->size()}, owner);
-}
-template <class T>
-nb::ndarray<nb::numpy, T, nb::ndim<2>> moved(Column<T>& column, std::size_t rows, std::size_t width) {
-  auto* owned = new Column<T>(std::move(column));
-  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<Column<T>*>(p); });
-  return nb::ndarray<nb::numpy, T, nb::ndim<2>>(owned->data(), {rows, width}, owner);
-}
-
 // Row, event time, validity from and to, deleted, parents, then cells: numerical, coded, boolean, timestamp, embedding.
 nb::tuple states(View& view, u32 table_index) {
   RowStates found = [&] {
@@ -170,6 +156,38 @@ nb::tuple states(View& view, u32 table_index) {
                         moved(cells.boolean, rows, width(Kind::boolean)),
                         moved(cells.timestamp, rows, width(Kind::timestamp)),
                         moved(cells.embedding, rows, width(Kind::embedding)));
+}
+
+// Row, event time, visible time, parents, bare.
+nb::tuple arrivals(RowArrivals& found, u32 links) {
+  const std::size_t rows = found.row.size();
+  return nb::make_tuple(moved(found.row), moved(found.event_time_us), moved(found.visible_time_us),
+                        moved(found.parents, rows, links), moved(found.bare));
+}
+
+nb::tuple rows_from(View& view, u32 table_index, u32 first) {
+  const TableHeader& table = view.reader.table(table_index);
+  RowArrivals found;
+  if (first < Pinned(view.reader).snapshot.row_limit[table_index]) {
+    nb::gil_scoped_release released;
+    Reader own(*view.arena);  // the view's is for calls that hold Python's lock
+    const Pinned pinned(own);
+    for (u32 row = first; row < pinned.snapshot.row_limit[table_index]; ++row)
+      found.add(own, pinned.snapshot, table, row);
+  }
+  return arrivals(found, table.link_count);
+}
+
+nb::tuple rows_at(View& view, u32 table_index, In<i64> rows) {
+  const TableHeader& table = view.reader.table(table_index);
+  const Pinned pinned(view.reader);
+  RowArrivals found;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const i64 row = rows.data()[i];
+    if (row < 0 || row >= static_cast<i64>(pinned.snapshot.row_limit[table_index])) throw nb::index_error("no such row");
+    found.add(view.reader, pinned.snapshot, table, static_cast<u32>(row));
+  }
+  return arrivals(found, table.link_count);
 }
 
 nb::object cell_object(const Reader& reader, const TableHeader& table, u32 index, const char* payload) {
@@ -278,6 +296,8 @@ void bind_view(nb::module_& module) {
       }, nb::arg("table"), nb::arg("column"))
       .def("times", &times, nb::arg("table"))
       .def("states", &states, nb::arg("table"))
+      .def("rows_from", &rows_from, nb::arg("table"), nb::arg("first"))
+      .def("rows_at", &rows_at, nb::arg("table"), nb::arg("rows"))
       .def("row_versions", &row_versions, nb::arg("table"), nb::arg("row"))
       .def("row_children", &row_children, nb::arg("link"), nb::arg("row"));
 }

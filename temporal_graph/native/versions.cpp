@@ -126,6 +126,33 @@ class StateWriter {
 
 }  // namespace
 
+void RowArrivals::add(const Reader& reader, const Snapshot& snapshot, const TableHeader& table, u32 index) {
+  const char* record = reader.row(table, index);
+  const bool plain = Reader::version_head(table, record).load(std::memory_order_acquire) == NO_VERSION;
+  i64 event = Reader::inline_event_us(table, record), known = Reader::inline_known_us(table, record);
+  bool is_bare = Reader::inline_bare(table, record);
+  if (!plain) {
+    reader.versions(table, record, snapshot.sequence, versions_);
+    is_bare = versions_.empty();
+    if (!is_bare) {
+      event = versions_.front().event_time_us;
+      known = versions_.front().known_time_us;
+    }
+  }
+  row.push(index);
+  bare.push(is_bare);
+  event_time_us.push(is_bare ? ALWAYS_US : event);
+  visible_time_us.push(is_bare ? ALWAYS_US : nowgraph::visible_time_us(event, known));
+  i64* parent = parents.extend(table.link_count);
+  for (u32 link = 0; link < table.link_count; ++link) {
+    parent[link] = -1;
+    if (is_bare) continue;
+    const char* payload = plain ? reader.inline_cell(table, record, table.column_count + link)
+                                : reader.first_cell(snapshot, table, record, table.column_count + link);
+    if (payload != nullptr) parent[link] = load<u32>(payload);
+  }
+}
+
 RowStates row_states(const Reader& reader, const Snapshot& snapshot, u32 table_index) {
   RowStates out;
   StateWriter writer(reader, snapshot, table_index, out);

@@ -16,6 +16,18 @@ struct RowStates {
   GatheredTable cells;  // its nodes are not used
 };
 
+// How rows arrived: their first versions in order. Parents are row-major, -1 for none; rows known by a foreign key alone
+// (and those that retention dropped) are bare, without times and parents.
+struct RowArrivals {
+  Column<i64> row, event_time_us, visible_time_us, parents;
+  Column<u8> bare;
+
+  void add(const Reader& reader, const Snapshot& snapshot, const TableHeader& table, u32 row);
+
+ private:
+  std::vector<Reader::VersionKey> versions_;
+};
+
 // The states that the snapshot may see, by row and time. The reader must be pinned.
 RowStates row_states(const Reader& reader, const Snapshot& snapshot, u32 table_index);
 

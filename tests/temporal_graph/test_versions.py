@@ -237,3 +237,64 @@ def test_the_schema_s_names_stand_beside_the_columns() -> None:
     assert (states.timestamp_names, states.embedding_names) == (("due",), ("vector",))
     assert states.link_names == ("shop", "sold_by")
     assert [states.numerical.shape, states.embedding.shape, states.parents.shape] == [(0, 2), (0, 2), (0, 2)]
+
+
+def test_only_what_was_appended_since_is_told(schema: Schema, payment: Build) -> None:
+    """The tail from a row on is the rows published after it, each as it arrived, and nothing when nothing came."""
+    with TemporalGraph.create(schema) as graph:
+        view = graph.view()
+        graph.apply([payment(1, 100, customer=7, known_time_us=90), payment(2, 200, known_time_us=230)], backfill=True)
+        tail = view.rows_from("payments", 0)
+        assert (tail.row.tolist(), tail.event_time_us.tolist()) == ([0, 1], [100, 200])
+        assert (tail.visible_time_us.tolist(), tail.parents.tolist()) == ([100, 230], [[0], [-1]])
+        assert len(view.rows_from("payments", 2)) == len(view.rows_from("payments", 3)) == 0
+        assert view.rows_from("payments", 2).parents.shape == (0, 1)
+        graph.apply([payment(3, 300, customer=9), payment(1, 400, customer=9, operation="UPSERT")], backfill=True)
+        tail = view.rows_from("payments", 2)
+        assert (tail.row.tolist(), tail.parents.tolist(), tail.bare.tolist()) == ([2], [[1]], [False])
+        assert view.rows_at("payments", np.array([0])).parents.tolist() == [[0]]
+        with pytest.raises(ValueError, match="-1"):
+            view.rows_from("payments", -1)
+        with pytest.raises(IndexError):
+            view.rows_at("payments", np.array([3]))
+
+
+def test_a_bare_row_is_told_as_such_until_it_is_inserted(schema: Schema, payment: Build) -> None:
+    """Named only, it has no times and is bare; asked for again after its insert, it has arrived."""
+    with TemporalGraph.create(schema) as graph:
+        graph.apply([payment(1, 100, operation="UPSERT", known_time_us=160, customer=7)], backfill=True)
+        view = graph.view()
+        bare = view.rows_from("customers", 0)
+        assert (bare.event_time_us.tolist(), bare.visible_time_us.tolist(), bare.bare.tolist()) == (
+            [ALWAYS_US],
+            [ALWAYS_US],
+            [True],
+        )
+        graph.apply([payment(1, 50, customer=8)], backfill=True)  # earlier in the graph's order than the patch
+        arrived = view.rows_at("payments", np.array([0]))
+        assert (arrived.event_time_us.tolist(), arrived.parents.tolist()) == ([50], [[1]])
+        customer = pb.RowEvent(table="customers", operation=pb.OPERATION_INSERT)
+        customer.key.parts.add(integer=7)
+        graph.apply([customer.SerializeToString()])
+        assert view.rows_at("customers", np.array([0])).bare.tolist() == [False]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(order_events(), min_size=1, max_size=14))
+def test_rows_arrive_as_their_first_versions(sequence: list[ReferenceEvent]) -> None:
+    """Times and parents of every row are those of the twin's first version in order."""
+    twin = ReferenceGraph(SCHEMA)
+    with TemporalGraph.create(SCHEMA, arena_bytes=64 << 20) as graph:
+        graph.apply([wire(event) for event in sequence], backfill=True)
+        twin.apply(sequence, backfill=True)
+        view = graph.view()
+        tail = view.rows_from("orders", 0)
+        shops = view.keys("shops", np.arange(view.row_count("shops")))
+        for at, key in enumerate(view.keys("orders", tail.row)):
+            event_time_us, known_time_us, *_ = twin.dump()["orders"][f"[{key}]"]["versions"][0]
+            visible_time_us = max(event_time_us, known_time_us)
+            assert (tail.event_time_us[at], tail.visible_time_us[at]) == (event_time_us, visible_time_us)
+            cells = twin.first_version("orders", (key,))  # type: ignore[arg-type]
+            found = {n: (shops[p],) for n, p in zip(("shop", "sold_by"), tail.parents[at], strict=True) if p >= 0}
+            assert found == {name: value for name, value in cells.items() if name in ("shop", "sold_by")}
+            assert not tail.bare[at]
