@@ -16,11 +16,11 @@ class Presence:
 
     def __init__(self, source: RowSource, table: str) -> None:
         versions = source.versions(table)
-        self._timeless = source.schema.table(table).time_column is None
+        self.timeless = source.schema.table(table).time_column is None
         self._row, self._deleted = versions.row, versions.deleted
         self._times = np.unique(versions.valid_from_us)
         self._place = self._placed(versions.row, versions.valid_from_us)
-        self.first_us: Int64 = np.full(source.row_count(table), ALWAYS_US if self._timeless else TIME_MAX_US)
+        self.first_us: Int64 = np.full(source.row_count(table), ALWAYS_US if self.timeless else TIME_MAX_US)
         """int64 [rows]: when each row was first visible; TIME_MAX_US for one that never was."""
         shown = ~versions.deleted
         np.minimum.at(self.first_us, versions.row[shown], versions.valid_from_us[shown])
@@ -29,10 +29,10 @@ class Presence:
         """Return which of these rows (int64 [n]) were there at these times (int64 [n], or one that broadcasts)."""
         row, time_us = np.broadcast_arrays(row, time_us)
         if not len(self._row):
-            return np.full(row.shape, self._timeless)
+            return np.full(row.shape, self.timeless)
         state = np.searchsorted(self._place, self._placed(row, time_us), side="right") - 1
         found = (state >= 0) & (self._row[state] == row)
-        return np.where(found, ~self._deleted[state], self._timeless)
+        return np.where(found, ~self._deleted[state], self.timeless)
 
     def _placed(self, row: Int64, time_us: Int64) -> Int64:
         """Numbers that order states by row and time."""
