@@ -16,8 +16,8 @@ from temporal_graph.view import GraphPosition
 
 if TYPE_CHECKING:
     from graph_transformer.predictor import Prediction
-    from model_server.engine import Scored
     from model_server.request import AskedRow
+    from model_server.scorer import Scored
 
 
 KINDS: Mapping[Kind, service_pb2.TargetKind.ValueType] = {

@@ -13,9 +13,9 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from graph_transformer.predictor import Predictor
 from model_server.errors import NotConfiguredError
-from model_server.generation import Follower, Generations, Serving
+from model_server.generation import Follower, Generations, Served, serving_over
+from model_server.loading import load_model
 from model_server.server import Server
 from model_server.settings import ServerSettings
 from stream.privacy import privacy_for
@@ -41,11 +41,9 @@ def serve(settings: ServerSettings, stream_settings: StreamSettings | None = Non
     secret = (stream_settings or StreamSettings()).secret_bytes()
     privacy = privacy_for(schema, secret)
 
-    def attach() -> Serving:
+    def attach() -> Served:
         view = GraphView.attach(schema, arena)
-        return Serving.over(
-            view, Predictor.load(checkpoint, view, threads=settings.compute_threads, fixed_shape=settings.fixed_shape)
-        )
+        return serving_over(view, load_model(checkpoint, view, settings))
 
     wait_for_graph(schema, arena, timeout_s=settings.attach_timeout_s)
     generations = Generations(attach())

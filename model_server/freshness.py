@@ -49,7 +49,7 @@ class Freshness:
         self._poller: asyncio.Task[None] | None = None
         self.polls = 0
 
-    async def wait_for(self, request: service_pb2.ScoreRequest, deadline_s: float) -> float:
+    async def wait_for(self, request: service_pb2.ScoreRequest | service_pb2.RankRequest, deadline_s: float) -> float:
         """As `wait`, for the request's token if it has one; without one it returns 0 at once."""
         if not request.HasField("freshness_token"):
             return 0.0

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import structlog
 
 from graph_transformer.predictor import Predictor
+from graph_transformer.ranking.lists import ListRanker
 from model_server.errors import DrainingError
+from model_server.item_columns import ItemColumns
 from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphView
 
@@ -46,20 +48,47 @@ class Serving:
         return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RankServing:
+    """One generation and the ranker over it, compared by identity.
+
+    `ranker` and `columns` are the engine's and read the same view; `watch` is the event loop's.
+    """
+
+    watch: GraphView
+    ranker: ListRanker
+    columns: ItemColumns
+
+    @classmethod
+    def over(cls, view: GraphView, ranker: ListRanker) -> RankServing:
+        """Serves `view`, which `ranker` was loaded for and which is the engine's from now on."""
+        ranked = ranker.task.target.ranked
+        assert ranked is not None  # of a ranking
+        return cls(view.twin(), ranker, ItemColumns(view, ranked.items))
+
+
+Served = Serving | RankServing
+
+
+def serving_over(view: GraphView, model: Predictor | ListRanker) -> Served:
+    """What serves `model`, which was loaded for `view`: both belong to the engine from now on."""
+    return Serving.over(view, model) if isinstance(model, Predictor) else RankServing.over(view, model)
+
+
 class Generations:
-    """Holds the Serving that new batches use. Reading and replacing are atomic, from any thread."""
+    """Holds the serving that new batches use. Reading and replacing are atomic, from any thread."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving: Serving | None = serving
+    def __init__(self, serving: Served) -> None:
+        self._serving: Served | None = serving
 
-    def current(self) -> Serving:
+    def current(self) -> Served:
         """What to serve with. Raises DrainingError after `release`."""
         serving = self._serving
         if serving is None:
             raise DrainingError("the server has stopped")
         return serving
 
-    def replace(self, serving: Serving) -> None:
+    def replace(self, serving: Served) -> None:
         """From now on `current` returns this one."""
         self._serving = serving
 
@@ -71,7 +100,7 @@ class Generations:
 class Follower:
     """Watches whether the served generation was superseded, and switches. `run` belongs to the event loop."""
 
-    def __init__(self, generations: Generations, attach: Callable[[], Serving], *, poll_s: float) -> None:
+    def __init__(self, generations: Generations, attach: Callable[[], Served], *, poll_s: float) -> None:
         self._generations = generations
         self._attach = attach
         self._poll_s = poll_s

@@ -69,11 +69,19 @@ class Predictions:
 
     def publish(self, row: row_event_pb2.RowEvent, response: service_pb2.ScoreResponse) -> None:
         """Records an answer; the same row's answers keep their order (one key, one partition)."""
-        if self._log is None:
-            return
-        record = service_pb2.Prediction(
-            tenant=self._settings.tenant, row=row, response=response, answered_time_us=self._clock_us()
-        )
+        if self._log is not None:
+            self._record(row, service_pb2.Prediction(row=row, response=response))
+
+    def publish_list(
+        self, user: row_event_pb2.RowEvent, request: service_pb2.RankRequest, response: service_pb2.RankResponse
+    ) -> None:
+        """Records a list with its positions and what was asked; a user's lists keep their order, as a row's answers."""
+        if self._log is not None:
+            ranking = service_pb2.RankPrediction(request=request, response=response)
+            self._record(user, service_pb2.Prediction(row=user, ranking=ranking))
+
+    def _record(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
+        record.tenant, record.answered_time_us = self._settings.tenant, self._clock_us()
         with self._lock:
             self._unconfirmed += 1
         self._send(event_key(row), record.SerializeToString())

@@ -68,7 +68,7 @@ class RequestReader:
         The row's known time is cleared: what is scored just before it happened is not known yet. Its operation may be
         left out, insert or upsert; each means the same for a row that is only looked at, and none for an entity.
         """
-        self._read_names(request)
+        check_names(request, self._task, self._settings)
         if not request.HasField("row"):
             raise InvalidRequestError("row", "missing: the row to score")
         row = row_event_pb2.RowEvent()
@@ -116,22 +116,6 @@ class RequestReader:
         if self._privacy is not None:
             self._privacy.protect(event)
 
-    def _read_names(self, request: service_pb2.ScoreRequest) -> None:
-        if request.task not in ("", self._task):
-            raise UnknownTaskError("task", f"this server answers {self._task!r}, found {request.task!r}")
-        if request.tenant not in ("", self._settings.tenant):
-            raise UnknownTaskError("tenant", f"this server serves {self._settings.tenant!r}")
-        if len(request.request_id.encode()) > self._settings.id_bytes_limit:
-            raise InvalidRequestError("request_id", f"longer than {self._settings.id_bytes_limit} bytes")
-        if request.HasField("freshness_token"):
-            token = request.freshness_token
-            if not token.topic:
-                raise InvalidRequestError("freshness_token.topic", "empty")
-            if token.partition < 0:
-                raise InvalidRequestError("freshness_token.partition", "negative")
-            if token.offset < 0:
-                raise InvalidRequestError("freshness_token.offset", "negative")
-
     def _read_event_time(self, row: row_event_pb2.RowEvent) -> int:
         now_us = self._clock_us()
         if not row.HasField("event_time_us"):
@@ -154,3 +138,26 @@ class RequestReader:
                 f"task {self._task!r} asks about what the graph holds of a {self._table.name!r} key: "
                 f"cells such as {row.cells[0].column!r} would be ignored, leave them out",
             )
+
+
+def check_names(
+    request: service_pb2.ScoreRequest | service_pb2.RankRequest, task: str, settings: ServerSettings
+) -> None:
+    """Whether a request is for this server's task and tenant, its id short enough, its token one.
+
+    Raises UnknownTaskError, or InvalidRequestError with the path of the wrong field.
+    """
+    if request.task not in ("", task):
+        raise UnknownTaskError("task", f"this server answers {task!r}, found {request.task!r}")
+    if request.tenant not in ("", settings.tenant):
+        raise UnknownTaskError("tenant", f"this server serves {settings.tenant!r}")
+    if len(request.request_id.encode()) > settings.id_bytes_limit:
+        raise InvalidRequestError("request_id", f"longer than {settings.id_bytes_limit} bytes")
+    if request.HasField("freshness_token"):
+        token = request.freshness_token
+        if not token.topic:
+            raise InvalidRequestError("freshness_token.topic", "empty")
+        if token.partition < 0:
+            raise InvalidRequestError("freshness_token.partition", "negative")
+        if token.offset < 0:
+            raise InvalidRequestError("freshness_token.offset", "negative")

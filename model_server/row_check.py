@@ -50,7 +50,7 @@ class RowCheck:
             raise InvalidRequestError(f"{path}.event_id", f"longer than {limits.id_bytes_limit} bytes")
         if len(event.cells) > limits.cells_limit:
             raise InvalidRequestError(f"{path}.cells", f"more than {limits.cells_limit} cells")
-        self._check_key(event, f"{path}.key")
+        self.check_key(event.key, f"{path}.key")
         seen: set[str] = set()
         for index, cell in enumerate(event.cells):
             at = f"{path}.cells[{index}]"
@@ -83,9 +83,10 @@ class RowCheck:
                 path, f"{ahead_us} us ahead of the server's clock, {self._table.future_us} us are allowed"
             )
 
-    def _check_key(self, event: row_event_pb2.RowEvent, path: str) -> None:
+    def check_key(self, key: row_event_pb2.Key, path: str) -> None:
+        """A key has the table's parts, each of its type. Raises InvalidRequestError."""
         columns = self._table.primary_key
-        parts = event.key.parts
+        parts = key.parts
         if len(parts) != len(columns):
             names = ", ".join(column.name for column in columns) or "no key"
             raise InvalidRequestError(f"{path}.parts", f"{len(columns)} parts expected ({names}), found {len(parts)}")

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 from graph_transformer.target import Target
 from model_server.answer import answer_of
-from model_server.engine import Engine, Question, Scored
+from model_server.engine import Engine
 from model_server.errors import DeadlinePassedError, ServerError, code_of, number_of
 from model_server.freshness import Freshness
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.request import AskedRow, RequestReader
+from model_server.scorer import Question, Scored
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 # Rows of one batch that are read before other callers get their turn on the event loop: about a millisecond.
@@ -31,7 +32,7 @@ class Scoring:
         *,
         reader: RequestReader,
         freshness: Freshness,
-        engine: Engine,
+        engine: Engine[Question, Scored],
         predictions: Predictions,
         metrics: Metrics,
         task: str,

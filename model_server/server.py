@@ -1,6 +1,6 @@
 """The process: a gRPC server over one graph and one model, from the first health check to the last answer of a drain.
 
-start:  engine, a first score to warm up -> SERVING
+start:  engine, a first answer to warm up -> SERVING
 drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predictions confirmed -> end
 """
 
@@ -12,32 +12,26 @@ import time
 from contextlib import suppress
 
 import grpc
-import numpy as np
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from graph_transformer.predictor import Predictor
-from model_server.answer import KINDS
-from model_server.engine import Engine, Question
-from model_server.errors import NotConfiguredError
+from graph_transformer.ranking.lists import ListRanker
+from model_server.calls import Parts, calls_of, task_of
 from model_server.event_log import EventLog
 from model_server.freshness import Freshness
-from model_server.generation import Follower, Generations, Serving
+from model_server.generation import Follower, Generations, serving_over
 from model_server.ingest import Ingest
-from model_server.inspection import Inspection
 from model_server.metrics import Metrics, MetricsEndpoint
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
-from model_server.scoring import Scoring
 from model_server.service import InFlight, PredictionService
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
-from protos.nowgraph.v1 import row_event_pb2
 from stream.errors import ConfigurationError
 from stream.privacy import Privacy, is_private
-from temporal_graph.schema import KeyType, Table
 from temporal_graph.time_rule import ALWAYS_US
 from temporal_graph.view import GraphView
 
@@ -48,8 +42,6 @@ SERVICE_NAME: str = service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 HEALTH_NAMES = ("", SERVICE_NAME)
 # How often the gauges of the graph are read.
 PULSE_S = 1.0
-# How long the first score may take, compilers and page faults included.
-WARM_UP_S = 60.0
 
 
 class Server:
@@ -65,9 +57,9 @@ class Server:
         event_log: EventLog | None = None,
         follower: Follower | None = None,
     ) -> None:
+        """Answers what is served can be asked. Raises NotConfiguredError for a model that cannot answer its task."""
         serving = generations.current()
-        task = serving.predictor.task
-        schema = serving.view.schema
+        task, schema = task_of(serving), serving.watch.schema
         self.metrics = Metrics()
         self.settings = settings
         self.task = task
@@ -75,32 +67,28 @@ class Server:
         self.metrics_port = 0
         self._generations = generations
         self._follower = follower
-        if task.target.kind not in KINDS:
-            raise NotConfiguredError(f"task {task.name!r} is a {task.target.kind.value}: a score cannot answer it")
-        self._table = schema.table(task.table)
-        self._engine = Engine(generations.current, settings, self.metrics)
-        self._reader = RequestReader(schema, settings, task=task.name, target=task.target, privacy=privacy)
+        reader = RequestReader(schema, settings, task=task.name, target=task.target, privacy=privacy)
         self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
         freshness = Freshness(
             lambda: generations.current().watch.position().offsets,
             poll_s=settings.freshness_poll_ms / 1e3,
             reserve_s=settings.deadline_reserve_ms / 1e3,
         )
-        scoring = Scoring(
-            reader=self._reader,
-            freshness=freshness,
-            engine=self._engine,
-            predictions=self._predictions,
-            metrics=self.metrics,
-            task=task.name,
-            target=task.target,
+        self._calls = calls_of(
+            generations,
+            Parts(
+                settings=settings,
+                metrics=self.metrics,
+                reader=reader,
+                freshness=freshness,
+                predictions=self._predictions,
+                privacy=privacy,
+            ),
         )
-        self._inspection = Inspection(generations.current, self._reader, freshness, settings, self.metrics)
         self._in_flight = InFlight()
         self._service = PredictionService(
-            scoring=scoring,
-            inspection=self._inspection,
-            ingest=Ingest(event_log, self._reader, schema, settings, self.metrics),
+            calls=self._calls,
+            ingest=Ingest(event_log, reader, schema, settings, self.metrics),
             in_flight=self._in_flight,
             settings=settings,
             metrics=self.metrics,
@@ -111,7 +99,7 @@ class Server:
         self._endpoint: MetricsEndpoint | None = None
         self._drained = asyncio.Event()
         self.metrics.describe(
-            model_version=serving.predictor.version,
+            model_version=self._calls.version,
             task=task.name,
             kind=task.target.kind.value,
             schema_fingerprint=schema.fingerprint(),
@@ -131,10 +119,10 @@ class Server:
         self.port = server.add_insecure_port(f"{settings.host}:{settings.port}")
         self._endpoint = MetricsEndpoint(self.metrics, host=settings.metrics_host, port=settings.metrics_port)
         self.metrics_port = self._endpoint.port
-        self._engine.start()
+        self._calls.start()
         await server.start()
         self._grpc = server
-        await self._warm_up()
+        await self._calls.warm_up()
         self._background.append(asyncio.create_task(self._pulse()))
         if self._follower is not None:
             self._background.append(asyncio.create_task(self._follower.run()))
@@ -162,8 +150,7 @@ class Server:
                 await asyncio.sleep(0.05)
         await server.stop(None)
         await stopping
-        await self._engine.close()
-        self._inspection.close()
+        await self._calls.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -178,13 +165,6 @@ class Server:
     async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in HEALTH_NAMES:
             await self._health.set(name, status)
-
-    async def _warm_up(self) -> None:
-        """One score of a key that nobody knows: the first forward pass pays for loading, not the first caller."""
-        row = row_event_pb2.RowEvent(table=self._table.name, key=_unknown_key(self._table))
-        asked = self._reader.read(service_pb2.ScoreRequest(row=row))
-        deadline_s = time.monotonic() + WARM_UP_S
-        await self._engine.submit(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key))
 
     async def _pulse(self) -> None:
         while True:
@@ -203,38 +183,27 @@ class Server:
 
 def build_server(
     view: GraphView,
-    predictor: Predictor,
+    model: Predictor | ListRanker,
     *,
     settings: ServerSettings | None = None,
     privacy: Privacy | None = None,
     event_log: EventLog | None = None,
     predictions_topic: str = "nowgraph.predictions",
 ) -> Server:
-    """A server over a graph of this process (`graph.view()`); the view and the predictor loaded for it are its own now.
+    """A server over a graph of this process (`graph.view()`); the view and the model loaded for it are its own now.
 
     Without `event_log` answers are not recorded and Ingest is refused. Raises ConfigurationError when the schema has
     private values and there is no `privacy` to hash them.
     """
     if privacy is None and any(is_private(table) for table in view.schema.tables):
         raise ConfigurationError("the schema has private values: build the server with privacy_for(schema, secret)")
-    generations = Generations(Serving.over(view, predictor))
     return Server(
-        generations,
+        Generations(serving_over(view, model)),
         settings if settings is not None else ServerSettings(),
         privacy=privacy,
         predictions_topic=predictions_topic,
         event_log=event_log,
     )
-
-
-def _unknown_key(table: Table) -> row_event_pb2.Key:
-    parts = [
-        row_event_pb2.KeyPart(integer=np.iinfo(np.int64).min)
-        if column.type is KeyType.INTEGER
-        else row_event_pb2.KeyPart(text="\x00")
-        for column in table.primary_key
-    ]
-    return row_event_pb2.Key(parts=parts)
 
 
 def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:

@@ -11,11 +11,10 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 
+from model_server.calls import Calls
 from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of
 from model_server.ingest import Ingest
-from model_server.inspection import Inspection
 from model_server.metrics import Metrics
-from model_server.scoring import Scoring
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
@@ -55,15 +54,13 @@ class PredictionService(service_grpc.PredictionServiceServicer):
     def __init__(
         self,
         *,
-        scoring: Scoring,
-        inspection: Inspection,
+        calls: Calls,
         ingest: Ingest,
         in_flight: InFlight,
         settings: ServerSettings,
         metrics: Metrics,
     ) -> None:
-        self._scoring = scoring
-        self._inspection = inspection
+        self._calls = calls
         self._ingest = ingest
         self._in_flight = in_flight
         self._settings = settings
@@ -71,7 +68,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
 
     async def Score(self, request: service_pb2.ScoreRequest, context: Context) -> service_pb2.ScoreResponse:  # noqa: N802
         """One row's answer."""
-        return await self._answer("Score", context, lambda deadline_s: self._scoring.score(request, deadline_s))
+        return await self._answer("Score", context, lambda deadline_s: self._calls.scoring.score(request, deadline_s))
 
     async def ScoreBatch(  # noqa: N802
         self, request: service_pb2.ScoreBatchRequest, context: Context
@@ -82,7 +79,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
             limit = self._settings.batch_request_limit
             if len(request.requests) > limit:
                 raise InvalidRequestError("requests", f"at most {limit} rows, found {len(request.requests)}")
-            results = await self._scoring.results(request.requests, deadline_s)
+            results = await self._calls.scoring.results(request.requests, deadline_s)
             return service_pb2.ScoreBatchResponse(results=results)
 
         return await self._answer("ScoreBatch", context, work)
@@ -95,12 +92,17 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         At most `stream_inflight_limit` requests are taken before their answers are written, so a client that does not
         read stops being read.
         """
+        try:
+            scoring = self._calls.scoring
+        except ServerError as error:
+            self._count("ScoreStream", code_of(error).name)
+            await _abort(context, error)
         results: asyncio.Queue[service_pb2.ScoreResult | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._settings.stream_inflight_limit)
 
         async def one(request: service_pb2.ScoreRequest) -> None:
             with self._in_flight:
-                results.put_nowait(await self._scoring.result(request, self._deadline_s(context)))
+                results.put_nowait(await scoring.result(request, self._deadline_s(context)))
 
         async def read() -> None:
             draining = asyncio.ensure_future(self._in_flight.draining.wait())
@@ -133,8 +135,26 @@ class PredictionService(service_grpc.PredictionServiceServicer):
     ) -> service_pb2.NeighborhoodResponse:
         """What the model would see."""
         return await self._answer(
-            "Neighborhood", context, lambda deadline_s: self._inspection.neighborhood(request, deadline_s)
+            "Neighborhood", context, lambda deadline_s: self._calls.inspection.neighborhood(request, deadline_s)
         )
+
+    async def Rank(self, request: service_pb2.RankRequest, context: Context) -> service_pb2.RankResponse:  # noqa: N802
+        """One list."""
+        return await self._answer("Rank", context, lambda deadline_s: self._calls.ranking.rank(request, deadline_s))
+
+    async def RankBatch(  # noqa: N802
+        self, request: service_pb2.RankBatchRequest, context: Context
+    ) -> service_pb2.RankBatchResponse:
+        """Many lists, each with its own error; too many are refused as a whole."""
+
+        async def work(deadline_s: float) -> service_pb2.RankBatchResponse:
+            limit = self._settings.batch_request_limit
+            if len(request.requests) > limit:
+                raise InvalidRequestError("requests", f"at most {limit} lists, found {len(request.requests)}")
+            results = await self._calls.ranking.results(request.requests, deadline_s)
+            return service_pb2.RankBatchResponse(results=results)
+
+        return await self._answer("RankBatch", context, work)
 
     async def Ingest(self, request: service_pb2.IngestRequest, context: Context) -> service_pb2.IngestResponse:  # noqa: N802
         """Publishes an event; answers when Kafka has it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from graph_transformer.ranking.lists import LIMIT_MAX
 from stream.settings import EVENTS_TOPIC
 
 
@@ -49,6 +50,16 @@ class ServerSettings(BaseSettings):
     # compare. Without it more rows a second are scored, and a logit may differ by 1e-5 with what it was batched with.
     fixed_shape: bool = False
     batch_request_limit: int = Field(default=1_024, gt=0)
+    # Lists made in one pass: each has hundreds of candidates, so a few fill the same time as a batch of scores.
+    rank_batch_limit: int = Field(default=8, gt=0)
+    # Places of one list, and the ranked items that rules choose from: the ranker's own limit.
+    rank_items_limit: int = Field(default=LIMIT_MAX, gt=0, le=LIMIT_MAX)
+    # Keys of one request that are to be ranked, left out, allowed or denied: longer lists belong in the graph.
+    rank_keys_limit: int = Field(default=4_096, gt=0)
+    # Rows of one session; the model reads the newest of them.
+    rank_session_limit: int = Field(default=256, gt=0)
+    # Filters, values of one filter, and caps of one request.
+    rank_filters_limit: int = Field(default=32, gt=0)
     stream_inflight_limit: int = Field(default=64, gt=0)
     inspection_limit: int = Field(default=8, gt=0)
 

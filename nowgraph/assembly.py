@@ -189,15 +189,15 @@ def embedded_server(
     producer: EventProducer | None,
 ) -> Server:
     """A server over a graph of this process; call it on the thread whose event loop will run the server."""
-    from graph_transformer.predictor import Predictor
-    from model_server.generation import Generations, Serving
+    from model_server.generation import Generations, serving_over
+    from model_server.loading import load_model
     from model_server.server import Server
 
     view = graph.view()
-    predictor = Predictor.load(checkpoint, view, threads=settings.compute_threads, fixed_shape=settings.fixed_shape)
-    warn_without_labels(view, predictor.task.target)
+    model = load_model(checkpoint, view, settings)
+    warn_without_labels(view, model.task.target)
     return Server(
-        Generations(Serving.over(view, predictor)),
+        Generations(serving_over(view, model)),
         settings,
         privacy=privacy_of(graph.schema, stream),
         predictions_topic=stream.predictions_topic,

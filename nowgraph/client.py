@@ -1,6 +1,6 @@
-"""`Client` and `AsyncClient`: score a row, see what the model saw, publish an event.
+"""`Client` and `AsyncClient`: score a row, rank items, see what the model saw, publish an event.
 
-    row in Python's values -> typed cells -> gRPC -> a frozen Score, or one ClientError that names the field
+    row in Python's values -> typed cells -> gRPC -> a frozen Score or list, or one ClientError that names the field
 
 A call that finds no server is retried within its deadline by gRPC itself (UNAVAILABLE only: nothing else is safe to
 assume). Every call has a deadline; without one a lost server would be waited for for ever.
@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -27,6 +27,19 @@ from nowgraph.client_errors import (
     UnknownTaskError,
     error_from_call,
     error_from_item,
+)
+from nowgraph.client_lists import (
+    AppliedRule,
+    CategoryCap,
+    Diversity,
+    ItemFilter,
+    ListOptions,
+    ListRequest,
+    ListRules,
+    RankedItem,
+    RankedItems,
+    list_from_wire,
+    list_to_wire,
 )
 from nowgraph.client_values import (
     ClassScore,
@@ -51,19 +64,27 @@ from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 
 __all__ = [
+    "AppliedRule",
     "AsyncClient",
+    "CategoryCap",
     "ClassScore",
     "Client",
     "ClientError",
     "DeadlineError",
+    "Diversity",
     "ForecastStep",
     "FreshnessToken",
     "GraphPosition",
     "InvalidRequestError",
+    "ItemFilter",
+    "ListRequest",
+    "ListRules",
     "Neighbor",
     "Neighborhood",
     "NotReadyError",
     "OverloadedError",
+    "RankedItem",
+    "RankedItems",
     "Row",
     "Score",
     "ServerFailureError",
@@ -75,12 +96,13 @@ __all__ = [
 TIMEOUT_DEFAULT_S = 1.0
 MESSAGE_BYTES_LIMIT = 16 * 1024 * 1024
 SERVICE = "nowgraph.v1.PredictionService"
-# gRFC A6: nothing but UNAVAILABLE is retried. Scores change nothing, and the graph applies a repeated event once.
+# gRFC A6: nothing but UNAVAILABLE is retried. Answers change nothing, and the graph applies a repeated event once.
 SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": [
-                {"service": SERVICE, "method": name} for name in ("Score", "ScoreBatch", "Neighborhood", "Ingest")
+                {"service": SERVICE, "method": name}
+                for name in ("Score", "ScoreBatch", "Rank", "RankBatch", "Neighborhood", "Ingest")
             ],
             "retryPolicy": {
                 "maxAttempts": 4,
@@ -156,6 +178,18 @@ class Client:
                 yield _result(response.result)
         except grpc.RpcError as error:
             raise error_from_call(error) from None
+
+    def rank(self, user: Key = None, *, timeout_s: float | None = None, **asked: Unpack[ListOptions]) -> RankedItems:
+        """Orders items for a user, a session or both; `ListRequest` says what may be asked. Raises ClientError."""
+        request = list_to_wire(ListRequest(user, **asked), task=self._task, tenant=self._tenant)
+        return list_from_wire(self._call(self._stub.Rank, request, timeout_s))
+
+    def rank_batch(
+        self, requests: Sequence[ListRequest], *, timeout_s: float | None = None
+    ) -> list[RankedItems | ClientError]:
+        """Makes many lists; each item is its list or its error, in order. Raises ClientError for the whole call."""
+        response = self._call(self._stub.RankBatch, _lists(requests, self._task, self._tenant), timeout_s)
+        return [_list_result(item) for item in response.results]
 
     def neighborhood(
         self,
@@ -266,6 +300,20 @@ class AsyncClient:
         except grpc.RpcError as error:
             raise error_from_call(error) from None
 
+    async def rank(
+        self, user: Key = None, *, timeout_s: float | None = None, **asked: Unpack[ListOptions]
+    ) -> RankedItems:
+        """As `Client.rank`."""
+        request = list_to_wire(ListRequest(user, **asked), task=self._task, tenant=self._tenant)
+        return list_from_wire(await self._call(self._stub.Rank, request, timeout_s))
+
+    async def rank_batch(
+        self, requests: Sequence[ListRequest], *, timeout_s: float | None = None
+    ) -> list[RankedItems | ClientError]:
+        """As `Client.rank_batch`."""
+        response = await self._call(self._stub.RankBatch, _lists(requests, self._task, self._tenant), timeout_s)
+        return [_list_result(item) for item in response.results]
+
     async def neighborhood(
         self,
         table: str,
@@ -329,6 +377,16 @@ def _numbered(rows: Iterable[Row]) -> Iterator[Row]:
 def _result(item: service_pb2.ScoreResult) -> Score | ClientError:
     if item.WhichOneof("result") == "response":
         return score_from_wire(item.response)
+    return error_from_item(item.error)
+
+
+def _lists(requests: Sequence[ListRequest], task: str, tenant: str) -> service_pb2.RankBatchRequest:
+    return service_pb2.RankBatchRequest(requests=[list_to_wire(one, task=task, tenant=tenant) for one in requests])
+
+
+def _list_result(item: service_pb2.RankResult) -> RankedItems | ClientError:
+    if item.WhichOneof("result") == "response":
+        return list_from_wire(item.response)
     return error_from_item(item.error)
 
 

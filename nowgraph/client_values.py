@@ -220,10 +220,13 @@ def row_to_wire(row: Row, *, task: str = "", tenant: str = "") -> service_pb2.Sc
             event_time_us=time_to_wire(row.event_time),
             cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
         ),
-        freshness_token=None
-        if token is None
-        else service_pb2.FreshnessToken(topic=token.topic, partition=token.partition, offset=token.offset),
+        freshness_token=None if token is None else token_to_wire(token),
     )
+
+
+def token_to_wire(token: FreshnessToken) -> service_pb2.FreshnessToken:
+    """A freshness token as a request carries it."""
+    return service_pb2.FreshnessToken(topic=token.topic, partition=token.partition, offset=token.offset)
 
 
 def event_to_wire(

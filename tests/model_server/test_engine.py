@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import structlog
 
-from model_server.engine import Engine, Question, Scored
+from model_server.engine import Engine
 from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError
 from model_server.generation import Generations, Serving
 from model_server.metrics import Metrics
+from model_server.scorer import Question, Scored, Scorer
 from model_server.settings import ServerSettings
 
 Running = Callable[..., AbstractAsyncContextManager[Engine]]
@@ -31,7 +32,7 @@ def running(generations: Generations, metrics: Metrics) -> Running:
 
     @asynccontextmanager
     async def run(**limits: int) -> AsyncIterator[Engine]:
-        engine = Engine(generations.current, ServerSettings(**limits), metrics)
+        engine = Engine(Scorer(generations.current, metrics), ServerSettings(**limits), metrics)
         engine.start()
         try:
             yield engine

@@ -15,6 +15,7 @@ from model_server.generation import Generations, Serving
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
+from model_server.scorer import Scorer
 from model_server.scoring import READ_CHUNK, Scoring, error_of
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -50,7 +51,7 @@ async def scoring(
     """The whole path without gRPC; the audit trail has room for three answers."""
     view = world.graph.view()
     generations = Generations(Serving.over(view, world.predictor(view)))
-    engine = Engine(generations.current, settings, metrics)
+    engine = Engine(Scorer(generations.current, metrics), settings, metrics)
     engine.start()
     small = settings.model_copy(update={"predictions_buffer_limit": 3})
     yield Scoring(

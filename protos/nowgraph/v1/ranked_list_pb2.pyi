@@ -248,7 +248,7 @@ class RankedItem(_message.Message):
     position: _builtins.int
     """From 1."""
     is_new: _builtins.bool
-    """Became visible within the server's span for new items before the cut-off; never of a table without time."""
+    """Became visible within the task's `new_within` before the cut-off; never of a table without time."""
     @_builtins.property
     def key(self) -> _row_event_pb2.Key: ...
     @_builtins.property

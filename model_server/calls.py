@@ -1,0 +1,204 @@
+"""What a server can be asked, by the kind of its task: scores of rows and entities, or lists of items.
+
+    Serving ─► ScoreCalls: Score, ScoreBatch, ScoreStream, Neighborhood
+    RankServing ─► RankCalls: Rank, RankBatch
+
+What the other kind of server answers is refused, with the name of the task that is served here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+import numpy as np
+
+from graph_transformer.task import Task
+from model_server.answer import KINDS
+from model_server.engine import Engine
+from model_server.errors import NotConfiguredError
+from model_server.freshness import Freshness
+from model_server.generation import Generations, RankServing, Served, Serving
+from model_server.inspection import Inspection
+from model_server.metrics import Metrics
+from model_server.predictions import Predictions
+from model_server.ranking import Ranking
+from model_server.ranking_metrics import RankMetrics
+from model_server.ranking_request import RankReader
+from model_server.ranking_worker import Listed, ListQuestion, RankWorker
+from model_server.request import RequestReader
+from model_server.scorer import Question, Scored, Scorer
+from model_server.scoring import Scoring
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+from stream.privacy import Privacy
+from temporal_graph.schema import KeyType, Table
+
+# How long the first answer may take, compilers and page faults included.
+WARM_UP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What both kinds of calls are built from; `reader` reads requests about rows, and events."""
+
+    settings: ServerSettings
+    metrics: Metrics
+    reader: RequestReader
+    freshness: Freshness
+    predictions: Predictions
+    privacy: Privacy | None
+
+
+class Calls:
+    """The calls of a server. This one refuses all of them; each kind of server has its own."""
+
+    def __init__(self, task: Task, version: str) -> None:
+        self.task = task
+        self.version = version
+
+    @property
+    def scoring(self) -> Scoring:
+        """Scores; raises NotConfiguredError where there are none."""
+        self._refuse("Score")
+
+    @property
+    def inspection(self) -> Inspection:
+        """Neighborhoods; raises NotConfiguredError where there are none."""
+        self._refuse("Neighborhood")
+
+    @property
+    def ranking(self) -> Ranking:
+        """Lists; raises NotConfiguredError where there are none."""
+        self._refuse("Rank")
+
+    def start(self) -> None:
+        """Starts the worker; belongs to the event loop."""
+
+    async def warm_up(self) -> None:
+        """One answer about nobody: the first forward pass pays for loading, not the first caller."""
+
+    async def close(self) -> None:
+        """Answers what waits and ends the worker."""
+
+    def _refuse(self, call: str) -> NoReturn:
+        task = f"task {self.task.name!r} of this server is a {self.task.target.kind.value}"
+        raise NotConfiguredError(f"{task}: {call} cannot answer it")
+
+
+class ScoreCalls(Calls):
+    """Calls about rows and entities. Raises NotConfiguredError for a task that a score cannot answer."""
+
+    def __init__(self, serving: Callable[[], Serving], parts: Parts) -> None:
+        predictor = serving().predictor
+        super().__init__(predictor.task, predictor.version)
+        target = self.task.target
+        if target.kind not in KINDS:
+            raise NotConfiguredError(f"task {self.task.name!r} is a {target.kind.value}: a score cannot answer it")
+        settings, metrics = parts.settings, parts.metrics
+        self._table = serving().view.schema.table(self.task.table)
+        self._reader = parts.reader
+        self._engine: Engine[Question, Scored] = Engine(Scorer(serving, metrics), settings, metrics)
+        self._scoring = Scoring(
+            reader=parts.reader,
+            freshness=parts.freshness,
+            engine=self._engine,
+            predictions=parts.predictions,
+            metrics=metrics,
+            task=self.task.name,
+            target=target,
+        )
+        self._inspection = Inspection(serving, parts.reader, parts.freshness, settings, metrics)
+
+    @property
+    def scoring(self) -> Scoring:
+        """Scores."""
+        return self._scoring
+
+    @property
+    def inspection(self) -> Inspection:
+        """Neighborhoods."""
+        return self._inspection
+
+    def start(self) -> None:
+        """As `Calls.start`."""
+        self._engine.start()
+
+    async def warm_up(self) -> None:
+        """As `Calls.warm_up`."""
+        row = row_event_pb2.RowEvent(table=self._table.name, key=_unknown_key(self._table))
+        asked = self._reader.read(service_pb2.ScoreRequest(row=row))
+        deadline_s = time.monotonic() + WARM_UP_S
+        await self._engine.submit(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key))
+
+    async def close(self) -> None:
+        """As `Calls.close`."""
+        await self._engine.close()
+        self._inspection.close()
+
+
+class RankCalls(Calls):
+    """Calls about lists."""
+
+    def __init__(self, serving: Callable[[], RankServing], parts: Parts) -> None:
+        ranker, schema = serving().ranker, serving().watch.schema
+        super().__init__(ranker.task, ranker.version)
+        settings, metrics = parts.settings, RankMetrics(parts.metrics)
+        self._table = schema.table(self.task.table)
+        self._reader = RankReader(schema, settings, task=self.task, privacy=parts.privacy)
+        self._engine: Engine[ListQuestion, Listed] = Engine(
+            RankWorker(serving, metrics), settings, parts.metrics, batch_limit=settings.rank_batch_limit
+        )
+        self._ranking = Ranking(
+            reader=self._reader,
+            freshness=parts.freshness,
+            engine=self._engine,
+            predictions=parts.predictions,
+            metrics=metrics,
+            task=self.task.name,
+            table=self.task.table,
+        )
+
+    @property
+    def ranking(self) -> Ranking:
+        """Lists."""
+        return self._ranking
+
+    def start(self) -> None:
+        """As `Calls.start`."""
+        self._engine.start()
+
+    async def warm_up(self) -> None:
+        """As `Calls.warm_up`: it takes in the graph's rows, which no caller should wait for."""
+        asked = self._reader.read(service_pb2.RankRequest(user=_unknown_key(self._table)))
+        deadline_s = time.monotonic() + WARM_UP_S
+        await self._engine.submit(ListQuestion(asked.question, asked.k, asked.rules, deadline_s))
+
+    async def close(self) -> None:
+        """As `Calls.close`."""
+        await self._engine.close()
+
+
+def calls_of(generations: Generations, parts: Parts) -> Calls:
+    """The calls that what is served can answer; every later generation is of the first one's kind."""
+    if isinstance(generations.current(), RankServing):
+        return RankCalls(cast("Callable[[], RankServing]", generations.current), parts)
+    return ScoreCalls(cast("Callable[[], Serving]", generations.current), parts)
+
+
+def task_of(serving: Served) -> Task:
+    """The task that is served."""
+    return serving.ranker.task if isinstance(serving, RankServing) else serving.predictor.task
+
+
+def _unknown_key(table: Table) -> row_event_pb2.Key:
+    parts = [
+        row_event_pb2.KeyPart(integer=np.iinfo(np.int64).min)
+        if column.type is KeyType.INTEGER
+        else row_event_pb2.KeyPart(text="\x00")
+        for column in table.primary_key
+    ]
+    return row_event_pb2.Key(parts=parts)

@@ -1,0 +1,28 @@
+"""A checkpoint's folder -> what answers with it: a predictor that scores, or a ranker that makes lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.predictor import Predictor
+from graph_transformer.ranking.lists import ListRanker
+from graph_transformer.target import Kind
+from model_server.settings import ServerSettings
+from temporal_graph.view import GraphView
+
+
+def load_model(folder: Path, view: GraphView, settings: ServerSettings) -> Predictor | ListRanker:
+    """Loads a checkpoint for a graph, by the kind of its task; sets PyTorch's threads for the whole process.
+
+    Raises CheckpointCorrupt or CheckpointMismatch for a folder that cannot be used with this graph.
+    """
+    torch.set_num_threads(settings.compute_threads)
+    checkpoint = Checkpoint.load(folder, view.schema)
+    if checkpoint.task.target.kind is Kind.RANKING:
+        from graph_transformer.ranking.ranker import Ranker
+
+        return Ranker(checkpoint, view)
+    return Predictor(checkpoint, view, fixed_shape=settings.fixed_shape)

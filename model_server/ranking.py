@@ -1,0 +1,109 @@
+"""The path of one list, without gRPC: read, wait for freshness, ask the engine, answer, record.
+
+RankRequest -> RankReader -> Freshness -> Engine -> RankResponse -> predictions topic
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from model_server.engine import Engine
+from model_server.errors import DeadlinePassedError, ServerError
+from model_server.freshness import Freshness
+from model_server.predictions import Predictions
+from model_server.ranking_answer import list_answer, sources_of
+from model_server.ranking_metrics import RankMetrics
+from model_server.ranking_request import AskedList, RankReader
+from model_server.ranking_worker import Listed, ListQuestion
+from model_server.scoring import READ_CHUNK, error_of
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
+
+
+class Ranking:
+    """Answers requests for lists. Deadlines are time.monotonic instants; errors are ServerError. Of the event loop."""
+
+    def __init__(
+        self,
+        *,
+        reader: RankReader,
+        freshness: Freshness,
+        engine: Engine[ListQuestion, Listed],
+        predictions: Predictions,
+        metrics: RankMetrics,
+        task: str,
+        table: str,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        """`table` is the users'."""
+        self._reader = reader
+        self._freshness = freshness
+        self._engine = engine
+        self._predictions = predictions
+        self._metrics = metrics
+        self._task = task
+        self._table = table
+        self._clock_us = clock_us
+
+    async def rank(self, request: service_pb2.RankRequest, deadline_s: float) -> service_pb2.RankResponse:
+        """One list, or the ServerError that says why there is none."""
+        start_s = time.monotonic()
+        asked = self._reader.read(request)
+        self._predictions.admit()
+        waited_s = await self._freshness.wait_for(request, deadline_s)
+        if waited_s and asked.live:  # now is after the event that was waited for
+            asked = self._reader.read(request)
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                listed = await self._engine.submit(ListQuestion(asked.question, asked.k, asked.rules, deadline_s))
+        except TimeoutError:
+            raise DeadlinePassedError("the deadline passed before the answer was there") from None
+        return self._answer(asked, listed, waited_s, start_s)
+
+    async def result(self, request: service_pb2.RankRequest, deadline_s: float) -> service_pb2.RankResult:
+        """As `rank`, with the error as a value: one item of a batch."""
+        try:
+            return service_pb2.RankResult(response=await self.rank(request, deadline_s))
+        except ServerError as error:
+            return service_pb2.RankResult(error=error_of(request.request_id, error))
+
+    async def results(
+        self, requests: Sequence[service_pb2.RankRequest], deadline_s: float
+    ) -> list[service_pb2.RankResult]:
+        """Every list or error, in the order of the requests; they are batched with whatever else waits."""
+        tasks: list[asyncio.Task[service_pb2.RankResult]] = []
+        async with asyncio.TaskGroup() as group:  # when the caller goes away, so does all that was begun for it
+            for start in range(0, len(requests), READ_CHUNK):
+                chunk = requests[start : start + READ_CHUNK]
+                tasks += [group.create_task(self.result(request, deadline_s)) for request in chunk]
+                await asyncio.sleep(0)
+        return [task.result() for task in tasks]
+
+    def _answer(self, asked: AskedList, listed: Listed, waited_s: float, start_s: float) -> service_pb2.RankResponse:
+        total_s = time.monotonic() - start_s
+        response = list_answer(asked, listed, task=self._task, waited_s=waited_s, total_s=total_s)
+        request = asked.request
+        user = row_event_pb2.RowEvent(table=self._table, key=request.user, event_time_us=request.event_time_us)
+        self._predictions.publish_list(user, request, response)
+        self._observe(asked, listed, response, waited_s, total_s)
+        return response
+
+    def _observe(
+        self, asked: AskedList, listed: Listed, response: service_pb2.RankResponse, waited_s: float, total_s: float
+    ) -> None:
+        metrics = self._metrics
+        if waited_s:
+            metrics.stages["freshness"].observe(waited_s)
+        metrics.stages["total"].observe(total_s)
+        metrics.list_items.observe(len(response.items))
+        metrics.candidates.observe(response.candidate_count)
+        if response.fallback:
+            metrics.fallbacks.inc()
+        for place in listed.order:
+            for source in sources_of(int(listed.ranked.source[place])):
+                metrics.shown[source].inc()
+        if asked.live and asked.request.HasField("freshness_token") and response.HasField("newest_age_us"):
+            newest_us = response.cutoff_time_us - response.newest_age_us
+            metrics.event_to_rank.observe(max(0, self._clock_us() - newest_us) / 1e6)
