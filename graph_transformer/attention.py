@@ -82,14 +82,14 @@ class SeedAttention(nn.Module):
         `bias` float32[B, heads + sums, K] is added to what heads think of rows; MASKED hides a row.
         """
         size = len(seed)
-        query = self.query(self.norm(seed)).view(size, self.heads, 1, -1)
-        folded = torch.matmul(query, self.key).squeeze(2) * self.scale
+        query = self.query(self.norm(seed)).view(size, self.heads, -1)
+        folded = _by_head(query, self.key) * self.scale
         logit = torch.baddbmm(bias[:, : self.heads], folded, rows.transpose(1, 2))
-        null = (query.squeeze(2) * self.null_key).sum(dim=2, keepdim=True) * self.scale
+        null = (query * self.null_key).sum(dim=2, keepdim=True) * self.scale
         weight = torch.softmax(torch.cat([logit, null], dim=2), dim=2)
-        seen = torch.bmm(weight[:, :, :-1], rows).unsqueeze(2)
-        value = torch.matmul(seen, self.value).squeeze(2) + weight[:, :, -1:] * self.null_value
-        update = self.output(value.view(size, -1))
+        seen = torch.bmm(weight[:, :, :-1], rows)
+        value = _by_head(seen, self.value) + weight[:, :, -1:] * self.null_value
+        update = self.output(value.reshape(size, -1))
         if self.sums:
             update = update + self.total(self._totals(rows, bias[:, self.heads :]))
         seed = seed + self.dropout(update)
@@ -99,8 +99,16 @@ class SeedAttention(nn.Module):
     def _totals(self, rows: Tensor, bias: Tensor) -> Tensor:
         """Return float32[B, sums * size]: gated sums over the rows, compressed by a signed log."""
         gate = torch.sigmoid(self.gate(rows).transpose(1, 2) + bias)
-        total = torch.matmul(torch.bmm(gate, rows).unsqueeze(2), self.add).view(len(rows), -1)
+        total = _by_head(torch.bmm(gate, rows), self.add).reshape(len(rows), -1)
         return torch.sign(total) * torch.log1p(total.abs())
+
+
+def _by_head(vectors: Tensor, weight: Tensor) -> Tensor:
+    """Return float32[B, heads, n] of float32[B, heads, m] and float32[heads, m, n].
+
+    One product per head: the weights are not copied for every seed (a training step of 512 took a third longer).
+    """
+    return torch.bmm(vectors.transpose(0, 1), weight).transpose(0, 1)
 
 
 class RowAttention(nn.Module):

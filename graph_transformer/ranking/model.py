@@ -91,9 +91,8 @@ class Tower(nn.Module):
         contents = self.graph.rows.contents(batch)
         node = batch.identity_node
         assert node is not None
-        recalled = self.recall(batch, self.vector(contents.index_select(0, node)), node)
-        found: Tensor = self.graph(batch, contents)
-        return found + recalled
+        recalled: Tensor = self.recall(batch, self.vector(contents.index_select(0, node)), node)
+        return recalled + self.graph(batch, contents)
 
     def items(self, batch: Batch) -> Tensor:
         """Return float32[n, dimension] of items, each the seed of its own neighborhood."""

@@ -114,7 +114,6 @@ class BoundTowers:
             )
         return cls(model, encoding, BoundIdentities(checkpoint.ranking.identities, view), view, checkpoint.task)
 
-    @torch.inference_mode()
     def users(
         self,
         user_row: Ints,
@@ -128,21 +127,52 @@ class BoundTowers:
         sessions: for each the serialized RowEvents of the interaction table that come with the question, oldest first.
         asked_time_us int64[B]: the time ages are counted from, where it is later than the cut-off.
         """
-        vectors = np.empty((len(user_row), self.dimension), dtype=np.float32)
-        for start in range(0, len(user_row), USERS):
-            part = slice(start, start + USERS)
-            with_sessions = None if sessions is None else sessions[part]
-            neighborhood = self._batches.sampled_users(user_row[part], cutoff_time_us[part], with_sessions)
-            batch = self._batches.users(neighborhood, None if asked_time_us is None else asked_time_us[part])
-            vectors[part] = self.model.users(batch.to(self._device)).float().cpu().numpy()
-        return vectors
+        return vectors_of_users(
+            self.model,
+            self._batches,
+            user_row,
+            cutoff_time_us,
+            device=self._device,
+            asked_time_us=asked_time_us,
+            sessions=sessions,
+        )
 
-    @torch.inference_mode()
     def items(self, row: Ints, cutoff_time_us: Ints) -> Floats:
         """Return float32[n, dimension] of item rows as of cut-offs, int64[n] both."""
-        vectors = np.empty((len(row), self.dimension), dtype=np.float32)
-        for start in range(0, len(row), ITEMS):
-            part = slice(start, start + ITEMS)
-            batch = self._batches.items(self._batches.sampled_items(row[part], cutoff_time_us[part]))
-            vectors[part] = self.model.items(batch.to(self._device)).float().cpu().numpy()
-        return vectors
+        return vectors_of_items(self.model, self._batches, row, cutoff_time_us, device=self._device)
+
+
+@torch.inference_mode()
+def vectors_of_users(
+    model: RankingModel,
+    batches: TowerBatches,
+    row: Ints,
+    cutoff_time_us: Ints,
+    *,
+    device: str = "cpu",
+    asked_time_us: Ints | None = None,
+    sessions: Sequence[Sequence[bytes]] | None = None,
+) -> Floats:
+    """Return what `BoundTowers.users` does."""
+    vectors = np.empty((len(row), model.dimension), dtype=np.float32)
+    for start in range(0, len(row), USERS):
+        part = slice(start, start + USERS)
+        neighborhood = batches.sampled_users(
+            row[part], cutoff_time_us[part], None if sessions is None else sessions[part]
+        )
+        batch = batches.users(neighborhood, None if asked_time_us is None else asked_time_us[part])
+        vectors[part] = model.users(batch.to(device)).float().cpu().numpy()
+    return vectors
+
+
+@torch.inference_mode()
+def vectors_of_items(
+    model: RankingModel, batches: TowerBatches, row: Ints, cutoff_time_us: Ints, *, device: str = "cpu"
+) -> Floats:
+    """Return what `BoundTowers.items` does."""
+    vectors = np.empty((len(row), model.dimension), dtype=np.float32)
+    for start in range(0, len(row), ITEMS):
+        part = slice(start, start + ITEMS)
+        batch = batches.items(batches.sampled_items(row[part], cutoff_time_us[part]))
+        vectors[part] = model.items(batch.to(device)).float().cpu().numpy()
+    return vectors

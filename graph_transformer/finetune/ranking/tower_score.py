@@ -1,0 +1,104 @@
+"""The towers alone, measured: every item that exists ranked by the dot product with the user's vector.
+
+questions ─► user vectors ─┐
+items as of the cut-offs ──┴─► scores, what the user had left out if the task says so ─► the best ─► NDCG
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from graph_transformer.finetune.choice import Validator
+from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.finetune.ranking.tower_feed import ItemPool
+from graph_transformer.finetune.ranking.visits import Visits
+from graph_transformer.ranking.model import RankingModel
+from graph_transformer.ranking.towers import TowerBatches, vectors_of_items, vectors_of_users
+from graph_transformer.task import Task
+
+Int64 = NDArray[np.int64]
+QUESTIONS = 512
+"""Questions ranked together: their scores of 12,000 items are 25 MB."""
+SHOWN = 16
+"""Times at which items are read for one measurement: of each question's cut-off the latest before it."""
+
+
+@dataclass(frozen=True)
+class TowerScorer:
+    """Ranks all items for questions; `visits` are what users had, `pool` the items and when they were first visible."""
+
+    task: Task
+    batches: TowerBatches
+    visits: Visits
+    pool: ItemPool
+    device: str = "cpu"
+
+    def best(self, model: RankingModel, questions: RankingQuestions, count: int) -> Int64:
+        """Return int64 [n, count]: the best item rows of each question, -1 where there are fewer."""
+        order = np.argsort(questions.cutoff_time_us, kind="stable")
+        out = np.full((len(questions), count), -1, dtype=np.int64)
+        for part in np.array_split(order, min(SHOWN, len(order))):
+            asked_us = questions.cutoff_time_us[part]
+            first_us, newest_us = int(asked_us.min()), int(asked_us.max())
+            there = int(np.searchsorted(self.pool.first_us, newest_us, side="right"))
+            row, seen_us = self.pool.row[:there], self.pool.first_us[:there]
+            shown_us = np.maximum(seen_us, first_us)
+            items = torch.from_numpy(vectors_of_items(model, self.batches, row, shown_us, device=self.device))
+            for start in range(0, len(part), QUESTIONS):
+                chosen = part[start : start + QUESTIONS]
+                score = self._scores(model, questions.select(chosen), items, row)
+                value, place = torch.topk(score, min(count, there), dim=1)
+                out[chosen, : value.shape[1]] = np.where(torch.isfinite(value).numpy(), row[place.numpy()], -1)
+        return out
+
+    def _scores(self, model: RankingModel, asked: RankingQuestions, items: torch.Tensor, row: Int64) -> torch.Tensor:
+        """Return float32[n, len(row)], minus infinity of items that are not there for a question."""
+        cutoff_us, device = asked.cutoff_time_us, self.device
+        users = vectors_of_users(model, self.batches, asked.user, cutoff_us, device=device, asked_time_us=asked.time_us)
+        score = torch.from_numpy(users) @ items.T
+        first_us = self.pool.first_us[: len(row)]
+        score.masked_fill_(torch.from_numpy(first_us[None, :] > cutoff_us[:, None]), -torch.inf)
+        if self.task.ranking.exclude_seen:
+            column = np.full(int(max(self.visits.item.max(initial=-1), row.max(initial=-1))) + 1, -1, dtype=np.int64)
+            column[row] = np.arange(len(row))
+            question, item = self.visits.seen(asked.user, cutoff_us)
+            there = column[item] >= 0
+            score[torch.from_numpy(question[there]), torch.from_numpy(column[item[there]])] = -torch.inf
+        return score
+
+
+def ndcg(best: Int64, questions: RankingQuestions) -> float:
+    """Return the mean NDCG@k of lists int64 [n, k] (-1: no item) for questions whose items all count alike."""
+    count = best.shape[1]
+    gain = 1.0 / np.log2(np.arange(count) + 2.0)
+    wanted = np.diff(questions.item_offset)
+    ideal = np.concatenate([[0.0], np.cumsum(gain)])[np.minimum(wanted, count)]
+    span = np.int64(max(questions.item.max(initial=0), best.max(initial=0)) + 2)
+    answers = questions.question * span + questions.item
+    listed = np.arange(len(best))[:, None] * span + best
+    hit = np.isin(listed, answers) & (best >= 0)
+    return float(((hit * gain).sum(axis=1) / ideal).mean())
+
+
+def tower_validator(scorer: TowerScorer, questions: RankingQuestions, *, seed: int) -> Validator:
+    """Return what judges towers: NDCG on later questions, or on a fixed part of them drawn at random."""
+    most, top = scorer.task.training.validation_examples, _top(scorer.task)
+    part = questions
+    if len(questions) > most:
+        part = questions.select(np.sort(np.random.default_rng(seed).permutation(len(questions))[:most]))
+
+    def measured(model: nn.Module) -> float:
+        assert isinstance(model, RankingModel)
+        return ndcg(scorer.best(model, part, top), part)
+
+    return Validator(f"NDCG@{top}", True, measured)
+
+
+def _top(task: Task) -> int:
+    assert task.target.ranked is not None
+    return task.target.ranked.top
