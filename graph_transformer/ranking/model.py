@@ -92,7 +92,8 @@ class Tower(nn.Module):
         node = batch.identity_node
         assert node is not None
         recalled: Tensor = self.recall(batch, self.vector(contents.index_select(0, node)), node)
-        return recalled + self.graph(batch, contents)
+        found: Tensor = recalled + self.graph(batch, contents)
+        return found
 
     def items(self, batch: Batch) -> Tensor:
         """Return float32[n, dimension] of items, each the seed of its own neighborhood."""

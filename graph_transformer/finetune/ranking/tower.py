@@ -19,12 +19,12 @@ from graph_transformer.encoding.statistics import Statistics, fit_statistics
 from graph_transformer.errors import NotEnoughExamples, TaskError
 from graph_transformer.finetune.choice import Choice
 from graph_transformer.finetune.loop import Fitted, Limits, Loop, Report, dice_kept, silent, take_weights
+from graph_transformer.finetune.ranking.histories import Interactions
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.start import svd_start
 from graph_transformer.finetune.ranking.tower_feed import ItemPool, TowerFed, TowerFeed, tower_feed
 from graph_transformer.finetune.ranking.tower_score import TowerScorer, tower_validator
-from graph_transformer.finetune.ranking.visits import visits_of
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.state import key_of
 from graph_transformer.finetune.steps import Steps
@@ -106,8 +106,8 @@ def fit_towers(
     asked = answerable(questions.known_by(known_by), presence)
     if not len(asked):
         raise NotEnoughExamples(f"{ranked.interactions}: no question with an item that existed when it was asked")
-    visits = visits_of(view, ranked)
-    learned = visits.select(visits.visible_time_us <= known_by)
+    interactions = Interactions.of(view, ranked)
+    learned = interactions.visible(known_by)
     identities = identities_of(view, ranked.items, learned.item)
     bound = BoundIdentities(identities, view)
     encoding = Encoding(_statistics(view, task, asked, seed), view.schema, view.strings, identified=ranked.items)
@@ -123,7 +123,9 @@ def fit_towers(
     feed = TowerFeed(asked, pool, task.ranking.negatives, runtime.ranks, seed)
     choice = None
     if later is not None and len(later):
-        scorer = TowerScorer(task, TowerBatches(view, task, encoding, bound), visits, pool, runtime.device)
+        scorer = TowerScorer(
+            task, TowerBatches(view, task, encoding, bound), interactions, presence, pool, runtime.device
+        )
         choice = Choice(tower_validator(scorer, later, seed=seed), training.patience, [])
     limits = Limits(training.steps) if limits is None else limits
     fitted = Loop(

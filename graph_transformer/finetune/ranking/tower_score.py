@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graph_transformer.finetune.choice import Validator
+from graph_transformer.finetune.ranking.histories import Interactions
+from graph_transformer.finetune.ranking.metrics import Measured
+from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.tower_feed import ItemPool
-from graph_transformer.finetune.ranking.visits import Visits
 from graph_transformer.ranking.model import RankingModel
 from graph_transformer.ranking.towers import TowerBatches, vectors_of_items, vectors_of_users
 from graph_transformer.task import Task
@@ -30,11 +32,12 @@ SHOWN = 16
 
 @dataclass(frozen=True)
 class TowerScorer:
-    """Ranks all items for questions; `visits` are what users had, `pool` the items and when they were first visible."""
+    """Ranks all items for questions; `pool` has the items and when they were first visible."""
 
     task: Task
     batches: TowerBatches
-    visits: Visits
+    interactions: Interactions
+    presence: Presence
     pool: ItemPool
     device: str = "cpu"
 
@@ -64,41 +67,34 @@ class TowerScorer:
         first_us = self.pool.first_us[: len(row)]
         score.masked_fill_(torch.from_numpy(first_us[None, :] > cutoff_us[:, None]), -torch.inf)
         if self.task.ranking.exclude_seen:
-            column = np.full(int(max(self.visits.item.max(initial=-1), row.max(initial=-1))) + 1, -1, dtype=np.int64)
+            column = np.full(len(self.presence.first_us), -1, dtype=np.int64)
             column[row] = np.arange(len(row))
-            question, item = self.visits.seen(asked.user, cutoff_us)
-            there = column[item] >= 0
-            score[torch.from_numpy(question[there]), torch.from_numpy(column[item[there]])] = -torch.inf
+            had = self.interactions.histories(asked)
+            at, there = column[had.item], column[had.item] >= 0
+            score[torch.from_numpy(had.question[there]), torch.from_numpy(at[there])] = -torch.inf
         return score
-
-
-def ndcg(best: Int64, questions: RankingQuestions) -> float:
-    """Return the mean NDCG@k of lists int64 [n, k] (-1: no item) for questions whose items all count alike."""
-    count = best.shape[1]
-    gain = 1.0 / np.log2(np.arange(count) + 2.0)
-    wanted = np.diff(questions.item_offset)
-    ideal = np.concatenate([[0.0], np.cumsum(gain)])[np.minimum(wanted, count)]
-    span = np.int64(max(questions.item.max(initial=0), best.max(initial=0)) + 2)
-    answers = questions.question * span + questions.item
-    listed = np.arange(len(best))[:, None] * span + best
-    hit = np.isin(listed, answers) & (best >= 0)
-    return float(((hit * gain).sum(axis=1) / ideal).mean())
 
 
 def tower_validator(scorer: TowerScorer, questions: RankingQuestions, *, seed: int) -> Validator:
     """Return what judges towers: NDCG on later questions, or on a fixed part of them drawn at random."""
-    most, top = scorer.task.training.validation_examples, _top(scorer.task)
+    ranked, most = scorer.task.target.ranked, scorer.task.training.validation_examples
+    assert ranked is not None
+    top = ranked.top
     part = questions
     if len(questions) > most:
         part = questions.select(np.sort(np.random.default_rng(seed).permutation(len(questions))[:most]))
 
+    judge = Measured(
+        questions=part,
+        seen=scorer.interactions.histories(part),
+        presence=scorer.presence,
+        interactions=scorer.interactions,
+        cold_from_us=int(part.time_us.min()),
+        new_within_us=scorer.task.ranking.new_within_us,
+    )
+
     def measured(model: nn.Module) -> float:
         assert isinstance(model, RankingModel)
-        return ndcg(scorer.best(model, part, top), part)
+        return judge.measure(scorer.best(model, part, top), top).ndcg
 
     return Validator(f"NDCG@{top}", True, measured)
-
-
-def _top(task: Task) -> int:
-    assert task.target.ranked is not None
-    return task.target.ranked.top
