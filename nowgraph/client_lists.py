@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypedDict
 
 from nowgraph.client_values import (
@@ -204,8 +205,7 @@ def _interaction(row: Row) -> row_event_pb2.RowEvent:
 
 
 def _filter(one: ItemFilter) -> ranked_list_pb2.ItemFilter:
-    alone = isinstance(one.values, str | bool | int | float)
-    values: Sequence[FilterValue] = (one.values,) if alone else one.values  # type: ignore[assignment]
+    values = (one.values,) if isinstance(one.values, str | Real) else one.values
     return ranked_list_pb2.ItemFilter(
         column=one.column, values=[_filter_value(value) for value in values], negate=one.negate
     )
@@ -214,8 +214,8 @@ def _filter(one: ItemFilter) -> ranked_list_pb2.ItemFilter:
 def _filter_value(value: object) -> ranked_list_pb2.FilterValue:
     if isinstance(value, bool):
         return ranked_list_pb2.FilterValue(boolean=value)
-    if isinstance(value, int | float):
-        return ranked_list_pb2.FilterValue(number=value)
+    if isinstance(value, Real):
+        return ranked_list_pb2.FilterValue(number=float(value))
     if isinstance(value, str):
         return ranked_list_pb2.FilterValue(text=value)
     raise TypeError(f"a filter's value is a str, a number or a bool, found {type(value).__name__}")

@@ -6,7 +6,7 @@ packages are imported where they are used: this file is loaded for every test ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
 SECRET = "a secret of the tests, long enough"
 COLORS = ("red", "green", "blue")
+TAGS = ("a", "b", "c")
 
 SCHEMA = """
 version: 1
@@ -205,7 +206,7 @@ class RankedWorld:
         row.key.parts.add(integer=key)
         if "color" not in cells or cells["color"] is not None:
             row.cells.add(column="color", text=cells.get("color", COLORS[key % 3]))
-        tags = [name for bit, name in enumerate(("a", "b", "c")) if key >> bit & 1]
+        tags = [name for bit, name in enumerate(TAGS) if key >> bit & 1]
         row.cells.add(column="tags", texts=row_event_pb2.TextList(values=tags))
         row.cells.add(column="price", number=float(key % 4))
         row.cells.add(column="in_stock", boolean=key % 5 != 0)
@@ -224,6 +225,10 @@ class RankedWorld:
         row.cells.add(column="item_id", integer=item)
         self.privacy.protect(row)
         return row.SerializeToString()
+
+    def categories(self, key: int, column: str) -> set[str]:
+        """An item's color or tags, as `item` gives them."""
+        return {COLORS[key % 3]} if column == "color" else {tag for bit, tag in enumerate(TAGS) if key >> bit & 1}
 
     def apply(self, events: Sequence[bytes], *, topic: str = "history", partition: int = 0) -> int:
         """Applies events as if they had come from a log of their own; returns the first offset that is not applied."""
@@ -260,13 +265,23 @@ def shop_schema() -> Schema:
     return parse_schema(SCHEMA)
 
 
-@pytest.fixture
-def shop(shop_schema: Schema) -> Iterator[RankedWorld]:
-    """A graph of the test's own with twenty items and a click on each; 30 days after the start all of it is past."""
+@pytest.fixture(scope="session")
+def ranked_world(shop_schema: Schema) -> Callable[[TemporalGraph], RankedWorld]:
+    """Stocks a graph with twenty items and a click on each; 30 days after the start all of it is past."""
     from stream.privacy import Privacy
+
+    def make(graph: TemporalGraph) -> RankedWorld:
+        world = RankedWorld(shop_schema, graph, Privacy(shop_schema, SECRET.encode()))
+        stock(world)
+        return world
+
+    return make
+
+
+@pytest.fixture
+def shop(shop_schema: Schema, ranked_world: Callable[[TemporalGraph], RankedWorld]) -> Iterator[RankedWorld]:
+    """A stocked graph of the test's own."""
     from temporal_graph.graph import TemporalGraph
 
     with TemporalGraph.create(shop_schema, arena_bytes=ARENA_BYTES) as graph:
-        world = RankedWorld(shop_schema, graph, Privacy(shop_schema, SECRET.encode()))
-        stock(world)
-        yield world
+        yield ranked_world(graph)

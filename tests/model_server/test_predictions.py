@@ -86,6 +86,23 @@ async def test_an_answer_is_recorded_with_its_row(metrics: Metrics) -> None:
     assert count(metrics, "delivered") == 1
 
 
+async def test_a_list_is_recorded_with_its_positions(metrics: Metrics) -> None:
+    """Beside whom it was for stand what was asked and what was shown; it waits in the same trail."""
+    log = Log()
+    target = predictions(log, metrics)
+    response = service_pb2.RankResponse(request_id="r1")
+    response.items.add(position=1)
+    user = row_event_pb2.RowEvent(table="users")
+    target.publish_list(user, service_pb2.RankRequest(k=3), response)
+    assert target.waiting == 1
+    log.confirm()
+    record = service_pb2.Prediction.FromString(log.records[0])
+    assert (record.tenant, record.row.table, record.answered_time_us) == ("bank", "users", 5)
+    assert not record.HasField("response")
+    assert record.ranking.request.k == 3
+    assert record.ranking.response == response
+
+
 async def test_a_full_trail_refuses_new_requests_and_no_answer(metrics: Metrics) -> None:
     """At the limit nothing new is admitted; one below it is, and what was admitted is still recorded."""
     log = Log()

@@ -1,0 +1,102 @@
+"""Click to list, through every part: embedded broker, updater, graph, server, client, predictions topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from graph_updater.embedded import UpdaterThread
+from graph_updater.updater import Updater
+from model_server.background import BackgroundServer
+from model_server.settings import ServerSettings
+from nowgraph.client import Client, ListRules, Row
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from stream.dead_letters import DeadLetters
+from stream.decode import Decoder
+from stream.embedded_broker import EmbeddedBroker
+from stream.kafka_source import KafkaSource
+from stream.producer import EventProducer
+from stream.settings import EVENTS_TOPIC, StreamSettings
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass
+class System:
+    """Everything, running."""
+
+    shop: Any
+    client: Client
+    stream: StreamSettings
+
+
+@pytest.fixture
+def system(shop: Any, settings: ServerSettings) -> Iterator[System]:
+    """One process with broker, updater and server over the shop's graph."""
+    inputs = {"clicks": 2, "items": 1, EVENTS_TOPIC: 1}
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker({**inputs, "nowgraph.predictions": 2, "nowgraph.dead-letters": 1}))
+        stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
+        producer = stack.enter_context(EventProducer(stream))
+        source = KafkaSource(list(inputs), gaps="error", settings=stream)
+        decoder = Decoder(shop.schema, shop.privacy, settings=stream)
+        updater = Updater(shop.graph, [source], decoder, DeadLetters(producer, settings=stream))
+        stack.enter_context(UpdaterThread(updater))
+        server = stack.enter_context(BackgroundServer(lambda: shop.server(settings, event_log=producer)))
+        yield System(shop, stack.enter_context(Client(server.target, timeout_s=20)), stream)
+
+
+def read_lists(stream: StreamSettings, count: int) -> list[service_pb2.Prediction]:
+    """What the predictions topic holds, once it holds this many, in the order of their cut-offs."""
+    source = KafkaSource(["nowgraph.predictions"], settings=stream)
+    records: list[service_pb2.Prediction] = []
+    until_s = time.monotonic() + 20
+    while len(records) < count and time.monotonic() < until_s:
+        records += [service_pb2.Prediction.FromString(value or b"") for value in source.poll(1000, 0.2).values]
+    source.close()
+    return sorted(records, key=lambda record: record.ranking.response.cutoff_time_us)
+
+
+def test_each_click_is_in_the_next_list(system: System) -> None:
+    """With the token of a click the very next list knows it, and an item just added can be in it, ten times."""
+    client, shop = system.client, system.shop
+    start_us = shop.start_us + 40 * shop.day_us
+    for number in range(10):
+        at_us = start_us + number * 1_000_000
+        item = 100 + 2 * number
+        client.ingest("items", item + 1, {"color": "red"}, event_time=at_us)
+        token = client.ingest("items", item, {"color": "red"}, event_time=at_us)
+        client.rank(freshness_token=token, event_time=at_us)
+        token = client.ingest("clicks", 50_000 + number, {"user_id": 77, "item_id": item}, event_time=at_us)
+        found = client.rank(77, k=30, freshness_token=token, event_time=at_us)
+        assert found.history_count == number + 1
+        assert found.newest_age_us == 0
+        assert item + 1 in found.keys[: number + 1]  # what comes after the clicked item is on top
+        assert found.graph_position.offsets[token.topic, token.partition] > token.offset
+
+
+def test_every_list_is_on_the_predictions_topic_with_its_positions(system: System) -> None:
+    """What was asked, hashed, and what was shown: enough to join a later click to what was seen."""
+    client, shop = system.client, system.shop
+    at_us = shop.start_us + 40 * shop.day_us
+    seen = Row("clicks", 900, {"item_id": 4, "user_id": 123_454_321, "note": "a private note"}, at_us)
+    first = client.rank(123_454_321, session=[seen], k=3, rules=ListRules(deny=[1]), event_time=at_us)
+    second = client.rank(k=2, event_time=at_us + 1)
+    one, other = read_lists(system.stream, 2)
+    assert one.row.table == "users"
+    assert one.row.key.parts[0].text == one.ranking.request.user.parts[0].text == shop.privacy.hash(123_454_321)
+    assert one.row.event_time_us == one.ranking.request.event_time_us == at_us
+    assert [(item.key.parts[0].integer, item.position) for item in one.ranking.response.items] == [
+        (item.key, item.position) for item in first.items
+    ]
+    assert one.ranking.response.applied_rules[0].removed[0].parts[0].integer == 1
+    assert one.ranking.response.graph_position.sequence == 40
+    assert b"private note" not in one.SerializeToString()
+    assert b"123454321" not in str(one).encode()
+    assert not other.row.key.parts
+    assert other.ranking.response.fallback == second.fallback is True
