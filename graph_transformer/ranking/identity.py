@@ -75,10 +75,14 @@ class BoundIdentities:
         # One more place than rows, for -1.
         return self._code[row]
 
+    def of_neighborhood(self, neighborhood: Neighborhood) -> tuple[Ints, Ints]:
+        """Return (node int64[I], rising, code int64[I]) of the rows of the table among the neighborhood's."""
+        node = np.flatnonzero(neighborhood.table == self._at)
+        return node, self.codes(neighborhood.row[node])
+
     def of_batch(self, batch: Batch, neighborhood: Neighborhood) -> Batch:
         """Return a neighborhood's batch with the identities of its rows."""
-        node = np.flatnonzero(neighborhood.table == self._at)
-        code = self.codes(neighborhood.row[node])
+        node, code = self.of_neighborhood(neighborhood)
         return replace(batch, identity_node=torch.from_numpy(node), identity_code=torch.from_numpy(code))
 
     def _grow(self) -> None:

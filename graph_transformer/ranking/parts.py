@@ -28,9 +28,7 @@ class RankingParts:
 
     def build_fusion(self) -> nn.Module | None:
         """Return a new fusion of these values, weights not loaded; None where there is none."""
-        if self.fusion is None:
-            return None
-        return cast("nn.Module", load_object("ranking.fusion", FUSION).from_dict(self.fusion))
+        return None if self.fusion is None else build(self.fusion)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -40,3 +38,8 @@ class RankingParts:
     def from_dict(cls, values: Mapping[str, Any]) -> RankingParts:
         """Build from `to_dict`'s values; raises KeyError or TypeError for anything else."""
         return cls(Identities.from_dict(values["identities"]), values["fusion"])
+
+
+def build(values: Mapping[str, Any]) -> nn.Module:
+    """Return a new fusion of plain values."""
+    return cast("nn.Module", load_object("ranking.fusion", FUSION).from_dict(values))
