@@ -19,7 +19,9 @@ Int64 = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 BUCKETS_PER_HALF_LIFE = 256
-"""A snapshot is stale by less than this part of a half-life: counts have lost 0.3 % by then."""
+"""A snapshot is stale by less than this part of a half-life, in which counts lose 0.3 %."""
+BUCKET_MAX_US = 86_400_000_000
+"""The longest bucket, a day: of a half-life of years a part would be weeks."""
 SNAPSHOT_ITEMS = 1_000
 """Items a snapshot keeps: the longest list that may be asked for."""
 SNAPSHOTS_MAX = 4_096
@@ -35,7 +37,7 @@ class Popularity:
         if half_life_us < 1:
             raise ValueError(f"half_life_us: expected a positive number of microseconds, found {half_life_us}")
         self._half_life_us = half_life_us
-        self._bucket_us = max(1, half_life_us // BUCKETS_PER_HALF_LIFE)
+        self._bucket_us = min(max(1, half_life_us // BUCKETS_PER_HALF_LIFE), BUCKET_MAX_US)
         self._waiting = _ByTime()
         self._count: Floats = np.zeros(0)
         self._unit_us = 0  # counts are told as of this time

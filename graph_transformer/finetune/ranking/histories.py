@@ -29,6 +29,13 @@ class Histories:
     item: Int64
     event_time_us: Int64
 
+    def select(self, places: Int64) -> Histories:
+        """Return the histories of the questions at these positions."""
+        count = np.diff(self.offset)[places]
+        offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        at = np.repeat(self.offset[places] - offset[:-1], count) + np.arange(offset[-1])
+        return Histories(offset, self.item[at], self.event_time_us[at])
+
     @property
     def question(self) -> Int64:
         """int64 [h]: whose history each interaction is of."""
@@ -45,9 +52,11 @@ class Histories:
 class Interactions:
     """Every state in which a row names an item, by user and then event time; int64 [m] each.
 
-    user, -1 for nobody; item; event_time_us; it held from `from_us` until before `to_us`.
+    row, of the interactions' table; user, -1 for nobody; item; event_time_us; it held from `from_us` until before
+    `to_us`.
     """
 
+    row: Int64
     user: Int64
     item: Int64
     event_time_us: Int64
@@ -63,6 +72,7 @@ class Interactions:
         kept = np.flatnonzero(~versions.deleted & (item >= 0))
         kept = kept[np.lexsort((versions.event_time_us[kept], user[kept]))]
         return cls(
+            versions.row[kept],
             user[kept],
             item[kept],
             versions.event_time_us[kept],
@@ -77,8 +87,21 @@ class Interactions:
     def select(self, mask: NDArray[np.bool_]) -> Interactions:
         """Return the states where this mask is true."""
         return Interactions(
-            self.user[mask], self.item[mask], self.event_time_us[mask], self.from_us[mask], self.to_us[mask]
+            self.row[mask],
+            self.user[mask],
+            self.item[mask],
+            self.event_time_us[mask],
+            self.from_us[mask],
+            self.to_us[mask],
         )
+
+    @property
+    def arrived(self) -> tuple[Int64, Int64]:
+        """The item of every row and when it was first visible, by that time."""
+        order = np.lexsort((self.row, self.from_us))
+        _, first = np.unique(self.row[order], return_index=True)
+        first = order[np.sort(first)]
+        return self.item[first], self.from_us[first]
 
     def visible(self, cutoff_time_us: int) -> Interactions:
         """Return what was visible at a time, each row once."""

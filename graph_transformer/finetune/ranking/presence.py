@@ -23,6 +23,8 @@ class Presence:
         self.first_us: Int64 = np.full(source.row_count(table), ALWAYS_US if self.timeless else TIME_MAX_US)
         """int64 [rows]: when each row was first visible; TIME_MAX_US for one that never was."""
         shown = ~versions.deleted
+        self.always = self.timeless and bool(shown.all())
+        """Whether every row is there at every time."""
         np.minimum.at(self.first_us, versions.row[shown], versions.valid_from_us[shown])
 
     def at(self, row: Int64, time_us: Int64) -> NDArray[np.bool_]:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graph_transformer.ranking import popularity
-from graph_transformer.ranking.popularity import BUCKETS_PER_HALF_LIFE, SNAPSHOT_ITEMS, NewItems, Popularity
+from graph_transformer.ranking.popularity import (
+    BUCKET_MAX_US,
+    BUCKETS_PER_HALF_LIFE,
+    SNAPSHOT_ITEMS,
+    NewItems,
+    Popularity,
+)
 from temporal_graph.time_rule import ALWAYS_US
 
 BUCKET_US = 1_000
@@ -30,6 +36,14 @@ def test_an_interaction_counts_at_the_end_of_its_bucket() -> None:
     assert score[0] == pytest.approx(2 ** (-500 / HALF_LIFE_US))
     assert found.top(1_500 + HALF_LIFE_US, 5)[1][0] == pytest.approx(0.5)
     assert found.top(1_999, 5)[0].tolist() == []
+
+
+def test_a_long_half_life_is_stale_by_a_day_at_most() -> None:
+    """Of ten years a bucket would be two weeks: it is a day."""
+    found = Popularity(3_650 * BUCKET_MAX_US)
+    found.take(ints(4), ints(1))
+    assert found.top(BUCKET_MAX_US - 1, 5)[0].tolist() == []
+    assert found.top(BUCKET_MAX_US, 5)[0].tolist() == [4]
 
 
 def test_one_at_the_boundary_counts_at_it() -> None:

@@ -64,7 +64,7 @@ def test_figures_follow_their_definitions(data: st.DataObject) -> None:
     nothing, zeros = np.zeros(0, dtype=np.int64), np.zeros(count, dtype=np.int64)
     offset = np.cumsum([0, *(len(each) for each in wanted)])
     questions = RankingQuestions(np.arange(count), zeros, zeros, zeros, offset, np.concatenate(wanted))
-    interactions = Interactions(*[nothing] * 5)
+    interactions = Interactions(*[nothing] * 6)
     full = lists_of(*lists, [0] * k)[:-1]
     made = Measured(questions, interactions.histories(questions), _Always(items), interactions, 0, 0).measure(full, k)  # type: ignore[arg-type]
     expected = [_by_hand(each, set(items), k) for each, items in zip(lists, wanted, strict=True)]
