@@ -143,7 +143,7 @@ class Neighborhood(_Frozen):
 
     @cached_property
     def row(self) -> npt.NDArray[np.int64]:
-        """int64 [N]: the row's index in its table; -1 for a seed that is not in the graph."""
+        """int64 [N]: the row's index in its table; -1 for a seed or a row of a session that is not in the graph."""
         return self._sample.row
 
     @cached_property
@@ -205,7 +205,7 @@ class Neighborhood(_Frozen):
 
     @cached_property
     def unseen(self) -> tuple[str, ...]:
-        """Code -1 - k of a coded cell is the string `unseen[k]`: an event seed's that the graph has never stored."""
+        """Code -1 - k of a coded cell is the string `unseen[k]`: an event's that the graph has never stored."""
         return tuple(self._sample.unseen)
 
     @cached_property

@@ -1,6 +1,6 @@
 """The reader's question: seeds, each with its own cut-off, to their neighborhoods, by one plan.
 
-rows | keys | events, cut-offs -> native walk over the pinned graph -> Neighborhood
+rows | keys | events | rows with sessions, cut-offs -> native walk over the pinned graph -> Neighborhood
 """
 
 from __future__ import annotations
@@ -107,6 +107,54 @@ class Sampler:
         except (ValueError, IndexError) as error:
             raise SeedError(str(error)) from error
         return Neighborhood(sample, self._schema)
+
+    def sample_sessions(
+        self,
+        table: str,
+        rows: Times,
+        sessions: Sequence[Sequence[bytes]],
+        cutoff_time_us: Times,
+        *,
+        link: str,
+        request: int | None = None,
+    ) -> Neighborhood:
+        """Samples around entities as of their cut-offs, each with events that the graph does not hold: its session.
+
+        The events are rows of the neighborhood like any other (hop 1, row -1, version 0), before the graph's own
+        children over the link, the newest first (of equal times the later given), and they count in its number at
+        hop 1. Their cells are their own, outcomes too; their other links are followed by key. With empty sessions this
+        is `sample_keys`.
+
+        An event that the graph shows as a child of its seed is left out: the graph's row is there. Of one key only the
+        newest is taken; a row that the graph has under its key, of another parent or time, gives no second node. In a
+        table without keys the event's id is its key, if it has one.
+
+        Args:
+            table: the seeds' table.
+            rows: int64 [B], indices of rows, -1 for an entity nobody knows; `GraphView.row_index` gives those of keys.
+            sessions: B times serialized `nowgraph.v1.RowEvent` of the link's child table, oldest first. Their link may
+                name the seed or nothing.
+            cutoff_time_us: int64 [B].
+            link: edge type from the table to its children.
+            request: fixes the random strategies' draws.
+
+        Raises:
+            SeedError: bytes are no row of their session (no RowEvent, of another table or parent, a delete, later than
+                the cut-off): says which and why, never a value. No such link or row; the arrays differ in length.
+        """
+        edge_type = self._edge_type_to_children(table, link)
+        index = self._tables[table]
+        try:
+            sample = self._native.sample_sessions(index, rows, sessions, edge_type, cutoff_time_us, request)
+        except (ValueError, IndexError) as error:
+            raise SeedError(str(error)) from error
+        return Neighborhood(sample, self._schema)
+
+    def _edge_type_to_children(self, table: str, link: str) -> int:
+        of_table = [one.backward for one in self._schema.links if one.parent == table]
+        if link not in of_table:
+            raise SeedError(f"{link!r} does not lead from table {table!r} to its children, only {of_table} do")
+        return self._schema.edge_types.index(link)
 
     def _rows(self, table: str, rows: Times, cutoff_time_us: Times, as_of: bool, request: int | None) -> Neighborhood:
         index = self._tables.get(table)

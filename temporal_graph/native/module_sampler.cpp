@@ -74,17 +74,50 @@ HeldSample sample_rows(HeldSampler& self, u32 table, In<i64> rows, In<i64> cutof
   });
 }
 
+// Of an object that is bytes; lives as long as it.
+std::string_view view_of(nb::handle bytes) {
+  return {PyBytes_AS_STRING(bytes.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
+}
+
 HeldSample sample_events(HeldSampler& self, nb::sequence events, In<i64> cutoffs, std::optional<u64> request) {
   std::vector<nb::object> kept;  // an iterator may hand out the only reference
   std::vector<std::string_view> bytes;
   for (nb::handle event : events) {
     kept.push_back(nb::borrow(event));
     if (!nb::isinstance<nb::bytes>(event)) throw nb::value_error("an event is the bytes of a RowEvent");
-    bytes.emplace_back(PyBytes_AS_STRING(event.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(event.ptr())));
+    bytes.push_back(view_of(event));
   }
   if (bytes.size() != cutoffs.size()) throw nb::value_error("as many cut-offs as seeds are needed");
   return held(self, bytes.size(), request,
               [&](u64 number) { return self.sampler.sample_events(bytes, cutoffs.data(), number); });
+}
+
+HeldSample sample_sessions(HeldSampler& self, u32 table, In<i64> rows, nb::sequence sessions, u32 edge_type,
+                           In<i64> cutoffs, std::optional<u64> request) {
+  const Reader& reader = self.sampler.reader();
+  if (edge_type % 2 == 0 || edge_type / 2 >= reader.graph().link_count || reader.link(edge_type / 2).parent != table)
+    throw nb::value_error("a session's link leads from the seeds' table to its children");
+  std::vector<nb::object> kept;  // iterators may hand out the only references
+  SessionEvents given;
+  for (nb::handle session : sessions) {
+    const std::string place = " of session " + std::to_string(given.offset.size() - 1);
+    if (!nb::isinstance<nb::sequence>(session))
+      throw nb::value_error(("a session is a sequence of events, not so the one" + place).c_str());
+    kept.push_back(nb::borrow(session));
+    for (nb::handle event : session) {
+      kept.push_back(nb::borrow(event));
+      if (!nb::isinstance<nb::bytes>(event))
+        throw nb::value_error(("an event is the bytes of a RowEvent, not so event " +
+                               std::to_string(given.events.size() - given.offset.back()) + place).c_str());
+      given.events.push_back(view_of(event));
+    }
+    given.offset.push_back(given.events.size());
+  }
+  if (rows.size() != cutoffs.size() || rows.size() + 1 != given.offset.size())
+    throw nb::value_error("as many cut-offs and sessions as seeds are needed");
+  return held(self, rows.size(), request, [&](u64 number) {
+    return self.sampler.sample_sessions(table, rows.data(), given, edge_type, cutoffs.data(), rows.size(), number);
+  });
 }
 
 template <class T>
@@ -178,6 +211,8 @@ void bind_sampler(nb::module_& module) {
            nb::arg("strategy"), nb::arg("half_life"), nb::arg("seed"))
       .def("sample_rows", &sample_rows, nb::arg("table"), nb::arg("rows"), nb::arg("cutoff_time_us"), nb::arg("as_of"),
            nb::arg("request").none())
+      .def("sample_sessions", &sample_sessions, nb::arg("table"), nb::arg("rows"), nb::arg("sessions"),
+           nb::arg("edge_type"), nb::arg("cutoff_time_us"), nb::arg("request").none())
       .def("sample_events", &sample_events, nb::arg("events"), nb::arg("cutoff_time_us"), nb::arg("request").none());
   // Not for use: what `make bench` measures the lists alone with.
   nb::class_<AdjacencyBench>(module, "AdjacencyBench")

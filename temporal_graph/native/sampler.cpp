@@ -9,6 +9,7 @@ std::unique_ptr<Sample> Sampler::begin(u64 request) {
   std::unique_ptr<Sample> sample = pool_->take();
   const u32 tables = reader_.graph().table_count;
   sample->clear(tables);
+  sessions_.clear();
   snapshot_ = pin_at(reader_, *sample);
   tables_.clear();
   for (u32 table = 0; table < tables; ++table) tables_.emplace_back(reader_, table, snapshot_);
@@ -28,6 +29,7 @@ void Sampler::walk_all(Sample& sample) {
     Seed& seed = seeds_.at(i);
     seeds_.resolve(seed, tables_.data(), snapshot_);
     random_.restart(seed_ ^ mix64(request_), i);
+    session_ = sessions_.of(i);
     walk(seed);
     sample.cutoff_time_us.push(seed.cutoff_time_us);
     sample.seed_offset.push(static_cast<i64>(sample.table.size()));
@@ -58,6 +60,7 @@ void Sampler::reserve(std::size_t more) {
 
 void Sampler::put_seed(const Seed& seed) {
   seen_.clear();
+  session_nodes_.resize(0);
   cursor_.nodes = cursor_.edges = 0;
   cursor_.base = static_cast<i32>(sample_->table.size());
   reserve(1);
@@ -83,7 +86,9 @@ void Sampler::walk(const Seed& seed) {
     const auto& steps = plan_.steps[hop];
     const bool lists_next = hop + 1 < plan_.hops;
     for (u32 node = start; node < std::min(end, start + AHEAD_BLOCK); ++node) ahead_block(steps, node);
-    for (u32 node = start; node < end;) {
+    const bool with_session = hop == 0 && !session_.empty();
+    if (with_session) expand_with_session(seed);
+    for (u32 node = with_session ? end : start; node < end;) {
       groups_.resize(0);
       candidate_count_ = 0;
       for (; node < end && candidate_count_ < CANDIDATES_MAX; ++node) {
@@ -100,22 +105,38 @@ void Sampler::walk(const Seed& seed) {
   Sample& out = *sample_;
   out.set_nodes(static_cast<std::size_t>(cursor_.base) + cursor_.nodes);
   out.set_edges(out.edge_source.size() + cursor_.edges);
+  gather(seed);
+}
+
+void Sampler::gather(const Seed& seed) {
+  Sample& out = *sample_;
   GatheredTable* gathered = out.gathered.data();
   if (seed.origin == Origin::event)
-    gather_.event(gathered[seed.table], out.unseen, cursor_.base, seed, seeds_.decode_again(seed));
+    gather_.event(gathered[seed.table], out.unseen, seed.table, cursor_.base, seeds_.decode_again(seed), false);
   else if (seed.origin == Origin::first_version)
     gather_.first_version(gathered[seed.table], cursor_.base, seed, snapshot_);
   else
     gather_.row(gathered[seed.table], seed.table, cursor_.base, seed.record, seed.version, snapshot_,
                 seed.cutoff_time_us);
-  for (u32 node = 1; node < cursor_.nodes; ++node)
-    gather_.row(gathered[cursor_.table[node]], cursor_.table[node], cursor_.base + static_cast<i32>(node),
-                cursor_.record[node], cursor_.version[node], snapshot_, seed.cutoff_time_us);
+  const u32 given = static_cast<u32>(session_nodes_.size());
+  const u32 first = given == 0 ? cursor_.nodes : session_first_;
+  const auto rows = [&](u32 from, u32 to) {
+    for (u32 node = from; node < to; ++node)
+      gather_.row(gathered[cursor_.table[node]], cursor_.table[node], cursor_.base + static_cast<i32>(node),
+                  cursor_.record[node], cursor_.version[node], snapshot_, seed.cutoff_time_us);
+  };
+  rows(1, first);
+  for (u32 i = 0; i < given; ++i) {
+    const u32 table = cursor_.table[first + i];
+    gather_.event(gathered[table], out.unseen, table, cursor_.base + static_cast<i32>(first + i),
+                  sessions_.decode_again(*session_nodes_[i]), true);
+  }
+  rows(first + given, cursor_.nodes);
 }
 
 // ---- choose ---------------------------------------------------------------------------------------------------------
 
-void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps, bool lists_next) {
+void Sampler::choose(const Seed& seed, u32 node, std::span<const Step> steps, bool lists_next) {
   const char* record = cursor_.record[node];
   for (const Step& step : steps) {
     if (!step.to_parent) {
@@ -131,6 +152,8 @@ void Sampler::choose(const Seed& seed, u32 node, const std::vector<Step>& steps,
     u32 parent = NONE;
     if (node == 0 && seed.given_parents)
       parent = seeds_.parent(seed, step.index_in_child);
+    else if (__builtin_expect(is_of_session(node), 0))
+      parent = sessions_.parent(*session_nodes_[node - session_first_], step.index_in_child);
     else if (cursor_.version[node] >= 0)
       parent = reader_.parent(snapshot_, *tables_[cursor_.table[node]].header, record, step.index_in_child,
                               seed.cutoff_time_us);
@@ -273,7 +296,9 @@ void Sampler::accept(const Seed& seed, u32 hop) {
       write_edge(node);
       return true;
     };
-    const u32 parent_row = static_cast<u32>(out.row[group.node] < 0 ? seed.row : out.row[group.node]);
+    const u32 parent_row = out.row[group.node] >= 0    ? static_cast<u32>(out.row[group.node])
+                           : is_of_session(group.node) ? session_nodes_[group.node - session_first_]->row
+                                                       : seed.row;
     const auto take = [&](const char* record, const Entry& entry, u32 row) __attribute__((always_inline)) {
       if (record == nullptr) return false;
       if (__builtin_expect(rows.head(record) == NO_VERSION, 1))

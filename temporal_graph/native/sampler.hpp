@@ -21,6 +21,7 @@
 #include "sampler_sample.hpp"
 #include "sampler_seed.hpp"
 #include "sampler_seen.hpp"
+#include "sampler_session.hpp"
 
 namespace nowgraph {
 
@@ -32,6 +33,7 @@ class Sampler {
         catalog_(arena),
         plan_(reader_, hops, node_limit, numbers, strategies, half_lives),
         seeds_(reader_, catalog_),
+        sessions_(reader_, catalog_),
         gather_(reader_),
         seed_(seed),
         pool_(std::make_shared<SamplePool>()) {}
@@ -52,6 +54,18 @@ class Sampler {
     std::unique_ptr<Sample> sample = begin(request);
     Unpin unpin{reader_};
     seeds_.take_events(events, cutoffs, tables_.data());
+    walk_all(*sample);
+    return sample;
+  }
+
+  // As sample_rows as of the cut-offs, each seed with its session: virtual rows, which come first and count among the
+  // children that an edge type, from the seeds' table to its children, takes of the seed.
+  std::unique_ptr<Sample> sample_sessions(u32 table, const i64* rows, const SessionEvents& sessions, u32 edge_type,
+                                          const i64* cutoffs, std::size_t count, u64 request) {
+    std::unique_ptr<Sample> sample = begin(request);
+    Unpin unpin{reader_};
+    seeds_.take_rows(table, rows, cutoffs, count, true, tables_.data(), snapshot_);
+    sessions_.take(sessions, edge_type, seeds_.seeds(), tables_.data(), snapshot_);
     walk_all(*sample);
     return sample;
   }
@@ -111,7 +125,11 @@ class Sampler {
   void walk_all(Sample& sample);
   void walk(const Seed& seed);
   void put_seed(const Seed& seed);
-  void choose(const Seed& seed, u32 node, const std::vector<Step>& steps, bool lists_next);
+  void gather(const Seed& seed);
+  void expand_with_session(const Seed& seed);
+  u32 put_session(const Step& step);
+  NOWGRAPH_INLINE bool is_of_session(u32 node) const { return node - session_first_ < session_nodes_.size(); }
+  void choose(const Seed& seed, u32 node, std::span<const Step> steps, bool lists_next);
   void add_parent(const Step& step, u32 node, u32 known);
   void choose_children(const Step& step, u32 node, const char* record, i64 cutoff_time_us);
   void fetch(bool lists_next);
@@ -129,6 +147,7 @@ class Sampler {
   Catalog catalog_;
   SamplerPlan plan_;
   SeedRows seeds_;
+  SessionRows sessions_;
   Gather gather_;
   u64 seed_;
   u64 request_ = 0, requests_ = 0;
@@ -142,6 +161,10 @@ class Sampler {
   Random random_;
   NumberSet tried_;
   Column<const char*> records_;  // of the neighborhood's nodes
+  // Of the seed that is being walked from. Its session's nodes are session_first_ and those that follow.
+  std::span<const SessionRow> session_;
+  Column<const SessionRow*> session_nodes_;
+  u32 session_first_ = 0;
   Column<Group> groups_;
   Column<u32> positions_;
   Column<Candidate> candidates_;

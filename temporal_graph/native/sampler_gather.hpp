@@ -55,17 +55,18 @@ class Gather {
       if (!columns[i].is_outcome) put(out, layout, i, reader_.first_cell(snapshot, *layout.table, seed.record, i));
   }
 
-  // A seed that is an event: its own cells, the outcome null. A string that the graph has never stored has no code: it
-  // goes to `unseen`, and its cell is -1 minus its place there.
-  void event(GatheredTable& out, std::vector<std::string>& unseen, i32 node, const Seed& seed,
-             const RowChange& change) const {
-    const Layout& layout = layouts_[seed.table];
+  // A row that is an event: its own cells, the outcome null where it is a seed. A string that the graph has never
+  // stored has no code: it goes to `unseen`, and its cell is -1 minus its place there.
+  void event(GatheredTable& out, std::vector<std::string>& unseen, u32 table, i32 node, const RowChange& change,
+             bool outcome_too) const {
+    const Layout& layout = layouts_[table];
     out.node.push(node);
     if (layout.columns == 0) return;
     nulls(out, layout);
     const ColumnHeader* columns = reader_.columns(*layout.table);
     for (const CellValue& cell : change.cells) {
-      if (cell.index >= layout.columns || cell.is_null || columns[cell.index].is_outcome) continue;
+      if (cell.index >= layout.columns || cell.is_null) continue;
+      if (columns[cell.index].is_outcome && !outcome_too) continue;
       const ColumnHeader& column = columns[cell.index];
       u64 code;  // as wide as the widest cell, which is all that `put` could read
       switch (column.kind) {

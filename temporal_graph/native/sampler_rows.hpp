@@ -1,6 +1,7 @@
 // The rows of a table as one pinned request sees them: the way from index to record with everything loaded once.
 #pragma once
 
+#include "decode.hpp"
 #include "reader.hpp"
 
 namespace nowgraph {
@@ -51,5 +52,12 @@ struct TableRows {
     if (lists_next) prefetch(record);
   }
 };
+
+// The row that an event names, as far as this request may see it, or NONE.
+inline u32 row_of(const Reader& reader, const KeyValue& key, const TableRows& rows) {
+  if (!key.present) return NONE;
+  const u32 row = key.integer ? reader.find(*rows.header, key.number) : reader.find(*rows.header, key.bytes);
+  return row < rows.limit ? row : NONE;
+}
 
 }  // namespace nowgraph

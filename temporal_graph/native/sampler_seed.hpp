@@ -137,25 +137,19 @@ class SeedRows {
   Seed seed_of(const RowChange& change, u32 index, i64 cutoff_time_us, const TableRows* tables) {
     const TableHeader& table = *tables[change.table].header;
     Seed seed{Origin::event, false, change.table, NONE, nullptr, cutoff_time_us, ALWAYS_US, ALWAYS_US, 0, 0, index};
-    if (table.has_time) {
+    if (table.has_time && change.has_event_time) {
       seed.event_time_us = change.event_time_us;
       seed.known_time_us = change.has_known_time ? change.known_time_us : change.event_time_us;
     }
-    seed.row = row_of(change.key, tables[change.table]);
+    seed.row = row_of(reader_, change.key, tables[change.table]);
     if (seed.row != NONE) seed.record = tables[change.table].record(seed.row);
     give_parents(seed, table, [](u32) { return NONE; });
     for (const CellValue& cell : change.cells) {
       if (cell.index < table.column_count || cell.is_null) continue;
       const u32 link = cell.index - table.column_count;
-      parents_[seed.first_parent + link] = row_of(cell.key, tables[reader_.link(table.links[link]).parent]);
+      parents_[seed.first_parent + link] = row_of(reader_, cell.key, tables[reader_.link(table.links[link]).parent]);
     }
     return seed;
-  }
-
-  u32 row_of(const KeyValue& key, const TableRows& rows) const {
-    if (!key.present) return NONE;
-    const u32 row = key.integer ? reader_.find(*rows.header, key.number) : reader_.find(*rows.header, key.bytes);
-    return row < rows.limit ? row : NONE;
   }
 
   const Reader& reader_;

@@ -1,11 +1,14 @@
 // The sampler's own pieces, and a walk over a graph small enough to draw.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
+#include "row_event.hpp"
 #include "sampler.hpp"
 #include "sampler_adjacency.hpp"
 #include "spec.hpp"
@@ -16,7 +19,8 @@ using namespace nowgraph;
 
 namespace {
 
-constexpr u32 PAYS = 1;
+constexpr u32 USERS = 0, PAYS = 1;
+constexpr u32 USER_TO_PAYS = 1;  // edge type
 
 // Users 0 and 1; pay i belongs to user i % 2 and happened, and was known, at 100 + i.
 struct Graph {
@@ -56,6 +60,20 @@ std::unique_ptr<Sampler> sampler(Graph& graph, const std::vector<i32>& hops, Str
   const std::vector<double> half_lives(numbers.size(), 8.0);
   return std::make_unique<Sampler>(graph.arena, static_cast<u32>(hops.size()), node_limit, numbers.data(),
                                    strategies.data(), half_lives.data(), 7);
+}
+
+// Payments of users of the graph, as (key, time, user).
+using Payments = std::vector<std::array<i64, 3>>;
+SessionEvents sessions_of(std::vector<std::string>& kept, const std::vector<Payments>& sessions) {
+  SessionEvents found;
+  for (const Payments& session : sessions)
+    for (const auto& [key, time, user] : session) {
+      testing::RowEventBuilder event("pays", Operation::insert, key);
+      kept.push_back(event.times(time, time).integer("user", user).bytes());
+    }
+  found.events.assign(kept.begin(), kept.end());
+  for (const Payments& session : sessions) found.offset.push_back(found.offset.back() + session.size());
+  return found;
 }
 
 std::vector<i64> rows_of(const Sample& sample) { return {sample.row.data(), sample.row.data() + sample.row.size()}; }
@@ -163,6 +181,43 @@ TEST("rows that are applied but not published are in no sample of any strategy")
       CHECK_EQUAL(sample->row.size(), std::size_t{14});
       CHECK(*std::max_element(sample->row.data(), sample->row.data() + 14) < 40);
     }
+  }
+}
+
+TEST("a session stands before what the graph holds and leaves out what it shows") {
+  Graph graph(10);
+  const auto walker = sampler(graph, {4, 2}, Strategy::most_recent);
+  const std::vector<i64> users{0, -1, 1}, cutoffs{200, 200, 105};
+  std::vector<std::string> kept;
+  const SessionEvents sessions =
+      sessions_of(kept, {{{8, 150, 0}, {50, 120, 0}, {51, 130, 0}}, {{3, 90, 1}}, {{7, 100, 1}}});
+  for (u64 request = 0; request < 3; ++request) {  // the same memory again
+    const auto sample =
+        walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), 3, request);
+    CHECK((rows_of(*sample) == std::vector<i64>{0, -1, -1, 8, 6, -1, -1, 1, -1, 5, 3, 1}));
+    const std::vector<i64> times(sample->event_time_us.data() + 1, sample->event_time_us.data() + 5);
+    CHECK((times == std::vector<i64>{130, 120, 108, 106}));
+    CHECK_EQUAL(sample->gathered[PAYS].node.size(), sample->row.size() - 3);
+    walker->pool()->give_back(walker->sample_rows(PAYS, users.data(), cutoffs.data(), 1, false, request));
+  }
+}
+
+TEST("a session with a bad event is refused whole, and the next one is taken") {
+  Graph graph(10);
+  const auto walker = sampler(graph, {4, 2}, Strategy::uniform);
+  const std::vector<i64> users{0, 1}, cutoffs{200, 200};
+  for (const std::array<i64, 3>& bad : {std::array<i64, 3>{60, 201, 1}, std::array<i64, 3>{60, 150, 0}}) {
+    std::vector<std::string> kept;
+    const SessionEvents sessions = sessions_of(kept, {{{50, 120, 0}}, {{51, 150, 1}, bad}});
+    std::string said;
+    try {
+      walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), 2, 0);
+    } catch (const SessionRefused& refused) {
+      said = refused.what();
+    }
+    CHECK(said.starts_with("event 1 of session 1 is no row of it: "));
+    CHECK_EQUAL(walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), 1, 0)->row.size(),
+                std::size_t{5});
   }
 }
 

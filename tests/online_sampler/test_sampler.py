@@ -200,6 +200,14 @@ def test_strings_of_one_sample_are_not_those_of_the_next(graph: TemporalGraph, e
     assert (stored.unseen, stored.columns["pays"].coded[0, 0] > 0) == ((), True)
 
 
+def test_an_event_without_a_time_has_none(graph: TemporalGraph, encode: Encode) -> None:
+    """Where a time is missing the seed is without time, whatever the events before it said."""
+    sampler = Sampler(graph.view(), plan(9))
+    assert sampler.sample_events([encode("pays", (1,), 50, 60)], at(99)).event_time_us.tolist() == [50]
+    found = sampler.sample_events([encode("pays", (2,))], at(99))
+    assert (found.event_time_us.tolist(), found.known_time_us.tolist()) == ([ALWAYS_US], [ALWAYS_US])
+
+
 def test_an_event_that_arrived_meanwhile_is_not_its_own_neighbor(graph: TemporalGraph, encode: Encode) -> None:
     """The row of the scored payment, applied before the score is asked for, is excluded."""
     graph.apply([encode("pays", (i,), 10, user_id=(0,)) for i in range(3)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from online_sampler import Neighborhood, Sampler, SamplingPlan
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.reference import Operation, ReferenceEvent, ReferenceGraph
 from temporal_graph.reference_sampler import ReferenceNeighborhood, ReferencePlan, sample_most_recent
-from temporal_graph.schema import ColumnKind, Schema
+from temporal_graph.reference_values import canonical_cells
+from temporal_graph.schema import ColumnKind, Link, Schema
 from temporal_graph.time_rule import ALWAYS_US, visible_time_us
 
 # Ticks of the lists are 2**22 microseconds: times on both sides of a boundary, microseconds and whole ticks apart.
@@ -107,20 +108,34 @@ class World:
             nodes = [
                 (
                     names[found.table[n]],
-                    _tuple(view.keys(names[found.table[n]], found.row[n : n + 1])[0]) if n > low else twin.nodes[0].key,
+                    # What is not in the graph has no row to ask for its key; its cells are compared below.
+                    _tuple(view.keys(names[found.table[n]], found.row[n : n + 1])[0])
+                    if n > low and found.row[n] >= 0
+                    else node.key,
                     int(found.hop[n]),
                     int(found.parent[n]) - int(low) if n > low else -1,
                     self.schema.edge_types[found.link[n]] if n > low else None,
                 )
-                for n in range(low, high)
+                for n, node in zip(range(low, high), twin.nodes, strict=True)
             ]
             assert nodes == [(n.table, n.key, n.hop, n.parent, n.edge_type) for n in twin.nodes]
             first, last = found.edge_offset[b], found.edge_offset[b + 1]
             edges = zip(found.edge_source[first:last], found.edge_target[first:last], found.edge_link[first:last])  # noqa: B905
             assert [(s - low, t - low, self.schema.edge_types[link]) for s, t, link in edges] == twin.edges
             for position, node in enumerate(twin.nodes):
-                if position > 0 or seeds_too:
+                if node.event is not None:
+                    self._check_event(found, int(low) + position, node.event)
+                elif position > 0 or seeds_too:
                     self._check_node(found, int(low) + position, node.table, node.key, cutoffs[b])
+
+    def _check_event(self, found: Neighborhood, n: int, event: ReferenceEvent) -> None:
+        assert (found.row[n], found.version[n]) == (-1, 0)
+        assert (found.event_time_us[n], found.known_time_us[n]) == (event.event_time_us, event.known_time_us)
+        table = self.schema.table(event.table)
+        cells = canonical_cells(table, event.operation, event.cells)
+        assert cells_of(found, self.graph, n) == {
+            column.name: _plain(column.kind, cells.get(column.name)) for column in table.columns
+        }
 
     def _check_node(self, found: Neighborhood, n: int, table: str, key: Any, cutoff_time_us: int) -> None:
         state = self.twin.state(table, key, cutoff_time_us)
@@ -257,6 +272,61 @@ def test_events_that_are_not_in_the_graph_are_seen_alike(
         assert found.event_time_us[n] == (ALWAYS_US if seed.table == "users" else seed.event_time_us)
         assert found.known_time_us[n] == (ALWAYS_US if seed.table == "users" else seed.known_time_us)
         _check_seed(found, both.graph, n, seed.table, cells[b])
+
+
+@SETTINGS
+@given(data=st.data())
+def test_sessions_are_seen_alike(shop: Schema, encode: Callable[..., bytes], data: st.DataObject) -> None:
+    """What a request brings stands as the newest children of its seed, save what the graph already shows there."""
+    plan, reference = data.draw(plan_of(shop))
+    link = data.draw(st.sampled_from(shop.links))
+    seeds = data.draw(st.lists(KEYS[link.parent], min_size=1, max_size=3))
+    cutoffs = data.draw(st.lists(TIMES, min_size=len(seeds), max_size=len(seeds)))
+    sessions = [
+        data.draw(st.lists(of_session(link, key, cutoff), max_size=5))
+        for key, cutoff in zip(seeds, cutoffs, strict=True)
+    ]
+    # Rows of the same keys, and others of the seeds: some of a session are there already, others' children are fewer.
+    history = data.draw(st.lists(events(), max_size=20))
+    for key, cutoff, session in zip(seeds, cutoffs, sessions, strict=True):
+        history += data.draw(st.lists(of_session(link, key, cutoff), max_size=5))
+        history += [
+            replace(event, cells={**event.cells, link.name: key}) for event in session if data.draw(st.booleans())
+        ]
+    both = world(shop, encode, without_ties(history))
+    named: list[Any] = [key if len(key) > 1 else key[0] for key in seeds]
+    view = both.graph.view()
+    rows = view.row_index(link.parent, named)
+    for row, key, session in zip(rows.tolist(), seeds, sessions, strict=True):
+        # A row without a key to go by cannot be told from its own child.
+        session[:] = [event for event in session if row >= 0 or (event.table, event.key) != (link.parent, key)]
+    encoded = [[encode_reference(encode, event) for event in session] for session in sessions]
+    found = Sampler(view, plan).sample_sessions(
+        link.parent, rows, encoded, np.array(cutoffs, np.int64), link=link.backward
+    )
+    expected = sample_most_recent(
+        both.twin,
+        [(link.parent, key) for key in seeds],
+        reference,
+        cutoffs,
+        sessions=sessions,
+        session_link=link.backward,
+    )
+    both.check(found, expected, cutoffs, seeds_too=True)
+
+
+@st.composite
+def of_session(draw: st.DrawFn, link: Link, seed: Any, cutoff_time_us: int) -> ReferenceEvent:
+    """An event that may stand in the session of a seed: visible at the cut-off, of the seed or of nobody."""
+    cells = {name: draw(values) for name, values in CELLS[link.child].items() if draw(st.integers(0, 3)) > 0}
+    cells.pop(link.name, None)
+    if draw(st.booleans()):
+        cells[link.name] = seed
+    event_time_us, known_time_us = (min(draw(TIMES), cutoff_time_us) for _ in range(2))
+    if link.child != "pays":
+        known_time_us = event_time_us
+    operation: Operation = draw(st.sampled_from(OPERATIONS[:3]))
+    return ReferenceEvent(link.child, operation, draw(KEYS[link.child]), event_time_us, known_time_us, cells)
 
 
 def _with_known_parents(both: World, table: str, cells: Mapping[str, Any]) -> dict[str, Any]:

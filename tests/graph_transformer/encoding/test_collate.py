@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from graph_transformer.config import ModelConfig
 from graph_transformer.encoding.codes import FIRST_INDEX, NULL_INDEX, UNSEEN_INDEX
 from graph_transformer.encoding.collate import WIDTH_STEP, Encoding, collate
 from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.model import build_model
 from graph_transformer.target import Kind, Target
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
@@ -142,6 +144,7 @@ def test_a_table_added_to_the_schema_changes_nothing(payments: Any, draw_history
     assert torch.equal(collate(shifted, after).path, collate(neighborhood, before).path)
 
 
+OF_CUSTOMER_TOLD = "customers.customer_id->payments.customer_id"
 TOLD = """
 version: 1
 name: told
@@ -161,13 +164,13 @@ tables:
 """
 
 
-def told(number: int, channel: str | None, tags: list[str] | None, note: str | None) -> bytes:
-    """A payment of customer 1, a second after the one before."""
+def told(number: int, channel: str | None, tags: list[str] | None, note: str | None, customer: int = 1) -> bytes:
+    """A payment of a customer, a second after the one before."""
     event = row_event_pb2.RowEvent(table="payments", operation=row_event_pb2.OPERATION_INSERT)
     event.key.parts.add(integer=number)
     event.event_time_us = number * 1_000_000
     event.cells.add(column="amount", number=float(number))
-    event.cells.add(column="customer_id", integer=1)
+    event.cells.add(column="customer_id", integer=customer)
     if channel is not None:
         event.cells.add(column="channel", text=channel)
     if tags is not None:
@@ -221,3 +224,42 @@ def test_an_event_is_read_as_its_row_is_once_it_is_stored() -> None:
         NULL_INDEX,
         UNSEEN_INDEX,
     ]
+
+
+@torch.inference_mode()
+def test_a_session_is_read_as_its_rows_are_once_they_are_stored() -> None:
+    """Events that a request brings give the tensors, and the logits of a model, that they give in the graph."""
+    schema = parse_schema(TOLD)
+    plan = SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 8}}, {"hop2": {"default": 4}}]})
+    sessions = [
+        [told(10, "pigeon", ["never", "a"], "said for the first time"), told(11, "web", None, "note 0")],
+        [told(20, "shop", ["a"], "note 0", customer=404)],
+        [],
+    ]
+    with TemporalGraph.create(schema, arena_bytes=1 << 26) as graph:
+        graph.apply([told(n, ["shop", "web"][n % 2], ["a", "b"], f"note {n}", customer=1 + n % 2) for n in range(9)])
+        view = graph.view()
+        sampler, keys, cutoff = Sampler(view, plan), [1, 404, 2], np.full(3, 60_000_000)
+        target = Target(Kind.BINARY, "customers", event_level=False)
+        statistics = fit_statistics(
+            [sampler.sample_keys("customers", keys, cutoff)], schema, view.strings, target=target
+        )
+        encoding = Encoding(statistics, schema, view.strings)
+        rows = view.row_index("customers", keys)
+        before = collate(sampler.sample_sessions("customers", rows, sessions, cutoff, link=OF_CUSTOMER_TOLD), encoding)
+        without = collate(sampler.sample_keys("customers", keys, cutoff), encoding)
+        graph.apply([event for session in sessions for event in session])
+        stored = collate(sampler.sample_keys("customers", keys, cutoff), encoding)
+    for name in ("path", "also", "state", "clock", "age_days", "rank", "degree", "seed", "counts", "token"):
+        assert torch.equal(getattr(before, name), getattr(stored, name))
+    for one, other in zip(before.tables, stored.tables, strict=True):
+        for name in ("node", "dense", "category"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    for link, same in zip(before.links, stored.links, strict=True):
+        assert torch.equal(link.child, same.child)
+        assert torch.equal(link.parent, same.parent)
+    torch.manual_seed(0)
+    model = build_model(encoding.layout(), ModelConfig(), 1).eval()
+    logits = model(before)
+    assert torch.equal(logits, model(stored))
+    assert (logits != model(without)).flatten().tolist() == [True, True, False]
