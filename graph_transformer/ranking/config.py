@@ -15,6 +15,8 @@ _WHOLE = (
     ("history", 1, 1000),
     ("negatives", 1, 1_000_000),
     ("co_visit", 0, 10_000),
+    ("far", 0, 10_000),
+    ("far_from", 1, 1000),
     ("popular", 0, 10_000),
     ("new", 0, 10_000),
     ("nearest", 0, 10_000),
@@ -37,7 +39,8 @@ class RankingConfig:
     training, so that new ones live from their cells. start: where identities begin, `svd` (of which items follow each
     other in the training histories) or `random`.
 
-    Of candidates, most per source: co_visit, popular, new, nearest. visits, window, exponent: of the walk over
+    Of candidates, most per source: co_visit, far (four links away: walked to from the `far_from` best that are two
+    links away), popular, new, nearest. visits, window, exponent: of the walk over
     co-visitation (interactions followed per item, places apart, how their weight falls with the places). decay: how
     the weight of a history falls with each older interaction. half_life: of popularity. new_within: how long an item
     is new. exclude_seen: whether answers leave out what the user had, where a request does not say.
@@ -52,6 +55,8 @@ class RankingConfig:
     identity_dropout: float = 0.1
     start: str = "svd"
     co_visit: int = 300
+    far: int = 150
+    far_from: int = 30
     popular: int = 50
     new: int = 50
     nearest: int = 200
