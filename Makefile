@@ -1,5 +1,6 @@
 # make setup    a virtual environment in .venv with the built wheel and every tool
 # make demo     the main job on payments, from events to scores
+# make demo-rank  a visitor's session in a shop: each click is in the next list
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
 # make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | protos | clean
@@ -21,7 +22,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo test lint bench bench-model bench-gpu bench-serving protos baseline clean test-native test-python
+.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving protos baseline clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -54,6 +55,9 @@ develop: | $(VENV)/.dependencies
 
 demo: setup
 	$(BIN)/nowgraph demo
+
+demo-rank: setup
+	$(BIN)/nowgraph demo-rank
 
 lint: setup
 	$(BIN)/ruff check $(LINTED)

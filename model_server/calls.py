@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
-import numpy as np
-
 from graph_transformer.task import Task
 from model_server.answer import KINDS
 from model_server.engine import Engine
@@ -31,11 +29,11 @@ from model_server.ranking_worker import Listed, ListQuestion, RankWorker
 from model_server.request import RequestReader
 from model_server.scorer import Question, Scored, Scorer
 from model_server.scoring import Scoring
+from model_server.seeds import unknown_key
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.privacy import Privacy
-from temporal_graph.schema import KeyType, Table
 
 # How long the first answer may take, compilers and page faults included.
 WARM_UP_S = 60.0
@@ -129,7 +127,7 @@ class ScoreCalls(Calls):
 
     async def warm_up(self) -> None:
         """As `Calls.warm_up`."""
-        row = row_event_pb2.RowEvent(table=self._table.name, key=_unknown_key(self._table))
+        row = row_event_pb2.RowEvent(table=self._table.name, key=unknown_key(self._table))
         asked = self._reader.read(service_pb2.ScoreRequest(row=row))
         deadline_s = time.monotonic() + WARM_UP_S
         await self._engine.submit(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key))
@@ -173,7 +171,7 @@ class RankCalls(Calls):
 
     async def warm_up(self) -> None:
         """As `Calls.warm_up`: it takes in the graph's rows, which no caller should wait for."""
-        asked = self._reader.read(service_pb2.RankRequest(user=_unknown_key(self._table)))
+        asked = self._reader.read(service_pb2.RankRequest(user=unknown_key(self._table)))
         deadline_s = time.monotonic() + WARM_UP_S
         await self._engine.submit(ListQuestion(asked.question, asked.k, asked.rules, deadline_s))
 
@@ -192,13 +190,3 @@ def calls_of(generations: Generations, parts: Parts) -> Calls:
 def task_of(serving: Served) -> Task:
     """The task that is served."""
     return serving.ranker.task if isinstance(serving, RankServing) else serving.predictor.task
-
-
-def _unknown_key(table: Table) -> row_event_pb2.Key:
-    parts = [
-        row_event_pb2.KeyPart(integer=np.iinfo(np.int64).min)
-        if column.type is KeyType.INTEGER
-        else row_event_pb2.KeyPart(text="\x00")
-        for column in table.primary_key
-    ]
-    return row_event_pb2.Key(parts=parts)

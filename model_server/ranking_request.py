@@ -19,7 +19,7 @@ from model_server.errors import InvalidRequestError
 from model_server.request import check_names
 from model_server.row_check import RowCheck
 from model_server.rules import Cap, Diversity, Rules
-from model_server.seeds import key_of
+from model_server.seeds import key_of, unknown_key
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import ranked_list_pb2, row_event_pb2
@@ -71,6 +71,7 @@ class RankReader:
         self._privacy = privacy
         self._clock_us = clock_us
         self._items = schema.table(self._ranked.items)
+        self._interactions = schema.table(self._ranked.interactions)
         self._columns = {column.name: column for column in self._items.columns}
         self._user_check, self._item_check, self._session_check = (
             RowCheck(schema, schema.table(name), settings)
@@ -121,6 +122,8 @@ class RankReader:
         if len(record.session) > limit:
             raise InvalidRequestError("session", f"at most {limit} rows, found {len(record.session)}")
         for index, row in enumerate(record.session):
+            if not row.key.parts:
+                row.key.CopyFrom(unknown_key(self._interactions, index))
             self._read_interaction(row, f"session[{index}]", cutoff_time_us)
         rows = sorted(record.session, key=lambda row: row.event_time_us)
         return tuple(row.SerializeToString() for row in rows)

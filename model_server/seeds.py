@@ -11,7 +11,11 @@ from graph_transformer.target import Target
 from online_sampler.neighborhood import Neighborhood
 from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph.schema import KeyType, Table
 from temporal_graph.view import Key
+
+# Where no business counts from.
+INT64_MIN = int(np.iinfo(np.int64).min)
 
 
 class Seed(Protocol):
@@ -47,3 +51,14 @@ def key_of(key: row_event_pb2.Key) -> Key | None:
     """Returns a key as the graph takes it: None without parts, the part itself for one, a tuple for several."""
     parts = tuple(part.integer if part.WhichOneof("part") == "integer" else part.text for part in key.parts)
     return None if not parts else parts[0] if len(parts) == 1 else parts
+
+
+def unknown_key(table: Table, number: int = 0) -> row_event_pb2.Key:
+    """Returns a key that no row has: of somebody who does not exist, or of the number-th row that was given none."""
+    parts = [
+        row_event_pb2.KeyPart(integer=INT64_MIN + number)
+        if column.type is KeyType.INTEGER
+        else row_event_pb2.KeyPart(text=f"\x00{number}")
+        for column in table.primary_key
+    ]
+    return row_event_pb2.Key(parts=parts)

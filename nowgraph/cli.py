@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from nowgraph.commands import (
     dead_letters,
     demo,
+    demo_rank,
     evaluate,
     labels,
     plan,
@@ -63,6 +64,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
+app.command("demo-rank")(demo_rank.demo_rank)
 
 
 def _version(wanted: bool) -> None:

@@ -205,7 +205,7 @@ def _interaction(row: Row) -> row_event_pb2.RowEvent:
 
 
 def _filter(one: ItemFilter) -> ranked_list_pb2.ItemFilter:
-    values = (one.values,) if isinstance(one.values, str | Real) else one.values
+    values: Sequence[FilterValue] = (one.values,) if isinstance(one.values, str | int | float | Real) else one.values
     return ranked_list_pb2.ItemFilter(
         column=one.column, values=[_filter_value(value) for value in values], negate=one.negate
     )

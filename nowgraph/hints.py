@@ -22,7 +22,7 @@ _SPECIAL = set('"$`\\!')
 def example_call(view: GraphView, target: Target, address: str) -> str:
     """A shell command that asks the server about something its graph holds; hashed keys are left to fill in."""
     table = view.schema.table(target.table)
-    arguments = [repr(table.name)]
+    call, arguments = ("score", [repr(table.name)]) if target.ranked is None else ("rank", [])
     if target.event_level:
         cells = {
             link.name: key
@@ -35,7 +35,7 @@ def example_call(view: GraphView, target: Target, address: str) -> str:
     newest_us = view.watermark_us
     if newest_us != ALWAYS_US and time.time_ns() // 1_000 - newest_us > STALE_US:
         arguments.append(f"event_time={newest_us + 1}")
-    code = f"from nowgraph import Client; print(Client({address!r}).score({', '.join(arguments)}))"
+    code = f"from nowgraph import Client; print(Client({address!r}).{call}({', '.join(arguments)}))"
     return f"python -c {shlex.quote(code) if _SPECIAL & set(code) else chr(34) + code + chr(34)}"
 
 

@@ -129,6 +129,16 @@ def test_private_parts_are_hashed_wherever_they_stand(reader: RankReader, full: 
     assert "user_id" not in cells  # whose session it is, the request says
 
 
+def test_session_rows_without_keys_are_told_apart(reader: RankReader) -> None:
+    """A page need not number its clicks: each gets a key that no row has."""
+    request = service_pb2.RankRequest(session=[click(1, 5), click(1, 6)])
+    for row in request.session:
+        row.ClearField("key")
+    rows = [row_event_pb2.RowEvent.FromString(event) for event in reader.read(request).question.session]
+    keys = [row.key.parts[0].integer for row in rows]
+    assert keys == [-(2**63), -(2**63) + 1]
+
+
 def test_a_session_row_without_a_time_happens_now(reader: RankReader) -> None:
     """At the list's own time; its known time and its operation do not matter."""
     request = service_pb2.RankRequest(event_time_us=NOW_US - 5, session=[click(1, 5)])
@@ -158,7 +168,7 @@ INVALID: dict[str, tuple[str, Callable[[Any], object]]] = {
     "session no item": ("session[1].cells", lambda r: r.session[1].ClearField("cells")),
     "session null item": ("session[1].cells", lambda r: setattr(r.session[1].cells[0], "null", 0)),
     "session item": ("session[0].cells[0].text", lambda r: setattr(r.session[0].cells[0], "text", "x")),
-    "session key": ("session[0].key.parts", lambda r: r.session[0].ClearField("key")),
+    "session key": ("session[0].key.parts", lambda r: r.session[0].key.parts.add(integer=1)),
     "filters": ("filters", lambda r: r.filters.add(column="color")),
     "filter column": ("filters[0].column", lambda r: setattr(r.filters[0], "column", "size")),
     "filter text column": ("filters[0].column", lambda r: setattr(r.filters[0], "column", "title")),

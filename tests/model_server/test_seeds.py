@@ -8,9 +8,10 @@ import pytest
 
 from graph_transformer.target import Kind, Target
 from model_server.request import AskedRow
-from model_server.seeds import key_of, sample
+from model_server.seeds import key_of, sample, unknown_key
 from online_sampler.errors import SeedError
 from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph.schema import Schema
 
 EVENTS = Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud")
 CUSTOMERS = Target(Kind.REGRESSION, "customers", event_level=False)
@@ -53,3 +54,11 @@ def test_keys_are_as_the_graph_takes_them(parts: list[int | str], key: Any) -> N
     }
     assert key_of(row_event_pb2.Key(parts=[kinds[type(part)](part) for part in parts])) == key
     assert key_of(row_event_pb2.Key(parts=[row_event_pb2.KeyPart(integer=0)])) == 0
+
+
+def test_an_unknown_key_has_the_parts_of_its_table(schema: Schema) -> None:
+    """Each number gives another; the sampler takes it like any key, and the graph does not know it."""
+    one, other = (unknown_key(schema.table("shops"), number) for number in (0, 1))
+    assert [part.WhichOneof("part") for part in one.parts] == ["text", "integer"]
+    assert one != other
+    assert key_of(unknown_key(schema.table("customers"))) == -(2**63)

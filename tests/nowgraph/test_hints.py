@@ -31,6 +31,18 @@ def test_the_command_that_is_shown_gives_an_answer(task: str, world_of: Callable
     assert done.stdout.startswith("Score(")
 
 
+@pytest.mark.integration
+def test_a_ranking_is_asked_for_a_list(shop: Any) -> None:
+    """Of the newest user the graph has a key for, as of its newest event."""
+    with BackgroundServer(lambda: shop.server(ServerSettings(port=0, metrics_port=0))) as server:
+        command = example_call(shop.graph.view(), shop.task.target, server.target)
+        assert f").rank('...', event_time={shop.start_us + 20 * shop.day_us + shop.minute_us + 1})" in command
+        typed = command.replace("python", sys.executable, 1)
+        done = subprocess.run(typed, shell=True, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("RankedItems(")
+
+
 def test_a_graph_of_the_past_is_asked_as_of_then(world_of: Callable[[str], Any]) -> None:
     """One microsecond after its newest event; a graph of today is asked now."""
     world = world_of("spend")

@@ -784,8 +784,8 @@ class RankRequest(_message.Message):
     @_builtins.property
     def session(self) -> _containers.RepeatedCompositeFieldContainer[_row_event_pb2.RowEvent]:
         """What was done a moment ago and is perhaps not in the graph yet: rows of the task's interaction table with the item
-        they are about. They count as the newest of the history; one whose row is in it already counts once. Without an
-        event time: the list's own time; none may be later than that.
+        they are about. They count as the newest of the history; one whose row is in it already counts once, by its key,
+        which may be left out. Without an event time: the list's own time; none may be later than that.
         """
 
     @_builtins.property
