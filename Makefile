@@ -3,7 +3,7 @@
 # make demo-rank  a visitor's session in a shop: each click is in the next list
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | protos | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | protos | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +22,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving protos baseline clean test-native test-python
+.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving bench-ranking protos baseline clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -100,6 +100,10 @@ bench-gpu: setup
 # Latency of the server while events stream in.
 bench-serving: setup
 	env -u PYTHONPATH $(BIN)/python loadtests/serving/bench_serving.py $(BENCH_ARGS)
+
+# Latency of a list beside that of a score.
+bench-ranking: setup
+	env -u PYTHONPATH $(BIN)/python loadtests/serving/bench_ranking.py $(BENCH_ARGS)
 
 protos: $(VENV)/.dependencies
 	$(BIN)/python -P scripts/generate_protos.py

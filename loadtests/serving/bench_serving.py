@@ -167,13 +167,13 @@ def table_of(result: dict[str, float], options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def append_history(result: dict[str, float], options: argparse.Namespace) -> None:
+def append_history(bench: str, result: dict[str, float], options: argparse.Namespace) -> None:
     """One line for this run, kept for ever: what was measured, of which commit, on which machine."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     row = {
-        "bench": "serving",
+        "bench": bench,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit,
         "cores": os.cpu_count(),
@@ -216,7 +216,7 @@ def main() -> None:
                     process.wait(timeout=30)
     print(table_of(result, options))
     if not options.no_history:
-        append_history(result, options)
+        append_history("serving", result, options)
 
 
 if __name__ == "__main__":
