@@ -14,6 +14,8 @@ import yaml
 
 from graph_transformer.config import ModelConfig
 from graph_transformer.errors import TaskError
+from graph_transformer.ranking.config import RankingConfig
+from graph_transformer.target import Kind
 from graph_transformer.training import Training
 from online_sampler.errors import PlanError
 from online_sampler.plan import NODE_LIMIT_DEFAULT, PerLink, SamplingPlan, Strategy
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from graph_transformer.task import Task
     from temporal_graph.schema import Schema
 
-KEYS = ("version", "sampling_plan", "model", "training")
+KEYS = ("version", "sampling_plan", "model", "training", "ranking")
 COMMENT_COLUMN = 40
 """Where comments of short lines begin, so that they stand below each other."""
 
@@ -67,20 +69,23 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """Everything about a model that is chosen and not given by the question."""
+    """Everything about a model that is chosen and not given by the question; `ranking` of rankings only."""
 
     sampling_plan: SamplingPlan
     model: ModelConfig
     training: Training
+    ranking: RankingConfig | None = None
 
     def apply(self, task: Task) -> Task:
         """Return the task with this plan in the place of its own."""
-        return replace(task, sampling_plan=self.sampling_plan, model=self.model, training=self.training)
+        task = replace(task, sampling_plan=self.sampling_plan, model=self.model, training=self.training)
+        return task if self.ranking is None else replace(task, ranking=self.ranking)
 
     @classmethod
     def of(cls, task: Task) -> ModelPlan:
         """Return the plan that a task has."""
-        return cls(task.sampling_plan, task.model, task.training)
+        ranking = task.ranking if task.target.kind is Kind.RANKING else None
+        return cls(task.sampling_plan, task.model, task.training, ranking)
 
     def check(self, schema: Schema) -> None:
         """Raise PlanError, with the key, where a fan-out is of a link that the schema does not have."""
@@ -93,6 +98,7 @@ class ModelPlan:
             "sampling_plan": self.sampling_plan.to_dict(),
             "model": self.model.to_dict(),
             "training": self.training.to_dict(),
+            **({} if self.ranking is None else {"ranking": self.ranking.to_dict()}),
         }
 
     @classmethod
@@ -116,6 +122,7 @@ class ModelPlan:
             _named("sampling_plan", lambda: SamplingPlan.from_dict(sampling)),
             _options("model", values.get("model", {}), ModelConfig.from_dict),
             _options("training", values.get("training", {}), Training.from_dict),
+            _options("ranking", values["ranking"], RankingConfig.from_dict) if "ranking" in values else None,
         )
 
     @classmethod
@@ -187,7 +194,10 @@ class _Writer:
             yield from self._spread("half_life", sampling.half_life)
         if sampling.node_limit != NODE_LIMIT_DEFAULT or "sampling_plan.node_limit" in self.reasons:
             yield self._line("  ", "node_limit", sampling.node_limit, "sampling_plan.node_limit")
-        for section, values in (("model", plan.model.to_dict()), ("training", plan.training.to_dict())):
+        sections = {"model": plan.model.to_dict(), "training": plan.training.to_dict()}
+        if plan.ranking is not None:
+            sections["ranking"] = plan.ranking.to_dict()
+        for section, values in sections.items():
             yield f"{section}:"
             for name, value in values.items():
                 yield self._line("  ", name, value, f"{section}.{name}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nowgraph.commands.options import AsJson, CheckpointPath, CheckpointSchemaPath, History, Quiet
+from nowgraph.commands.ranking import evaluate_ranking, report_ranking
 from nowgraph.errors import UsageError
 from nowgraph.report import emit
 
@@ -50,6 +51,7 @@ def evaluate(
     from graph_transformer.checkpoint import Checkpoint
     from graph_transformer.finetune.evaluation import evaluate as measure
     from graph_transformer.finetune.plots import Answers, draw_answers
+    from graph_transformer.target import Kind
     from nowgraph.assembly import schema_of, warn_without_labels
     from nowgraph.loading import opened_graph
     from temporal_graph.schema import load_schema
@@ -58,6 +60,12 @@ def evaluate(
     loaded = load_schema(schema_of(checkpoint, schema))
     model = Checkpoint.load(checkpoint, loaded)
     interval = _interval(model.task, start, end)
+    what = _name(interval)
+    if model.task.target.kind is Kind.RANKING:
+        with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
+            measured = evaluate_ranking(checkpoint, view, model.task, interval, labels)
+        report_ranking(checkpoint, model.task, what, measured, as_json=as_json)
+        return
     with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
         warn_without_labels(view, model.task.target)
         began_s = time.monotonic()
@@ -65,7 +73,6 @@ def evaluate(
         seconds = time.monotonic() - began_s
     folder = output if output is not None else checkpoint / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    what = _name(interval)
     pictures = draw_answers(folder, model.task.target, {what: Answers(found.output, found.examples.label)}, shown=what)
     document: dict[str, Any] = {
         "checkpoint": str(checkpoint),

@@ -89,12 +89,16 @@ def query(
 
 
 def _made(question: Question, view: GraphView) -> tuple[LabelTable, Splits]:
-    """The labels of an entity-level question, or of each row of an event-level one, and the splits."""
+    """The labels of an entity-level question, a ranking's, or of each row of an event-level one, and the splits."""
     from graph_transformer.finetune.query import bind_query, parse_query
     from graph_transformer.finetune.query.labels import make_labels
     from graph_transformer.finetune.query.splits import default_splits
     from graph_transformer.finetune.query.syntax import quoted_name
+    from graph_transformer.target import Kind
 
+    if question.target.kind is Kind.RANKING:
+        questions, splits = question.ranking(view)
+        return questions.to_labels(question.target), splits
     table = question.label_table(view)
     if table is not None:
         return table

@@ -38,6 +38,7 @@ def plan(
     """
     from graph_transformer.finetune.propose import propose
     from graph_transformer.finetune.question import question_of
+    from graph_transformer.target import Kind
     from nowgraph.asking import asked, text_of
 
     if size not in SIZES:
@@ -45,6 +46,10 @@ def plan(
     if output is not None and output.exists():
         raise UsageError(f"{output}: exists already, and a proposal overwrites nothing")
     question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
+    if question.target.kind is Kind.RANKING:
+        raise UsageError(
+            f"task {question.name} is a ranking: `nowgraph train` has a plan for it, and leaves it as plan.yaml"
+        )
     with asked(question, history or [], arena, quiet=quiet) as found:
         proposal = propose(
             found.view,

@@ -16,6 +16,7 @@ from nowgraph.commands.options import (
     History,
     Quiet,
 )
+from nowgraph.commands.ranking import predict_ranking
 from nowgraph.report import emit, row_bar
 
 
@@ -41,9 +42,12 @@ def predict(
     """Answer every row of a Parquet file, through the request check, sampler, collate and model that serve.
 
     A task about events takes rows like the events themselves (key, time, cells, links), each asked just before it
-    happens. One about entities takes their keys, asked as of a time. Answers are columns beside the input's.
+    happens. One about entities takes their keys, asked as of a time. Answers are columns beside the input's; of a
+    ranking, lists of items.
     """
+    from graph_transformer.checkpoint import Checkpoint
     from graph_transformer.predictor import Predictor
+    from graph_transformer.target import Kind
     from nowgraph.assembly import privacy_of, schema_of, warn_without_labels
     from nowgraph.loading import opened_graph
     from nowgraph.prediction import count_questions, predict_file
@@ -53,6 +57,9 @@ def predict(
     loaded = load_schema(schema_of(checkpoint, schema))
     rows = count_questions(questions)
     with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
+        if Checkpoint.load(checkpoint, loaded).task.target.kind is Kind.RANKING:
+            predict_ranking(checkpoint, view, questions, output, time_column=time_column, quiet=quiet, as_json=as_json)
+            return
         predictor = Predictor.load(checkpoint, view, threads=threads, fixed_shape=fixed_shape)
         warn_without_labels(view, predictor.task.target)
         start_s = time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
+from nowgraph.commands.ranking import refuse_options, train_ranking
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console
 from temporal_graph.schema import dump_schema, load_schema
@@ -57,10 +58,26 @@ def train(
 
     from graph_transformer.finetune.question import question_of
     from graph_transformer.finetune.ranks import joined
+    from graph_transformer.target import Kind
     from nowgraph.asking import asked, duration_s, plan_task, plan_text, search_plan, text_of
 
     torch.set_num_threads(threads)
     question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
+    if question.target.kind is Kind.RANKING:
+        refuse_options(question.name, budget=budget, search=search, baseline=baseline, pretrained=pretrained)
+        refuse_options(question.name, resume=resume, compile=compiled)
+        train_ranking(
+            question,
+            output,
+            plan=plan,
+            history=history or [],
+            arena=arena,
+            seed=seed,
+            floors=floors,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
     budget_s = None if budget is None else duration_s(budget)
     if search and budget_s is None:
         raise UsageError("--search spends the time of --budget: give one, such as --budget 10m")
