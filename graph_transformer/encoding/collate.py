@@ -37,6 +37,7 @@ def collate(
     encoding: Encoding,
     *,
     width: int | None = None,
+    width_step: int = WIDTH_STEP,
     asked_time_us: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Return the batch of B neighborhoods of N rows; seeds must be rows of the encoding's seed table.
@@ -44,7 +45,7 @@ def collate(
     `asked_time_us` int64[B] is the time ages are counted from, where the graph was read only up to an earlier cut-off.
 
     `width` fixes K, the places per neighborhood. Otherwise K is what the largest needs: exactly for one neighborhood or
-    equal ones, else up to the next multiple of WIDTH_STEP.
+    equal ones, else up to the next multiple of `width_step`.
 
     Raises:
         ValueError: `width` is less than the tokens of a neighborhood.
@@ -62,7 +63,7 @@ def collate(
     degree_node, degree_link, degree = degrees(edges)
     slot = encoding.slots[path * STATES + state]
     ends, shape = encoding.age_ends, (len(sizes), encoding.slots_count)
-    places, token, padded = _grid(encoding.is_token[path], sample, offset, width)
+    places, token, padded = _grid(encoding.is_token[path], sample, offset, (width, width_step))
     return Batch(
         size=len(sizes),
         width=places,
@@ -125,9 +126,13 @@ def _seed(
 
 
 def _grid(
-    is_token: NDArray[np.bool_], sample: NDArray[np.int64], offset: NDArray[np.int64], width: int | None
+    is_token: NDArray[np.bool_],
+    sample: NDArray[np.int64],
+    offset: NDArray[np.int64],
+    widths: tuple[int | None, int],
 ) -> tuple[int, NDArray[np.int64] | None, bool]:
     """Return (K, token int64[B, K] or None where the rows already are a full grid, whether places are empty)."""
+    width, step = widths
     is_all = bool(is_token.all())
     rows = np.arange(len(is_token)) if is_all else np.flatnonzero(is_token)
     start = offset if is_all else np.searchsorted(rows, offset)
@@ -137,7 +142,7 @@ def _grid(
         raise ValueError(f"a neighborhood of {longest} tokens does not fit the fixed width {width}")
     if width in (None, longest) and int(sizes.min()) == longest:
         return longest, None if is_all else rows.reshape(-1, longest), False
-    places = width if width is not None else -(-longest // WIDTH_STEP) * WIDTH_STEP
+    places = width if width is not None else -(-longest // step) * step
     token = np.full((len(sizes), places), len(is_token), dtype=np.int64)
     token[sample[rows], np.arange(len(rows)) - start[sample[rows]]] = rows
     return places, token, True

@@ -35,6 +35,10 @@ ITEMS = 4096
 """Items per forward pass; they have few rows each."""
 
 
+WIDTH_STEP = 4
+"""Histories are short: up to the next 32 places a third of all work would be on empty ones."""
+
+
 class TowerBatches:
     """Batches of users and items of one graph, for training and serving alike. One thread at a time.
 
@@ -82,7 +86,7 @@ class TowerBatches:
         return self._identified(neighborhood, None)
 
     def _identified(self, neighborhood: Neighborhood, asked_time_us: Ints | None) -> Batch:
-        batch = collate(neighborhood, self._encoding, asked_time_us=asked_time_us)
+        batch = collate(neighborhood, self._encoding, width_step=WIDTH_STEP, asked_time_us=asked_time_us)
         return self._identities.of_batch(batch, neighborhood)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,3 +153,53 @@ def test_degree_and_rank_reach_the_row(payments: Any) -> None:
     few, many = (encoder(collate(n, encoding)) for n in drawn)
     assert not torch.allclose(few[1], many[1], atol=1e-3)
     assert not torch.allclose(many[2], many[4], atol=1e-3)
+
+
+ITEMS = """
+version: 1
+name: shop
+tables:
+  users: {primary_key: {id: integer}}
+  items:
+    primary_key: {id: integer}
+    columns: {price: numerical}
+  orders:
+    primary_key: {id: integer}
+    time_column: at
+    links: {user: users, item: items}
+"""
+
+
+def test_a_table_may_be_called_as_a_container_calls_its_own(draw: Callable[[str], Any]) -> None:
+    """`items` is a method of the container that holds tables' parts, and the commonest name of a table of items."""
+    drawing = draw(ITEMS)
+    seed = drawing.seed("users", 10**12)
+    order = drawing.row(seed, "users.id->orders.user", event=10**11)
+    drawing.row(order, "orders.item->items.id", {"price": 3.0})
+    neighborhood = drawing.build()
+    target = Target(Kind.REGRESSION, "users", event_level=False)
+    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, target=target)
+    encoding = Encoding(statistics, drawing.schema, drawing.strings)
+    assert RowEncoder(encoding.layout(), 4)(collate(neighborhood, encoding)).shape == (3, 4)
+
+
+def test_an_identity_is_told_to_the_row_that_points_to_it(draw: Callable[[str], Any]) -> None:
+    """Items without any cell are folded into their orders once they are known by name, and differ by it."""
+    drawing = draw(ITEMS.replace("\n    columns: {price: numerical}", ""))
+    seed = drawing.seed("users", 10**12)
+    for _ in range(2):
+        order = drawing.row(seed, "users.id->orders.user", event=10**11)
+        drawing.row(order, "orders.item->items.id")
+    neighborhood = drawing.build()
+    target = Target(Kind.REGRESSION, "users", event_level=False)
+    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, target=target)
+    assert Encoding(statistics, drawing.schema, drawing.strings).layout().folded == ()
+    encoding = Encoding(statistics, drawing.schema, drawing.strings, identified="items")
+    layout = replace(encoding.layout(), identities=3)
+    assert [layout.links[link].name for link in layout.folded] == ["orders.item->items.id"]
+    codes = {"identity_node": torch.tensor([3, 4]), "identity_code": torch.tensor([1, 2])}
+    batch = replace(collate(neighborhood, encoding), **codes)
+    contents = rows_of(layout).contents(batch)
+    assert (contents[1] - contents[2]).abs().max() > 1e-4
+    same = rows_of(layout).contents(replace(batch, identity_code=torch.tensor([2, 2])))
+    torch.testing.assert_close(same[1], same[2])

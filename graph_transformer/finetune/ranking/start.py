@@ -20,7 +20,8 @@ DAMPING = 0.35
 """Exponent by which pairs of frequent items weigh less; .5, as of a cosine, was worse."""
 DAMPING_ADD = 3.0
 OVERSAMPLED = 16
-ITERATIONS = 4
+ITERATIONS = 2
+"""More, and vectors nearer to the true ones, took longer and were no better a start."""
 STD = 0.2
 """Spread of the numbers: of one size with what cells say at first."""
 
@@ -44,8 +45,11 @@ def svd_start(known: Interactions, code: Int64, identities: int, dimension: int,
         return out
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        left, values, _ = torch.svd_lowrank(matrix, q=min(size + OVERSAMPLED, identities), niter=ITERATIONS)
-    found = (left * values.clamp(min=0.0).sqrt())[:, :size]
+        left, values, right = torch.svd_lowrank(matrix, q=min(size + OVERSAMPLED, identities), niter=ITERATIONS)
+    # Of a symmetric matrix left and right differ in sign where items stand apart; a dot product can not say that.
+    values = torch.where((left * right).sum(dim=0) > 0.0, values, 0.0)
+    found = (left * values.sqrt())[:, :size]
+    found[torch.bincount(matrix.indices()[0], minlength=identities) == 0] = 0.0
     out[:, :size] = found * (STD / found[1:].std().clamp(min=1e-6))
     return out
 

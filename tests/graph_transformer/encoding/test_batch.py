@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,3 +53,28 @@ def test_moving_a_batch_keeps_it(payments: Any, draw_history: Callable[..., Any]
     assert torch.equal(moved.state, batch.state)
     assert torch.equal(moved.tables[0].dense, batch.tables[0].dense)
     assert (moved.size, moved.width, moved.nodes) == (batch.size, batch.width, batch.nodes)
+
+
+def test_identities_stay_with_their_rows(payments: Any, draw_history: Callable[..., Any]) -> None:
+    """A seed cut out of a batch keeps the identities of its own rows, counted from its first row."""
+    neighborhood = draw_history(payments, 4, 5)
+    terminal = payments.schema.table_index("terminals")
+    node = torch.tensor([at for at, table in enumerate(neighborhood.table) if table == terminal])
+    batch = replace(collate(neighborhood, encoded(payments, neighborhood)), identity_node=node, identity_code=node * 7)
+    found = []
+    for seed in range(4):
+        alone = batch.alone(neighborhood.seed_offset, seed)
+        assert alone.identity_node is not None
+        assert alone.identity_code is not None
+        found += (alone.identity_node + int(neighborhood.seed_offset[seed])).tolist()
+        assert alone.identity_code.tolist() == [7 * at for at in found[-len(alone.identity_node) :]]
+    assert found == node.tolist()
+
+
+def test_rows_know_their_neighborhood(payments: Any, draw_history: Callable[..., Any]) -> None:
+    """Of every token the number of the seed it was sampled for, whether or not places are empty."""
+    for rows in (0, 9):
+        neighborhood = draw_history(payments, 4, rows)
+        batch = collate(neighborhood, encoded(payments, neighborhood))
+        sizes = torch.from_numpy(neighborhood.seed_offset[1:] - neighborhood.seed_offset[:-1])
+        assert batch.samples().tolist() == torch.arange(4).repeat_interleave(sizes).tolist()
