@@ -122,3 +122,25 @@ def test_evaluation_has_no_dice(shop: Shop) -> None:
     towers = shop.towers()
     first, second = (towers.users(np.arange(3), times(3, 150)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_session_counts_as_if_the_graph_had_it(shop: Shop) -> None:
+    """Orders that come with the question give the vector that they give once the graph has them, oldest first."""
+    towers, user, cutoff = shop.towers(), np.array([2, 3]), times(2, 155)
+    events = [order_event(900, 2, "item 1", 151), order_event(901, 2, "item 4", 153)]
+    session = towers.users(user, cutoff, [events, []])
+    without = towers.users(user, cutoff)
+    assert np.abs(session[0] - without[0]).max() > 1e-3
+    np.testing.assert_allclose(session[1], without[1], **CLOSE)
+    shop.graph.apply(events, backfill=True)
+    np.testing.assert_allclose(towers.users(user, cutoff), session, **CLOSE)
+    np.testing.assert_allclose(towers.users(user, cutoff, [events, []]), session, **CLOSE)
+
+
+def test_a_session_of_nobody_is_read(shop: Shop) -> None:
+    """A visitor without a user is what they just did; what they did last weighs most."""
+    events = [order_event(900, 2, "item 1", 151), order_event(901, 2, "item 4", 153)]
+    nobody = np.array([-1, -1, -1])
+    found = shop.towers().users(nobody, times(3, 155), [events, events[:1], []])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    assert np.abs(found[1] - found[2]).max() > 1e-3
