@@ -43,6 +43,10 @@ TOWN = GeneratorSettings(
     terminals_taken_per_day=1,
     customers_leaked_per_day=1,
 )
+RANKING = """
+ranking: {dimension: 8, history: 8, negatives: 16, fusion_steps: 20, fusion_span: 60d, co_visit: 20, nearest: 20}
+"""
+"""Beside the plan, where lists are asked for."""
 FILES_ANYWHERE = {"checkpoint.json", "weights.safetensors", "schema.yaml", "plan.yaml"}
 
 
@@ -82,6 +86,22 @@ def sliced(name: str, kept: dict[str, str]) -> Callable[[Path], None]:
     return copy
 
 
+def invoices(raw: Path) -> None:
+    """A wholesaler's year: sixty customers who come every nine days for some of eight products they like, of thirty."""
+    raw.mkdir()
+    with duckdb.connect() as database:
+        database.execute(f"""
+            copy (
+              select visit * 60 + customer as invoice_no, 'P' || product as stock_code, 'toy ' || product as description,
+                1 + product % 3 as quantity, 1.5 + product as unit_price, 'Norway' as country,
+                timestamp '2010-12-01 09:00:00' + to_days((visit * 9 + customer % 9)::integer)
+                  + to_minutes(customer::bigint) as invoice_date,
+                case when customer = 0 then 0 else 12000 + customer end as customer_id
+              from range(41) visits(visit), range(60) customers(customer), range(30) products(product)
+              where (product + customer * 7) % 30 < 8 and hash(visit, customer, product) % 3 = 0
+            ) to '{raw}/invoice_lines.parquet' (format parquet)""")
+
+
 def payment(data: Path) -> Row:
     who, at = newest(data, "transactions", "customer_id", "tx_datetime")
     return Row("transactions", 9_000_000, {"customer_id": who, "terminal_id": 7, "tx_amount": 57.16}, at)
@@ -106,6 +126,10 @@ def ticket(data: Path) -> Row:
 def account(data: Path) -> Row:
     who, at = newest(data, "sessions", "account_code", "started")
     return Row("accounts", who, {}, at)
+
+
+def customer(data: Path) -> Row:
+    return Row("customers", 12_007, {}, datetime(2011, 12, 10, tzinfo=UTC))
 
 
 def newest(data: Path, table: str, key: str, time: str) -> tuple[Any, datetime]:
@@ -144,6 +168,7 @@ EXAMPLES = {
         ),
         real_data=True,
     ),
+    "recommendation": Example("recommendation", customer, "ranking", "next_basket.parquet", raw=invoices),
     "helpdesk": ESCALATION,
     "helpdesk, usage": replace(
         ESCALATION, ask=account, kind="regression", label_file="usage.parquet", swapped=("escalation", "usage")
@@ -231,6 +256,8 @@ def test_three_commands_lead_from_raw_files_to_a_calibrated_answer(name: str, he
     page = (here / "examples" / example.folder / "README.md").read_text(encoding="utf-8")
     prepare, train, serve = ([word.replace(*example.swapped) for word in words] for words in commands(page))
     example.raw(here / "raw")
+    if example.kind == "ranking":
+        (here / "small.yaml").write_text(PLAN + RANKING)
     done(runnable(prepare, *example.prepared(here / "raw")))
     made = json.loads(done(runnable(train, "--plan", "small.yaml", "--no-floors", "--quiet", "--json")))
     assert {"validation", "test"} <= set(made["metrics"])
@@ -244,6 +271,12 @@ def test_three_commands_lead_from_raw_files_to_a_calibrated_answer(name: str, he
         assert where["kafka"] is not None
         asked = example.ask(Path("demo-output"))
         with Client(where["grpc"], timeout_s=60) as client:
+            if example.kind == "ranking":
+                listed = client.rank(asked.key, event_time=asked.event_time)
+                assert (listed.task, listed.model_version) == (made["task"], made["version"])
+                assert len(set(listed.keys)) == 10
+                assert listed.history_count > 0
+                return
             score = client.score(asked.table, asked.key, asked.cells, event_time=asked.event_time)
         for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
             exec(block.replace("127.0.0.1:50051", where["grpc"]), {})
