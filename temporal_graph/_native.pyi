@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 
-LAYOUT_VERSION: int = 2
+LAYOUT_VERSION: int = 3
 
 READER_SLOTS: int = 256
 

@@ -10,7 +10,7 @@ namespace nowgraph {
 namespace {
 
 // How far ahead memory is asked for: in questions, in visits, in entries of a list.
-constexpr std::size_t AHEAD_RECORD = 12, AHEAD_LIST = 6;
+constexpr std::size_t AHEAD_RECORD = 12, AHEAD_LIST = 8, AHEAD_ENDS = 4;
 constexpr std::size_t AHEAD_USER = 16, AHEAD_AROUND = 6;
 constexpr u32 AHEAD_ENTRY = 12;
 // A longer list of a user is searched by time rather than looked through from its end.
@@ -34,6 +34,14 @@ NOWGRAPH_INLINE void preview(const Interactions& in, const TableRows& parents, c
     prefetch(parents.record(static_cast<u32>(rows[i + AHEAD_RECORD])));
   if (i + AHEAD_LIST < count && rows[i + AHEAD_LIST] >= 0)
     in.prefetch_newest(parents.record(static_cast<u32>(rows[i + AHEAD_LIST])), link);
+}
+
+// The oldest and the newest of an item's interactions.
+NOWGRAPH_INLINE void prefetch_ends(const Interactions& in, const char* item_record) {
+  const List list = in.reader().list(Reader::list_word_of(item_record, in.item_link.word_in_parent));
+  if (list.count == 0) return;
+  prefetch_entry(in, list, 0);
+  prefetch_entry(in, list, list.count - 1);
 }
 
 }  // namespace
@@ -64,14 +72,12 @@ Histories CoVisitWalk::histories(const i64* user_row, const i64* cutoff_time_us,
       u32 taken = 0;
       for (u32 place = visible; place-- > 0 && taken < limit;) {
         const Entry& entry = in.at(list, place);
-        const u32 row = in.row_of(entry);
-        const char* record = in.record(row);
-        if (record == nullptr || !in.linked(entry, row, record, in.user_link, user, cutoff)) continue;
-        const u32 item = in.item_of(record, cutoff);
+        const u32 item = in.item_under(entry, user, cutoff);
         if (item == NONE) continue;
+        const u32 row = in.row_of(entry);
         out.interaction.push(row);
         out.item.push(item);
-        out.event_time_us.push(in.event_time_us(record, cutoff));
+        out.event_time_us.push(in.event_time_us(in.rows.record(row), cutoff));
         out.visible_time_us.push(in.open_time_us(entry));
         ++taken;
       }
@@ -92,17 +98,20 @@ Degrees CoVisitWalk::degrees(const i64* item_row, const i64* cutoff_time_us, std
   i64* last = out.last_us.extend(count);
   for (std::size_t i = 0; i < count; ++i) {
     preview(in, in.items, in.item_link, item_row, count, i);
+    if (i + AHEAD_ENDS < count && item_row[i + AHEAD_ENDS] >= 0)
+      prefetch_ends(in, in.items.record(static_cast<u32>(item_row[i + AHEAD_ENDS])));
     counts[i] = 0;
     first[i] = last[i] = ALWAYS_US;
     if (item_row[i] < 0) continue;
     const u32 item = static_cast<u32>(item_row[i]);
     const i64 cutoff = cutoff_time_us[i];
     const auto [list, visible] = in.prefix(in.items.record(item), in.item_link, cutoff);
+    const bool none_moved = in.none_moved();
     const auto shown = [&, list = list](u32 place) {
       const Entry& entry = in.at(list, place);
       const u32 row = in.row_of(entry);
       const char* record = in.record(row);
-      return record != nullptr && in.linked(entry, row, record, in.item_link, item, cutoff);
+      return record != nullptr && (none_moved || in.linked(entry, row, record, in.item_link, item, cutoff));
     };
     u32 oldest = 0, end = visible;
     while (oldest < end && !shown(oldest)) ++oldest;
@@ -111,9 +120,9 @@ Degrees CoVisitWalk::degrees(const i64* item_row, const i64* cutoff_time_us, std
     first[i] = in.open_time_us(in.at(list, oldest));
     last[i] = in.open_time_us(in.at(list, end - 1));
     counts[i] = end - oldest;
-    if (end - oldest > DEGREE_EXACT_MAX) continue;
+    if (end - oldest > DEGREE_EXACT_MAX || (none_moved && in.all_published())) continue;
     for (u32 place = oldest + 1; place + 1 < end; ++place) {
-      if (place + AHEAD_ENTRY < end) prefetch_entry(in, list, place + AHEAD_ENTRY);
+      if (!none_moved && place + AHEAD_ENTRY < end) prefetch_entry(in, list, place + AHEAD_ENTRY);
       counts[i] -= !shown(place);
     }
   }
@@ -273,10 +282,7 @@ void CoVisitWalk::look(const Interactions& in, const Visit& visit, i64 cutoff_ti
   for (i64 place = visit.place + DIRECTION; place >= 0 && place < visit.visible && gap < plan_.window;
        place += DIRECTION) {
     const Entry& entry = in.at(visit.list, static_cast<u32>(place));
-    const u32 row = in.row_of(entry);
-    const char* record = in.record(row);
-    if (record == nullptr || !in.linked(entry, row, record, in.user_link, visit.user, cutoff_time_us)) continue;
-    const u32 item = in.item_of(record, cutoff_time_us);
+    const u32 item = in.item_under(entry, visit.user, cutoff_time_us);
     if (item == NONE) continue;
     if (entry.tick() == own.tick() && in.open_time_us(entry) == time) {
       if (same++ == SAME_TIME_MAX) return;

@@ -87,6 +87,12 @@ class Interactions {
     return reader_.linked(snapshot_, link.child, *rows.header, entry, row, record, link.index_in_child, parent_row,
                           cutoff_time_us);
   }
+  // Whether every published row of a list that was read before is shown under its parent once its link has opened.
+  bool none_moved() const { return rows.header->moved.load(std::memory_order_acquire) == 0; }
+  // Whether a list that was read before holds published rows only.
+  NOWGRAPH_INLINE bool all_published() const {
+    return rows.header->row_count.load(std::memory_order_acquire) == rows.limit;
+  }
   // The row that a linked interaction names, deleted or not; NONE for null.
   NOWGRAPH_INLINE u32 named(const char* record, const LinkHeader& link, i64 cutoff_time_us) const {
     if (__builtin_expect(rows.head(record) == NO_VERSION, 1))
@@ -102,6 +108,16 @@ class Interactions {
   NOWGRAPH_INLINE u32 item_of(const char* record, i64 cutoff_time_us) const {
     const u32 item = named(record, item_link, cutoff_time_us);
     return item < items.limit && !deleted(items, item, cutoff_time_us) ? item : NONE;
+  }
+  // The item of an entry of a user's visible prefix, or NONE where the interaction does not count.
+  NOWGRAPH_INLINE u32 item_under(const Entry& entry, u32 user, i64 cutoff_time_us) const {
+    const u32 row = row_of(entry);
+    if (row >= rows.limit) return NONE;
+    const char* row_record = rows.record(row);
+    if (__builtin_expect(rows.head(row_record) != NO_VERSION, 0) &&
+        !linked(entry, row, row_record, user_link, user, cutoff_time_us))
+      return NONE;
+    return item_of(row_record, cutoff_time_us);
   }
   i64 event_time_us(const char* record, i64 cutoff_time_us) const {
     return reader_.resolve(snapshot_, *rows.header, record, cutoff_time_us).event_time_us;

@@ -232,6 +232,7 @@ struct TableHeader {
   std::atomic<u32> row_count;  // written, published or not
   std::atomic<i64> latest_event_us;
   std::atomic<Shape> shape;  // widened before what widens it is published
+  std::atomic<u8> moved;     // 1 before any row's versions or retention can hide or move it: see STRUCTURAL
 };
 
 // What a pinned reader may see: whole batches, nothing of the one being applied. Two of them, used in turn.

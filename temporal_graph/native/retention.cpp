@@ -28,6 +28,7 @@ Evicted Writer::evict() {
       }
       if (last == ALWAYS_US || last >= bound) continue;
       widen(table, Shape::mixed);
+      table.moved.store(1, std::memory_order_release);
       head.store(EVICTED, std::memory_order_release);
       forget_key(table, row);
       ++evicted.rows;

@@ -104,7 +104,7 @@ class Writer {
   void link_row(const TableHeader& table, u32 row, const char* record);
   bool add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change);
   u32 write_version(u32 table_index, TableHeader& table, const RowChange& change);
-  bool chain_version(const TableHeader& table, char* record, u32 unit);
+  bool chain_version(TableHeader& table, char* record, u32 unit);
   void open_links(const TableHeader& table, u32 row, const char* record,
                   const std::vector<std::vector<Reader::Interval>>& before);
   void put_entry(const LinkHeader& link, u32 parent_row, Entry entry);

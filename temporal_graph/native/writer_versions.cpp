@@ -99,7 +99,7 @@ u32 Writer::write_version(u32 table_index, TableHeader& table, const RowChange& 
 }
 
 // Puts the version at its place in the row's chain. False when the row has it already, known no later.
-bool Writer::chain_version(const TableHeader& table, char* record, u32 unit) {
+bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
   auto& version = *reinterpret_cast<VersionRecord*>(graph_.versions.item(arena_, unit));
   auto& head = Reader::version_head(table, record);
   const bool bare = Reader::inline_bare(table, record);
@@ -123,6 +123,7 @@ bool Writer::chain_version(const TableHeader& table, char* record, u32 unit) {
   }
   const bool structural = bare || (version.flags & (SETS_LINKS | REPLACES_INLINE)) != 0 ||
                           version.operation == static_cast<u8>(Operation::remove);
+  if (structural) table.moved.store(1, std::memory_order_release);
   const u32 flag = structural ? STRUCTURAL : head.load(std::memory_order_relaxed) & STRUCTURAL;
   const auto point = [&](std::atomic<u32>* link, u32 to) {
     link->store(link == &head ? flag | to : to, std::memory_order_release);

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from online_sampler.co_visits import CoVisits, CoVisitWalk, Histories
 from online_sampler.errors import SeedError
@@ -27,36 +26,38 @@ OF_USER, OF_ITEM = "users.user_id->pays.user_id", "shops.shop_id->pays.shop_id"
 
 # Ticks of the lists are 2**22 microseconds: few times, so that many are equal, on both sides of a tick's boundary.
 BASE_US = 1_700_000_000_000_000 >> 22 << 22
-TIMES = st.builds(lambda tick, offset: BASE_US + tick * (1 << 22) + offset, st.integers(0, 2), st.integers(-2, 2))
-USERS = st.tuples(st.integers(0, 3))
-SHOPS = st.tuples(st.sampled_from(["a", "b", "c", "d", "e"]))
-PAYS = st.tuples(st.integers(0, 14))
-OPERATIONS: list[Operation] = ["insert", "insert", "insert", "insert", "upsert", "delete"]
-SETTINGS = settings(max_examples=120, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
+TIMES = [BASE_US + tick * (1 << 22) + offset for tick in range(3) for offset in range(-2, 3)]
+USERS = [(user,) for user in range(4)]
+SHOPS = [(shop,) for shop in "abcdef"]
+SEEDS = pytest.mark.parametrize("seed", range(40))
 
 
-@st.composite
-def pays(draw: st.DrawFn) -> ReferenceEvent:
-    """A payment that arrives, moves to another user or shop, or is deleted; at times late."""
-    operation = draw(st.sampled_from(OPERATIONS))
-    event_time_us = draw(TIMES)
-    known_time_us = draw(TIMES) if draw(st.integers(0, 3)) == 0 else event_time_us
-    cells = {}
-    for name, keys in (("user_id", USERS), ("shop_id", SHOPS)):
-        if operation == "insert" and draw(st.integers(0, 9)) > 0:
-            cells[name] = draw(keys)
-        if operation == "upsert" and draw(st.booleans()):
-            cells[name] = draw(st.none() | keys)
-    return ReferenceEvent("pays", operation, draw(PAYS), event_time_us, known_time_us, cells)
-
-
-@st.composite
-def deletions(draw: st.DrawFn) -> ReferenceEvent:
-    """A user or a shop that is deleted, or comes back."""
-    table, keys = draw(st.sampled_from([("users", USERS), ("shops", SHOPS)]))
-    operation: Operation = draw(st.sampled_from(["delete", "delete", "upsert"]))
-    time_us = draw(TIMES)
-    return ReferenceEvent(table, operation, draw(keys), time_us, time_us)
+def events(random: Random) -> list[ReferenceEvent]:
+    """Payments that arrive, some late, and then move to other users and shops or are deleted; users and shops too."""
+    found = []
+    for _ in range(random.randint(20, 80)):
+        event_time_us = random.choice(TIMES)
+        known_time_us = random.choice(TIMES) if random.random() < 0.2 else event_time_us
+        kind = random.random()
+        if kind < 0.07:
+            table, key = random.choice([("users", random.choice(USERS)), ("shops", random.choice(SHOPS))])
+            operation: Operation = random.choice(["delete", "upsert"])
+            found.append(ReferenceEvent(table, operation, key, event_time_us, event_time_us))
+        elif kind < 0.8:
+            cells = {"user_id": random.choice(USERS), "shop_id": random.choice(SHOPS)}
+            cells = {name: cell for name, cell in cells.items() if random.random() < 0.95}
+            key = (random.randrange(60),)
+            found.append(ReferenceEvent("pays", "insert", key, event_time_us, known_time_us, cells))
+        else:
+            operation = random.choice(["upsert", "upsert", "delete"])
+            choices: dict[str, list[Any]] = {"user_id": [*USERS, None], "shop_id": [*SHOPS, None]}
+            if operation == "delete":
+                choices = {}
+            moved = {name: random.choice(keys) for name, keys in choices.items() if random.random() < 0.6}
+            key = (random.randrange(60),)
+            found.append(ReferenceEvent("pays", operation, key, event_time_us, known_time_us, moved))
+    # Which of two events of a row with equal clocks is later is the graph's own test.
+    return list({(e.table, e.key, e.event_time_us, e.known_time_us): e for e in found}.values())
 
 
 @dataclass
@@ -125,18 +126,22 @@ class World:
         return self.graph.view().row_index(table, [key[0] for key in keys])
 
 
-def world(shop: Schema, encode: Encode, found: Sequence[ReferenceEvent]) -> World:
-    """Both graphs after the events, the native one in two batches."""
-    # Which of two events of a row with equal clocks is later is the graph's own test.
-    events = list({(e.table, e.key, e.event_time_us, e.known_time_us): e for e in found}.values())
+def world(shop: Schema, encode: Encode, seed: int) -> World:
+    """Both graphs after the seed's events, the native one in two batches."""
+    found = events(Random(seed))
     graph, twin = TemporalGraph.create(shop, arena_bytes=1 << 26), ReferenceGraph(shop)
-    twin.apply(events)
+    twin.apply(found)
     encoded = [
-        encode(e.table, e.key, e.event_time_us, e.known_time_us, operation=e.operation, **e.cells) for e in events
+        encode(e.table, e.key, e.event_time_us, e.known_time_us, operation=e.operation, **e.cells) for e in found
     ]
     for batch in (encoded[: len(encoded) // 2], encoded[len(encoded) // 2 :]):
         graph.apply(batch)
     return World(graph, Twin(twin), CoVisitWalk(graph.view(), "pays", "user_id", "shop_id"))
+
+
+def questions(keys: Sequence[Any], random: Random) -> tuple[list[Any], list[int]]:
+    """Each key at three cut-offs."""
+    return [key for key in keys for _ in range(3)], [random.choice(TIMES) for _ in range(3 * len(keys))]
 
 
 def pairs_of(both: World, found: CoVisits, histories: Histories, b: int) -> dict[int, dict[Any, Any]]:
@@ -149,17 +154,12 @@ def pairs_of(both: World, found: CoVisits, histories: Histories, b: int) -> dict
     return pairs
 
 
-HISTORIES = st.lists(pays() | pays() | pays() | deletions(), max_size=45)
-
-
-@SETTINGS
-@given(data=st.data())
-def test_histories_are_the_twins(shop: Schema, encode: Encode, data: st.DataObject) -> None:
+@SEEDS
+def test_histories_are_the_twins(shop: Schema, encode: Encode, seed: int) -> None:
     """The newest interactions of each user at its cut-off, with their items and clocks; nobody has none."""
-    both = world(shop, encode, data.draw(HISTORIES))
-    users = data.draw(st.lists(USERS, min_size=1, max_size=5))
-    cutoffs = data.draw(st.lists(TIMES, min_size=len(users), max_size=len(users)))
-    limit = data.draw(st.integers(0, 6))
+    both, random = world(shop, encode, seed), Random(seed)
+    users, cutoffs = questions([*USERS, (99,)], random)
+    limit = random.randint(0, 12)
     found = both.walk.histories(both.rows("users", users), np.array(cutoffs, np.int64), limit)
     assert len(found) == len(users)
     for b, (user, cutoff) in enumerate(zip(users, cutoffs, strict=True)):
@@ -172,21 +172,20 @@ def test_histories_are_the_twins(shop: Schema, encode: Encode, data: st.DataObje
         assert [found.event_time_us[h] for h in entries] == shown
 
 
-@SETTINGS
-@given(data=st.data())
-def test_co_visits_are_the_twins(shop: Schema, encode: Encode, data: st.DataObject) -> None:
+@SEEDS
+def test_co_visits_are_the_twins(shop: Schema, encode: Encode, seed: int) -> None:
     """Every pair, its three weights, the totals and the visits, of histories of the graph and of sessions."""
-    both = world(shop, encode, data.draw(HISTORIES))
-    users = data.draw(st.lists(USERS, min_size=1, max_size=4))
-    cutoffs = data.draw(st.lists(TIMES, min_size=len(users), max_size=len(users)))
-    visits, window = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
-    exponent = data.draw(st.sampled_from([0.0, 0.35, 1.0]))
+    both, random = world(shop, encode, seed), Random(seed)
+    users, cutoffs = questions([*USERS, (99,)], random)
+    visits, window = random.choice([1, 3, 8, 50]), random.choice([1, 2, 5, 20])
+    exponent = random.choice([0.0, 0.35, 1.0])
     user_row, cutoff = both.rows("users", users), np.array(cutoffs, np.int64)
-    sessions = data.draw(st.lists(st.lists(SHOPS, max_size=3), min_size=len(users), max_size=len(users)))
+    sessions = [random.choices(SHOPS, k=random.randrange(3)) for _ in users]
     offset = np.cumsum([0, *map(len, sessions)])
     items = both.rows("shops", [item for session in sessions for item in session])
     histories = both.walk.histories(user_row, cutoff, 4).with_sessions(offset, items, np.zeros(len(items), np.int64))
     found = both.walk.walk(histories, user_row, cutoff, visits=visits, window=window, exponent=exponent)
+    assert (np.diff(found.history) >= 0).all()
     for b, user in enumerate(users):
         pairs, walked = pairs_of(both, found, histories, b), set()
         for h in range(histories.offset[b], histories.offset[b + 1]):
@@ -194,24 +193,18 @@ def test_co_visits_are_the_twins(shop: Schema, encode: Encode, data: st.DataObje
             if row >= 0 and row not in walked:
                 walked.add(row)
                 item = both.key("shops", row)
-                asked = user if user_row[b] >= 0 else None
-                count, expected = both.twin.walk(item, asked, cutoffs[b], visits, window, exponent)
+                count, expected = both.twin.walk(item, user, cutoffs[b], visits, window, exponent)
             assert found.visits[h] == count
-            assert pairs[h].keys() == expected.keys()
-            for item, weights in expected.items():
-                assert pairs[h][item] == pytest.approx(weights, rel=1e-5)
-            total = np.sum(list(expected.values()), axis=0) if expected else [0, 0, 0]
-            assert found.total[h].tolist() == pytest.approx(list(total), rel=1e-5)
-    assert (np.diff(found.history) >= 0).all()
+            assert pairs[h] == {item: pytest.approx(weights, rel=1e-5) for item, weights in expected.items()}
+            total = np.sum(list(expected.values()), axis=0) if expected else np.zeros(3)
+            assert found.total[h].tolist() == pytest.approx(total.tolist(), rel=1e-5)
 
 
-@SETTINGS
-@given(data=st.data())
-def test_degrees_are_the_twins(shop: Schema, encode: Encode, data: st.DataObject) -> None:
+@SEEDS
+def test_degrees_are_the_twins(shop: Schema, encode: Encode, seed: int) -> None:
     """The visible interactions of an item, whoever's, and when the first and the last came."""
-    both = world(shop, encode, data.draw(HISTORIES))
-    items = data.draw(st.lists(SHOPS, min_size=1, max_size=6))
-    cutoffs = data.draw(st.lists(TIMES, min_size=len(items), max_size=len(items)))
+    both = world(shop, encode, seed)
+    items, cutoffs = questions([*SHOPS, ("nowhere",)], Random(seed))
     found = both.walk.degrees(both.rows("shops", items), np.array(cutoffs, np.int64))
     for n, (item, cutoff) in enumerate(zip(items, cutoffs, strict=True)):
         times = [time for time, _ in both.twin.graph.children(OF_ITEM, item, cutoff)]
@@ -266,40 +259,37 @@ def test_the_user_s_own_interactions_are_no_visits(baskets: TemporalGraph) -> No
     assert walked(baskets, ["b"], -1, 30, visits=1)["a"] == [0, 1, 0]  # the newest, user 0's
 
 
-def test_long_lists_are_walked_as_short_ones(graph: TemporalGraph) -> None:
+def test_long_lists_are_walked_as_short_ones(graph: TemporalGraph, encode: Encode) -> None:
     """With lists of several blocks on both sides, visits and places are still the newest before the cut-off."""
-    count = 3_000
-    key = np.arange(count)
-    # User 0 takes item 0 at even times and item 1 at odd ones; user 1 takes item 2 after each.
-    graph.apply([])
-    view_rows = _append(graph, key, key * 10, key % 2)
+    graph.apply(
+        [encode("pays", (key,), 10 * key, 10 * key, user_id=(0,), shop_id=("ab"[key % 2],)) for key in range(3_000)]
+    )
     walk = CoVisitWalk(graph.view(), "pays", "user_id", "shop_id")
     cutoff = np.array([10 * 2_000])
-    degrees = walk.degrees(view_rows[:2], np.repeat(cutoff, 2))
+    degrees = walk.degrees(graph.view().row_index("shops", ["a", "b"]), np.repeat(cutoff, 2))
     assert degrees.count.tolist() == [1_001, 1_000]
-    assert degrees.last_us.tolist() == [20_000, 19_990]
+    assert (degrees.first_us.tolist(), degrees.last_us.tolist()) == ([0, 10], [20_000, 19_990])
     histories = walk.histories(np.array([0]), cutoff, 2_500)
-    assert len(histories.item) == 2_001
-    assert histories.visible_time_us[0] == 20_000
+    assert (len(histories.item), histories.visible_time_us[0]) == (2_001, 20_000)
     found = walk.walk(histories, np.array([-1]), cutoff, visits=300, window=1, exponent=1.0)
     assert found.visits[:3].tolist() == [300, 300, 0]
     assert found.weight.tolist() == [[299.0, 300.0, 0.0], [300.0, 300.0, 0.0]]
 
 
-def _append(graph: TemporalGraph, key: Any, at: Any, shop: Any) -> Any:
-    """Payments of user 0 by the encoded way, in one batch; returns the rows of the shops."""
-    from protos.nowgraph.v1 import row_event_pb2
-
-    events = []
-    for one, time, place in zip(key.tolist(), at.tolist(), shop.tolist(), strict=True):
-        event = row_event_pb2.RowEvent(table="pays", operation=row_event_pb2.OPERATION_INSERT)
-        event.key.parts.add(integer=one)
-        event.event_time_us = event.known_time_us = time
-        event.cells.add(column="user_id", integer=0)
-        event.cells.add(column="shop_id", text=str(place))
-        events.append(event.SerializeToString())
-    graph.apply(events)
-    return graph.view().row_index("shops", ["0", "1"])
+def test_of_many_interactions_those_that_moved_are_counted_still(graph: TemporalGraph, encode: Encode) -> None:
+    """Beyond the bound only the ends are told apart: the deleted first row is left out, the moved one is not."""
+    graph.apply([encode("pays", (key,), 10 * key, 10 * key, user_id=(0,), shop_id=("a",)) for key in range(1_026)])
+    graph.apply(
+        [
+            encode("pays", (500,), 20_000, 20_000, operation="upsert", shop_id=("b",)),
+            encode("pays", (0,), 20_000, 20_000, operation="delete"),
+        ]
+    )
+    walk = CoVisitWalk(graph.view(), "pays", "user_id", "shop_id")
+    row = graph.view().row_index("shops", ["a", "a", "b"])
+    degrees = walk.degrees(row, np.array([19_999, 20_000, 20_000]))
+    assert degrees.count.tolist() == [1_026, 1_025, 1]
+    assert degrees.first_us.tolist() == [0, 10, 20_000]
 
 
 def test_a_session_stands_before_the_history_newest_first() -> None:
