@@ -121,12 +121,8 @@ def fit_towers(
         take_weights(model, pretrained)
     pool = ItemPool.of(presence.first_us, asked)
     feed = TowerFeed(asked, pool, task.ranking.negatives, runtime.ranks, seed)
-    choice = None
-    if later is not None and len(later):
-        scorer = TowerScorer(
-            task, TowerBatches(view, task, encoding, bound), interactions, presence, pool, runtime.device
-        )
-        choice = Choice(tower_validator(scorer, later, seed=seed), training.patience, [])
+    batches = TowerBatches(view, task, encoding, bound)
+    scorer = TowerScorer(task, batches, interactions, presence, pool, runtime.device)
     limits = Limits(training.steps) if limits is None else limits
     fitted = Loop(
         steps=Steps(model, _loss_on(runtime.device), training, seed=seed, runtime=runtime),
@@ -142,7 +138,7 @@ def fit_towers(
             {"user": asked.user, "cutoff": asked.cutoff_time_us, "item": asked.item, "offset": asked.item_offset},
         ),
         runtime=runtime,
-        choice=choice,
+        choice=_choice(scorer, later, seed),
         report=report,
     ).run()  # fmt: skip
     return FittedTowers(task, fitted, encoding.statistics, encoding, identities, known_by, runtime.device)
@@ -170,6 +166,12 @@ def answerable(questions: RankingQuestions, presence: Presence) -> RankingQuesti
     count = np.bincount(owner[there], minlength=len(questions))
     offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
     return replace(questions, item_offset=offset, item=questions.item[there]).select(count > 0)
+
+
+def _choice(scorer: TowerScorer, later: RankingQuestions | None, seed: int) -> Choice | None:
+    if later is None or not len(later):
+        return None
+    return Choice(tower_validator(scorer, later, seed=seed), scorer.task.training.patience, [])
 
 
 def _loss_on(device: str) -> Callable[[nn.Module, TowerFed], Tensor]:
