@@ -49,11 +49,16 @@ def asked(
     read: its past labels must be in it already.
 
     Raises:
-        UsageError: neither or both of history and arena are given, or the arena lacks the task table.
+        UsageError: neither or both of history and arena are given, the arena lacks the task table, or it is a ranking.
         NotEnoughExamples: there are no labels.
     """
     from graph_transformer.finetune.query.task_table import write_labels
+    from graph_transformer.target import Kind
 
+    if question.target.kind is Kind.RANKING:
+        raise UsageError(
+            f"task {question.name} is a ranking: it has lists, which are no labels of a model of this kind"
+        )
     if arena is not None:
         with opened_graph(question.schema, history, arena, quiet=quiet) as view:
             task, labels = question.task(view, question.label_table(view))

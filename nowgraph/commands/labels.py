@@ -155,9 +155,17 @@ def _understood(bound: BoundQuery) -> list[dict[str, Any]]:
         "label complete after": format_duration(bound.horizon_us) if bound.horizon_us else None,
         "steps": bound.steps if bound.steps > 1 else None,
         "items": bound.query.top,
-        "past labels": "as the outcome's versions" if bound.event_level else "as rows of the task's table",
+        "past labels": _past_labels(bound),
     }
     return [{"what": name, "understood as": value} for name, value in facts.items() if value is not None]
+
+
+def _past_labels(bound: BoundQuery) -> str:
+    from graph_transformer.target import Kind
+
+    if bound.kind is Kind.RANKING:
+        return "as what users did"
+    return "as the outcome's versions" if bound.event_level else "as rows of the task's table"
 
 
 def _hops(bound: BoundQuery) -> list[dict[str, Any]]:

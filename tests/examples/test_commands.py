@@ -92,8 +92,9 @@ def invoices(raw: Path) -> None:
     with duckdb.connect() as database:
         database.execute(f"""
             copy (
-              select visit * 60 + customer as invoice_no, 'P' || product as stock_code, 'toy ' || product as description,
-                1 + product % 3 as quantity, 1.5 + product as unit_price, 'Norway' as country,
+              select visit * 60 + customer as invoice_no, 'P' || product as stock_code,
+                'toy ' || product as description, 1 + product % 3 as quantity, 1.5 + product as unit_price,
+                'Norway' as country,
                 timestamp '2010-12-01 09:00:00' + to_days((visit * 9 + customer % 9)::integer)
                   + to_minutes(customer::bigint) as invoice_date,
                 case when customer = 0 then 0 else 12000 + customer end as customer_id

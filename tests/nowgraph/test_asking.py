@@ -56,6 +56,14 @@ def test_nothing_to_load_is_said(example: Path) -> None:
         pass
 
 
+def test_a_ranking_is_asked_elsewhere(example: Path, town: tuple[Path, Path]) -> None:
+    """Its lists are no labels: a command that has no part for rankings says so."""
+    query = "PREDICT LIST_DISTINCT(transactions.terminal_id, 0, 3) RANK TOP 3 FOR EACH customers.customer_id"
+    question = question_of(load_schema(example / "schema.yaml"), query=query)
+    with pytest.raises(UsageError, match="ranking"), asked(question, [town[0]], None, quiet=True):
+        pass
+
+
 def test_a_plan_is_given_written_or_proposed(example: Path, town: tuple[Path, Path], tmp_path: Path) -> None:
     """A plan file wins; without one, and with none in the task, one is proposed; it reads back as it was written."""
     question = question_of(load_schema(example / "schema.yaml"), query=QUERY)

@@ -58,3 +58,28 @@ def test_labels_are_of_the_next_thirty_days(repository: Path, folder: Path, tmp_
     mine = dict(zip(zip(keys, times, strict=True), labels, strict=True))
     assert mine.keys() == theirs.keys()
     assert [mine[key] for key in theirs] == pytest.approx(list(theirs.values()))
+
+
+def test_the_next_products_are_those_of_one_minute(repository: Path, folder: Path, tmp_path: Path) -> None:
+    """A question before each receipt of a household, answered by what it bought in the minute from then on."""
+    example = repository / "examples" / "grocery"
+    question = question_of(load_schema(example / "schema.yaml"), task=example / "next_products.yaml")
+    with TemporalGraph.create(question.schema) as graph:
+        load_files(graph, [folder / "transactions.parquet"], quiet=True, dead_letters=tmp_path / "letters")
+        view = graph.view()
+        found, _ = question.ranking(view)
+        households, products = view.keys("households", found.user), view.keys("products", found.item)
+    with duckdb.connect() as database:
+        rows = database.execute(f"""
+            with lines as (select household_id, product_id, epoch_us(transaction_timestamp) as t
+              from '{folder}/transactions.parquet')
+            select a.household_id, a.t, list_sort(list(distinct b.product_id))
+            from (select distinct household_id, t from lines) a
+            join lines b on a.household_id = b.household_id and b.t >= a.t and b.t < a.t + 60000000
+            group by all""").fetchall()
+    ends = found.item_offset.tolist()
+    mine = {
+        (household, time_us + 1): sorted(products[low:high])  # type: ignore[type-var]  # keys are strings
+        for household, time_us, low, high in zip(households, found.time_us.tolist(), ends[:-1], ends[1:], strict=True)
+    }
+    assert mine == {(household, time_us): listed for household, time_us, listed in rows}

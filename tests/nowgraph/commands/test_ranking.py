@@ -29,6 +29,12 @@ def test_labels_of_a_ranking_are_lists(
     assert all(lists)
 
 
+def test_a_ranking_is_understood(run_json: Callable, example: Path) -> None:
+    """What is listed, how many, and that no table of past labels is needed."""
+    found = run_json("query", NEXT, "--schema", example / "schema.yaml")
+    assert (found["kind"], found["items"], found["past labels"]) == ("ranking", 5, "as what users did")
+
+
 def test_options_of_other_trainings_are_refused(
     run_command: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path
 ) -> None:
