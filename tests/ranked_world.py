@@ -7,6 +7,8 @@ packages are imported where they are used: this file is loaded for every test ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +70,8 @@ table: users
 level: entity
 horizon: 7d
 ranked: {interactions: clicks, user_link: user_id, item_link: item_id, items: items, top: 5}
-ranking: {new_within: 3d}
+ranking: {new_within: 3d, history: 8, dimension: 8}
+model: {width: 8, layers: 1, heads: 2}
 splits: {train: {start: 2023-01-01, end: 2023-02-01}}
 sampling_plan: {num_neighbors: [{hop1: {default: 8}}, {hop2: {default: 1}}]}
 """
@@ -243,18 +246,77 @@ class RankedWorld:
         self.rankers.append(CountingRanker(view, self.task))
         return self.rankers[-1]
 
-    def server(self, settings: ServerSettings, **options: Any) -> Server:
-        """A server over the graph, not started."""
+    def server(self, settings: ServerSettings, *, checkpoint: Path | None = None, **options: Any) -> Server:
+        """A server over the graph, not started; of a checkpoint's ranker in place of the counting one."""
+        from model_server.loading import load_model
         from model_server.server import build_server
 
         view = self.graph.view()
-        return build_server(view, self.ranker(view), settings=settings, privacy=self.privacy, **options)
+        model = self.ranker(view) if checkpoint is None else load_model(checkpoint, view, settings)
+        return build_server(view, model, settings=settings, privacy=self.privacy, **options)
 
 
 def stock(world: RankedWorld) -> None:
     """Twenty items, a day apart, and a click of user n on item n a minute after noon of the day after it came."""
     world.apply([world.item(key, START_US + key * DAY_US) for key in range(20)])
     world.apply([world.click(key, key, START_US + (key + 1) * DAY_US + MINUTE_US) for key in range(20)])
+
+
+def save_ranker(world: RankedWorld, folder: Path) -> None:
+    """Saves towers and a fusion with random weights, of the first 15 of the shop's items: a checkpoint of a ranking."""
+    import torch
+
+    from graph_transformer.calibration import Calibration
+    from graph_transformer.checkpoint import Checkpoint
+    from graph_transformer.encoding.encoding import Encoding
+    from graph_transformer.encoding.statistics import fit_statistics
+    from graph_transformer.heads import Unit
+    from graph_transformer.ranking.features import feature_names
+    from graph_transformer.ranking.fusion import Fusion, FusionConfig
+    from graph_transformer.ranking.identity import identities_of
+    from graph_transformer.ranking.model import build_ranking
+    from graph_transformer.ranking.parts import RankingParts
+    from graph_transformer.ranking.plans import default_plan
+    from online_sampler.sampler import Sampler
+
+    view, target = world.graph.view(), world.task.target
+    task = replace(world.task, sampling_plan=default_plan(world.schema, target, world.task.ranking))
+    users = np.arange(view.row_count("users"))
+    asked = Sampler(view, task.sampling_plan).sample_rows(
+        "users", users, np.full(len(users), view.watermark_us), as_of=True
+    )
+    statistics = fit_statistics([asked], world.schema, view.strings, target=target)
+    encoding = Encoding(statistics, world.schema, view.strings, identified="items")
+    identities = identities_of(view, "items", np.arange(15))
+    torch.manual_seed(3)
+    names = feature_names(towers=True)
+    fusion = Fusion(FusionConfig(names, (0.0,) * len(names), (1.0,) * len(names), width=8, members=1))
+    model = build_ranking(encoding, task, identities.count, fusion)
+    Checkpoint(
+        task=task,
+        fingerprint=world.schema.fingerprint(statistics.tables()),
+        statistics=statistics,
+        model=task.model,
+        unit=Unit(),
+        calibration=Calibration.of(target),
+        weights=model.state_dict(),
+        ranking=RankingParts(identities, fusion.to_dict()),
+    ).save(folder)
+
+
+@pytest.fixture(scope="session")
+def ranking_checkpoint(
+    shop_schema: Schema,
+    ranked_world: Callable[[TemporalGraph], RankedWorld],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of a ranking with random weights, which every shop's graph can use."""
+    from temporal_graph.graph import TemporalGraph
+
+    folder = tmp_path_factory.mktemp("ranking") / "checkpoint"
+    with TemporalGraph.create(shop_schema, arena_bytes=ARENA_BYTES) as graph:
+        save_ranker(ranked_world(graph), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,13 +70,16 @@ def requests(draw: Any, start_us: int, day_us: int) -> ListRequest:
     )
 
 
-@pytest.fixture(scope="module")
-def served(ranked_world: Any, shop_schema: Any) -> Iterator[tuple[Any, Client]]:
-    """One shop and one server for all requests: nothing that is asked changes anything."""
+@pytest.fixture(scope="module", params=["counting", "towers and fusion"])
+def served(
+    request: pytest.FixtureRequest, ranked_world: Any, shop_schema: Any, ranking_checkpoint: Path
+) -> Iterator[tuple[Any, Client]]:
+    """One shop and one server for all requests, by counts or by the real ranker: nothing asked changes anything."""
+    checkpoint = None if request.param == "counting" else ranking_checkpoint
     with TemporalGraph.create(shop_schema, arena_bytes=64 << 20) as graph:
         world = ranked_world(graph)
         with (
-            BackgroundServer(lambda: world.server(ServerSettings(**LIMITS))) as running,
+            BackgroundServer(lambda: world.server(ServerSettings(**LIMITS), checkpoint=checkpoint)) as running,
             Client(running.target, timeout_s=20) as client,
         ):
             yield world, client
@@ -99,6 +103,8 @@ def check(world: Any, asked: ListRequest, found: RankedItems) -> None:
         assert scores == sorted(scores, reverse=True)
     if asked.exclude_seen:
         assert not set(shown) & {row.cells["item_id"] for row in asked.session}
+        had_us = world.start_us + ((asked.user or 0) + 1) * world.day_us + world.minute_us
+        assert asked.user is None or had_us > asked.event_time or asked.user not in shown
     allowed = asked.rules or ListRules()
     assert not set(shown) & set(allowed.deny)
     assert not allowed.allow or set(shown) <= set(allowed.allow)

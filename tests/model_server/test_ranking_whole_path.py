@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +36,8 @@ class System:
     stream: StreamSettings
 
 
-@pytest.fixture
-def system(shop: Any, settings: ServerSettings) -> Iterator[System]:
+@contextmanager
+def running(shop: Any, settings: ServerSettings, checkpoint: Path | None = None) -> Iterator[System]:
     """One process with broker, updater and server over the shop's graph."""
     inputs = {"clicks": 2, "items": 1, EVENTS_TOPIC: 1}
     with ExitStack() as stack:
@@ -47,8 +48,17 @@ def system(shop: Any, settings: ServerSettings) -> Iterator[System]:
         decoder = Decoder(shop.schema, shop.privacy, settings=stream)
         updater = Updater(shop.graph, [source], decoder, DeadLetters(producer, settings=stream))
         stack.enter_context(UpdaterThread(updater))
-        server = stack.enter_context(BackgroundServer(lambda: shop.server(settings, event_log=producer)))
+        server = stack.enter_context(
+            BackgroundServer(lambda: shop.server(settings, checkpoint=checkpoint, event_log=producer))
+        )
         yield System(shop, stack.enter_context(Client(server.target, timeout_s=20)), stream)
+
+
+@pytest.fixture
+def system(shop: Any, settings: ServerSettings) -> Iterator[System]:
+    """The shop, running, with the ranker by counts."""
+    with running(shop, settings) as system:
+        yield system
 
 
 def read_lists(stream: StreamSettings, count: int) -> list[service_pb2.Prediction]:
@@ -78,6 +88,28 @@ def test_each_click_is_in_the_next_list(system: System) -> None:
         assert found.newest_age_us == 0
         assert item + 1 in found.keys[: number + 1]  # what comes after the clicked item is on top
         assert found.graph_position.offsets[token.topic, token.partition] > token.offset
+
+
+def test_what_just_happened_counts_for_the_real_ranker(
+    shop: Any, settings: ServerSettings, ranking_checkpoint: Path
+) -> None:
+    """A click that Kafka delivered a moment ago is history, and an item that appeared a moment ago is ranked."""
+    with running(shop, settings, ranking_checkpoint) as system:
+        client, at_us = system.client, shop.start_us + 40 * shop.day_us
+        assert client.rank(77, k=60, event_time=at_us).fallback
+        token = client.ingest("items", 900, {"color": "red", "tags": ["a"]}, event_time=at_us)
+        found = client.rank(77, k=60, freshness_token=token, event_time=at_us)
+        (item,) = [item for item in found.items if item.key == 900]
+        assert item.is_new
+        assert "new" in item.sources
+        for number in range(3):
+            click_us = at_us + number
+            cells = {"user_id": 77, "item_id": 900 if number else 3}
+            token = client.ingest("clicks", 50_000 + number, cells, event_time=click_us)
+            found = client.rank(77, k=60, freshness_token=token, event_time=click_us)
+            assert (found.history_count, found.newest_age_us) == (number + 1, 0)
+        assert 900 in found.keys
+        assert 900 not in client.rank(77, k=60, exclude_seen=True, event_time=click_us).keys
 
 
 def test_every_list_is_on_the_predictions_topic_with_its_positions(system: System) -> None:
