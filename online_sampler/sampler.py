@@ -116,6 +116,7 @@ class Sampler:
         cutoff_time_us: Times,
         *,
         link: str,
+        asked_time_us: Times | None = None,
         request: int | None = None,
     ) -> Neighborhood:
         """Samples around entities as of their cut-offs, each with events that the graph does not hold: its session.
@@ -136,16 +137,18 @@ class Sampler:
                 name the seed or nothing.
             cutoff_time_us: int64 [B].
             link: edge type from the table to its children.
+            asked_time_us: int64 [B], when the questions are asked, where the graph is read only up to an earlier
+                cut-off: what their sessions may know. Without it, the cut-offs.
             request: fixes the random strategies' draws.
 
         Raises:
             SeedError: bytes are no row of their session (no RowEvent, of another table or parent, a delete, later than
-                the cut-off): says which and why, never a value. No such link or row; the arrays differ in length.
+                the question): says which and why, never a value. No such link or row; the arrays differ in length.
         """
         edge_type = self._edge_type_to_children(table, link)
-        index = self._tables[table]
+        index, asked = self._tables[table], cutoff_time_us if asked_time_us is None else asked_time_us
         try:
-            sample = self._native.sample_sessions(index, rows, sessions, edge_type, cutoff_time_us, request)
+            sample = self._native.sample_sessions(index, rows, sessions, edge_type, cutoff_time_us, asked, request)
         except (ValueError, IndexError) as error:
             raise SeedError(str(error)) from error
         return Neighborhood(sample, self._schema)

@@ -93,7 +93,7 @@ HeldSample sample_events(HeldSampler& self, nb::sequence events, In<i64> cutoffs
 }
 
 HeldSample sample_sessions(HeldSampler& self, u32 table, In<i64> rows, nb::sequence sessions, u32 edge_type,
-                           In<i64> cutoffs, std::optional<u64> request) {
+                           In<i64> cutoffs, In<i64> asked, std::optional<u64> request) {
   const Reader& reader = self.sampler.reader();
   if (edge_type % 2 == 0 || edge_type / 2 >= reader.graph().link_count || reader.link(edge_type / 2).parent != table)
     throw nb::value_error("a session's link leads from the seeds' table to its children");
@@ -113,10 +113,11 @@ HeldSample sample_sessions(HeldSampler& self, u32 table, In<i64> rows, nb::seque
     }
     given.offset.push_back(given.events.size());
   }
-  if (rows.size() != cutoffs.size() || rows.size() + 1 != given.offset.size())
-    throw nb::value_error("as many cut-offs and sessions as seeds are needed");
+  if (rows.size() != cutoffs.size() || rows.size() != asked.size() || rows.size() + 1 != given.offset.size())
+    throw nb::value_error("as many cut-offs, times and sessions as seeds are needed");
   return held(self, rows.size(), request, [&](u64 number) {
-    return self.sampler.sample_sessions(table, rows.data(), given, edge_type, cutoffs.data(), rows.size(), number);
+    return self.sampler.sample_sessions(table, rows.data(), given, edge_type, cutoffs.data(), asked.data(), rows.size(),
+                                        number);
   });
 }
 
@@ -212,7 +213,7 @@ void bind_sampler(nb::module_& module) {
       .def("sample_rows", &sample_rows, nb::arg("table"), nb::arg("rows"), nb::arg("cutoff_time_us"), nb::arg("as_of"),
            nb::arg("request").none())
       .def("sample_sessions", &sample_sessions, nb::arg("table"), nb::arg("rows"), nb::arg("sessions"),
-           nb::arg("edge_type"), nb::arg("cutoff_time_us"), nb::arg("request").none())
+           nb::arg("edge_type"), nb::arg("cutoff_time_us"), nb::arg("asked_time_us"), nb::arg("request").none())
       .def("sample_events", &sample_events, nb::arg("events"), nb::arg("cutoff_time_us"), nb::arg("request").none());
   // Not for use: what `make bench` measures the lists alone with.
   nb::class_<AdjacencyBench>(module, "AdjacencyBench")

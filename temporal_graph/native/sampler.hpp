@@ -59,13 +59,14 @@ class Sampler {
   }
 
   // As sample_rows as of the cut-offs, each seed with its session: virtual rows, which come first and count among the
-  // children that an edge type, from the seeds' table to its children, takes of the seed.
+  // children that an edge type, from the seeds' table to its children, takes of the seed. A question is asked at its
+  // cut-off or later, and its session reaches to then.
   std::unique_ptr<Sample> sample_sessions(u32 table, const i64* rows, const SessionEvents& sessions, u32 edge_type,
-                                          const i64* cutoffs, std::size_t count, u64 request) {
+                                          const i64* cutoffs, const i64* asked, std::size_t count, u64 request) {
     std::unique_ptr<Sample> sample = begin(request);
     Unpin unpin{reader_};
     seeds_.take_rows(table, rows, cutoffs, count, true, tables_.data(), snapshot_);
-    sessions_.take(sessions, edge_type, seeds_.seeds(), tables_.data(), snapshot_);
+    sessions_.take(sessions, edge_type, asked, seeds_.seeds(), tables_.data(), snapshot_);
     walk_all(*sample);
     return sample;
   }

@@ -9,7 +9,7 @@ namespace nowgraph {
 
 // ---- events to rows -------------------------------------------------------------------------------------------------
 
-void SessionRows::take(const SessionEvents& sessions, u32 edge_type, const std::vector<Seed>& seeds,
+void SessionRows::take(const SessionEvents& sessions, u32 edge_type, const i64* asked, const std::vector<Seed>& seeds,
                        const TableRows* tables, const Snapshot& snapshot) {
   const LinkHeader& link = reader_.link(edge_type / 2);
   edge_type_ = edge_type;
@@ -25,7 +25,7 @@ void SessionRows::take(const SessionEvents& sessions, u32 edge_type, const std::
                                   " events, at most " + std::to_string(SESSION_EVENTS_MAX) + " are taken");
     given_.clear();
     for (std::size_t e = first; e < last; ++e) {
-      if (!decoder_.decode(sessions.events[e], change_, refusal) || !check(link, seeds[s], tables, refusal))
+      if (!decoder_.decode(sessions.events[e], change_, refusal) || !check(link, seeds[s], asked[s], tables, refusal))
         throw SessionRefused(s, e - first, refusal);
       const SessionRow row = row_of_change(link, static_cast<u32>(e), tables);
       if (is_known(link, row, seeds[s], tables, snapshot)) continue;
@@ -40,7 +40,8 @@ void SessionRows::take(const SessionEvents& sessions, u32 edge_type, const std::
 }
 
 // Whether the decoded change is a row that the question may know and that hangs on its seed.
-bool SessionRows::check(const LinkHeader& link, const Seed& seed, const TableRows* tables, Refusal& refusal) {
+bool SessionRows::check(const LinkHeader& link, const Seed& seed, i64 asked_us, const TableRows* tables,
+                        Refusal& refusal) {
   const TableHeader& table = *tables[link.child].header;
   const auto refuse = [&](const char* reason, std::string detail) {
     refusal = {reason, std::move(detail)};
@@ -50,7 +51,7 @@ bool SessionRows::check(const LinkHeader& link, const Seed& seed, const TableRow
     return refuse("wrong_table", "of table \"" + catalog_.table(change_.table).name + "\", the link's rows are of \"" +
                                      table.name + "\"");
   if (change_.operation == Operation::remove) return refuse("bad_operation", "a delete is no row");
-  if (table.has_time && !check_times(table, seed.cutoff_time_us, refusal)) return false;
+  if (table.has_time && !check_times(table, asked_us, refusal)) return false;
   if (seed.row == NONE) return true;  // nobody knows whom the event may name
   for (const CellValue& cell : change_.cells)
     if (cell.index == table.column_count + link.index_in_child && !cell.is_null &&
@@ -59,7 +60,7 @@ bool SessionRows::check(const LinkHeader& link, const Seed& seed, const TableRow
   return true;
 }
 
-bool SessionRows::check_times(const TableHeader& table, i64 cutoff_time_us, Refusal& refusal) {
+bool SessionRows::check_times(const TableHeader& table, i64 asked_us, Refusal& refusal) {
   if (!change_.has_known_time) change_.known_time_us = change_.event_time_us;
   if (!change_.has_event_time)
     refusal = {"missing_event_time",
@@ -68,8 +69,8 @@ bool SessionRows::check_times(const TableHeader& table, i64 cutoff_time_us, Refu
     refusal = {"bad_event_time", "the event time is the reserved least value"};
   else if (change_.known_time_us == ALWAYS_US || change_.known_time_us == BARE_US)
     refusal = {"bad_known_time", "the known time is a reserved value"};
-  else if (!is_visible(visible_time_us(change_.event_time_us, change_.known_time_us), cutoff_time_us))
-    refusal = {"after_cut_off", "it happened or was known later than the question may know"};
+  else if (!is_visible(visible_time_us(change_.event_time_us, change_.known_time_us), asked_us))
+    refusal = {"after_question", "it happened or was known after the question is asked"};
   else
     return true;
   return false;

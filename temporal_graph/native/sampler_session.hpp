@@ -51,9 +51,9 @@ class SessionRows {
 
   void clear() { offset_.clear(); }
   // One session for each seed, over an edge type that leads from the seeds' table to its children. The seeds are
-  // entities as of their cut-offs. The events' bytes must outlive the walks.
-  void take(const SessionEvents& sessions, u32 edge_type, const std::vector<Seed>& seeds, const TableRows* tables,
-            const Snapshot& snapshot);
+  // entities as of their cut-offs, their sessions reach to when they are asked. The events' bytes outlive the walks.
+  void take(const SessionEvents& sessions, u32 edge_type, const i64* asked, const std::vector<Seed>& seeds,
+            const TableRows* tables, const Snapshot& snapshot);
 
   // Of one seed, newest first; none for a request without sessions.
   std::span<const SessionRow> of(std::size_t seed) const {
@@ -77,8 +77,8 @@ class SessionRows {
     std::string key;  // empty: without one
   };
 
-  bool check(const LinkHeader& link, const Seed& seed, const TableRows* tables, Refusal& refusal);
-  bool check_times(const TableHeader& table, i64 cutoff_time_us, Refusal& refusal);
+  bool check(const LinkHeader& link, const Seed& seed, i64 asked_us, const TableRows* tables, Refusal& refusal);
+  bool check_times(const TableHeader& table, i64 asked_us, Refusal& refusal);
   SessionRow row_of_change(const LinkHeader& link, u32 event, const TableRows* tables);
   KeyValue key_of_change(const TableHeader& table) const;
   bool is_known(const LinkHeader& link, const SessionRow& row, const Seed& seed, const TableRows* tables,

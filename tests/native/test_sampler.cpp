@@ -187,13 +187,13 @@ TEST("rows that are applied but not published are in no sample of any strategy")
 TEST("a session stands before what the graph holds and leaves out what it shows") {
   Graph graph(10);
   const auto walker = sampler(graph, {4, 2}, Strategy::most_recent);
-  const std::vector<i64> users{0, -1, 1}, cutoffs{200, 200, 105};
+  const std::vector<i64> users{0, -1, 1}, cutoffs{200, 200, 105}, asked{200, 200, 107};
   std::vector<std::string> kept;
   const SessionEvents sessions =
-      sessions_of(kept, {{{8, 150, 0}, {50, 120, 0}, {51, 130, 0}}, {{3, 90, 1}}, {{7, 100, 1}}});
+      sessions_of(kept, {{{8, 150, 0}, {50, 120, 0}, {51, 130, 0}}, {{3, 90, 1}}, {{7, 107, 1}}});
   for (u64 request = 0; request < 3; ++request) {  // the same memory again
     const auto sample =
-        walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), 3, request);
+        walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), asked.data(), 3, request);
     CHECK((rows_of(*sample) == std::vector<i64>{0, -1, -1, 8, 6, -1, -1, 1, -1, 5, 3, 1}));
     const std::vector<i64> times(sample->event_time_us.data() + 1, sample->event_time_us.data() + 5);
     CHECK((times == std::vector<i64>{130, 120, 108, 106}));
@@ -205,19 +205,20 @@ TEST("a session stands before what the graph holds and leaves out what it shows"
 TEST("a session with a bad event is refused whole, and the next one is taken") {
   Graph graph(10);
   const auto walker = sampler(graph, {4, 2}, Strategy::uniform);
-  const std::vector<i64> users{0, 1}, cutoffs{200, 200};
+  const std::vector<i64> users{0, 1}, asked{200, 200};
   for (const std::array<i64, 3>& bad : {std::array<i64, 3>{60, 201, 1}, std::array<i64, 3>{60, 150, 0}}) {
     std::vector<std::string> kept;
     const SessionEvents sessions = sessions_of(kept, {{{50, 120, 0}}, {{51, 150, 1}, bad}});
     std::string said;
     try {
-      walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), 2, 0);
+      walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, asked.data(), asked.data(), 2, 0);
     } catch (const SessionRefused& refused) {
       said = refused.what();
     }
     CHECK(said.starts_with("event 1 of session 1 is no row of it: "));
-    CHECK_EQUAL(walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, cutoffs.data(), 1, 0)->row.size(),
-                std::size_t{5});
+    const auto sample =
+        walker->sample_sessions(USERS, users.data(), sessions, USER_TO_PAYS, asked.data(), asked.data(), 1, 0);
+    CHECK_EQUAL(sample->row.size(), std::size_t{5});
   }
 }
 

@@ -155,6 +155,19 @@ def test_cells_are_those_of_the_event(graph: TemporalGraph, encode: Encode) -> N
     assert (found.event_time_us[2], found.known_time_us[2]) == (20, 25)
 
 
+def test_a_session_reaches_to_when_it_is_asked(graph: TemporalGraph, encode: Encode) -> None:
+    """Of a graph read up to an earlier cut-off, what came since is in the session, and nothing after the question."""
+    graph.apply([encode("pays", (1,), 10, user_id=(0,), amount=1.0), encode("pays", (2,), 30, user_id=(0,))])
+    sampler = Sampler(graph.view(), plan(9))
+    session = [encode("pays", (2,), 30, amount=2.0), encode("pays", (3,), 40, amount=3.0)]
+    found = sampler.sample_sessions("users", at(0), [session], at(20), link=USER_TO_PAYS, asked_time_us=at(40))
+    assert payments(found) == [3.0, 2.0, 1.0]
+    with pytest.raises(SeedError, match="event 1 of session 0 is no row of it: after_question"):
+        sampler.sample_sessions("users", at(0), [session], at(20), link=USER_TO_PAYS, asked_time_us=at(39))
+    with pytest.raises(SeedError, match="as many cut-offs, times"):
+        sampler.sample_sessions("users", at(0), [session], at(20), link=USER_TO_PAYS, asked_time_us=at(40, 40))
+
+
 # ---- what the graph already holds -----------------------------------------------------------------------------------
 
 
@@ -267,8 +280,8 @@ def test_no_link_leads_back_to_the_seed(wall: TemporalGraph) -> None:
     [
         (b"\xff\xff", "malformed"),
         (("shops", ("s",), 10), 'wrong_table: of table "shops", the link\'s rows are of "pays"'),
-        (("pays", (1,), 41), "after_cut_off"),
-        (("pays", (1,), 10, 41), "after_cut_off"),
+        (("pays", (1,), 41), "after_question"),
+        (("pays", (1,), 10, 41), "after_question"),
         (("pays", (1,)), "missing_event_time"),
         (("pays", (1,), ALWAYS_US), "bad_event_time"),
         (("pays", (1,), 10, ALWAYS_US), "bad_known_time"),
@@ -316,7 +329,7 @@ def test_what_does_not_fit_the_call_is_refused(graph: TemporalGraph, encode: Enc
         with pytest.raises(SeedError, match=match):
             sampler.sample_sessions(table, at(*rows), sessions, at(*[40] * len(rows)), link=link)
 
-    refused("as many cut-offs and sessions as seeds", "users", [0, 0], [[event]])
+    refused("as many cut-offs, times and sessions as seeds", "users", [0, 0], [[event]])
     refused("does not lead from table 'users'", "users", [0], [[event]], SHOP_TO_PAYS)
     refused("does not lead from table 'users'", "users", [0], [[event]], "pays.user_id->users.user_id")
     refused("does not lead from table 'buyers'", "buyers", [0], [[event]])
