@@ -26,17 +26,24 @@ LISTED = 100
 """Items that are asked for when a ranker is measured: the first ten among repeats, or among new ones, are in them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a command tells what it did."""
+
+    quiet: bool
+    as_json: bool
+
+
 def train_ranking(
     question: Question,
     output: Path,
-    *,
-    plan: Path | None,
     history: Sequence[Path],
     arena: Path | None,
+    *,
+    plan: Path | None,
     seed: int,
     floors: bool,
-    quiet: bool,
-    as_json: bool,
+    shown: Shown,
 ) -> None:
     """Fit a ranking and write what serving it needs: checkpoint, schema, plan, and the questions as a file."""
     from graph_transformer.finetune.loop import silent
@@ -44,9 +51,9 @@ def train_ranking(
     from graph_transformer.finetune.ranking.train import train as fit
     from nowgraph.ranking import asked_ranking, plan_ranking
 
-    with asked_ranking(question, history, arena, folder=output, quiet=quiet) as found:
+    with asked_ranking(question, history, arena, folder=output, quiet=shown.quiet) as found:
         task, text = plan_ranking(question, found.task, plan)
-        with progress_bars(progress_console()) if not quiet else nullcontext(silent) as progress:
+        with progress_bars(progress_console()) if not shown.quiet else nullcontext(silent) as progress:
             result = fit(
                 found.view,
                 question.schema,
@@ -55,12 +62,12 @@ def train_ranking(
                 questions=found.questions,
                 seed=seed,
                 progress=progress,
-                quiet=quiet,
+                quiet=shown.quiet,
                 floors=floors,
             )
         (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
         (output / "plan.yaml").write_text(text, encoding="utf-8")
-        _report_training(result, found.file, as_json=as_json, quiet=quiet)
+        _report_training(result, found.file, shown)
 
 
 def refuse_options(task: str, **options: object) -> None:
@@ -72,7 +79,7 @@ def refuse_options(task: str, **options: object) -> None:
         )
 
 
-def _report_training(result: RankingResult, file: Path, *, as_json: bool, quiet: bool) -> None:
+def _report_training(result: RankingResult, file: Path, shown: Shown) -> None:
     from graph_transformer.finetune.ranking.evaluation_tables import table_of_metrics, table_of_parts
 
     title = f"Checkpoint {result.folder}, version {result.version[:12]}, {result.seconds:.0f} s"
@@ -80,16 +87,16 @@ def _report_training(result: RankingResult, file: Path, *, as_json: bool, quiet:
     emit(
         table_of_metrics(rankers),
         title=f"{title}; {split}",
-        as_json=as_json,
+        as_json=shown.as_json,
         document=result.to_dict() | {"questions": str(file)},
     )
-    if as_json:
+    if shown.as_json:
         return
     emit(table_of_parts(rankers), title=f"{split}: parts of the items, ranked among themselves", as_json=False)
     recall = [{"candidates": name, "recall": f"{share:.4f}"} for name, share in result.recall.get(split, {}).items()]
     if recall:
         emit(recall, title=f"{split}: wanted items among candidates", as_json=False)
-    if not quiet:
+    if not shown.quiet:
         console = progress_console()
         console.print(f"Next: nowgraph serve --checkpoint {result.folder} --history ...", style="dim")
 

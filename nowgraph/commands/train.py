@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
-from nowgraph.commands.ranking import refuse_options, train_ranking
+from nowgraph.commands.ranking import Shown, refuse_options, train_ranking
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console
 from temporal_graph.schema import dump_schema, load_schema
@@ -64,19 +64,10 @@ def train(
     torch.set_num_threads(threads)
     question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
     if question.target.kind is Kind.RANKING:
-        refuse_options(question.name, budget=budget, search=search, baseline=baseline, pretrained=pretrained)
-        refuse_options(question.name, resume=resume, compile=compiled)
-        train_ranking(
-            question,
-            output,
-            plan=plan,
-            history=history or [],
-            arena=arena,
-            seed=seed,
-            floors=floors,
-            quiet=quiet,
-            as_json=as_json,
-        )
+        refuse = {"budget": budget, "search": search, "baseline": baseline, "pretrained": pretrained, "resume": resume}
+        refuse_options(question.name, **refuse, compile=compiled)
+        how = Shown(quiet=quiet, as_json=as_json)
+        train_ranking(question, output, history or [], arena, plan=plan, seed=seed, floors=floors, shown=how)
         return
     budget_s = None if budget is None else duration_s(budget)
     if search and budget_s is None:
@@ -90,17 +81,9 @@ def train(
         if search and budget_s is not None:
             planned = search_plan(found, planned, budget_s=budget_s, seed=seed, quiet=not shown, runtime=runtime)
             text = plan_text(planned)
-        options = {"baseline": baseline, "floors": floors, "pretrained": pretrained}
-        result = _fitted(
-            found,
-            planned,
-            output,
-            runtime,
-            budget_s=None if search else budget_s,
-            seed=seed,
-            shown=shown,
-            options=options,
-        )
+        options: dict[str, Any] = {"baseline": baseline, "floors": floors, "pretrained": pretrained, "seed": seed}
+        options["budget_s"] = None if search else budget_s
+        result = _fitted(found, planned, output, runtime, shown=shown, options=options)
         if ranks.is_first:
             (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
             (output / "plan.yaml").write_text(text, encoding="utf-8")
@@ -122,33 +105,15 @@ def _runtime(output: Path, ranks: Ranks, *, device: str, samplers: int, compiled
 
 
 def _fitted(
-    found: Asked,
-    task: Task,
-    output: Path,
-    runtime: Runtime,
-    *,
-    budget_s: float | None,
-    seed: int,
-    shown: bool,
-    options: dict[str, Any],
+    found: Asked, task: Task, output: Path, runtime: Runtime, *, shown: bool, options: dict[str, Any]
 ) -> TrainResult:
     from graph_transformer.finetune.loop import silent
     from graph_transformer.finetune.progress import progress_bars
     from graph_transformer.finetune.train import train as fit
 
+    schema = found.question.schema
     with progress_bars(progress_console()) if shown else nullcontext(silent) as progress:
-        return fit(
-            found.view,
-            found.question.schema,
-            task,
-            output,
-            labels=found.labels,
-            budget_s=budget_s,
-            seed=seed,
-            progress=progress,
-            runtime=runtime,
-            **options,
-        )
+        return fit(found.view, schema, task, output, labels=found.labels, progress=progress, runtime=runtime, **options)
 
 
 def _report(result: TrainResult, found: Asked, *, as_json: bool, quiet: bool) -> None:
