@@ -74,14 +74,6 @@ async def one_at_a_time(target: str, method: str, requests: Sequence[Any], secon
     return Asked(np.array(client_ms), server_ms, answers)
 
 
-def train(folder: Path) -> Path:
-    """A ranking of the bench's shop, by the ordinary command; returns its checkpoint."""
-    command = [sys.executable, "-P", "-m", "nowgraph.cli", "train", "--schema", str(folder / "schema.yaml")]
-    command += ["--task", str(folder / "task.yaml"), "--history", str(folder / "history"), "--no-floors", "--quiet"]
-    subprocess.run([*command, "--output", str(folder / "model")], check=True, stdout=subprocess.DEVNULL)
-    return folder / "model"
-
-
 def start_ranking(folder: Path, core: int) -> tuple[subprocess.Popen[str], str]:
     """A server of lists over a graph of its own; returns it with its address."""
     command = [sys.executable, "-P", "-c", SERVE, str(core), "serve", "--checkpoint", str(folder / "model")]
@@ -145,7 +137,7 @@ def table_of(result: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Trains, starts both servers, measures, prints the table."""
+    """Makes both worlds, starts both servers, measures, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
@@ -159,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shop.write_tables(folder / "shop")
-        train(folder / "shop")
+        shop.save_model(folder / "shop")
         writer = Writer(options, folder, client_core)
         processes = [writer.process]
         try:

@@ -1,7 +1,7 @@
 """The ranking bench's world: a catalogue of thousands of items, users with a history each, and a question about them.
 
 How fast a list is made depends on the catalogue, the histories and the candidates, not on what weights have learned:
-the plan trains for a few steps only.
+these are random.
 """
 
 from __future__ import annotations
@@ -11,8 +11,28 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from graph_transformer.calibration import Calibration
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.encoding.encoding import Encoding
+from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.heads import Unit
+from graph_transformer.ranking.config import RankingConfig
+from graph_transformer.ranking.features import feature_names
+from graph_transformer.ranking.fusion import Fusion, FusionConfig
+from graph_transformer.ranking.identity import identities_of
+from graph_transformer.ranking.model import build_ranking
+from graph_transformer.ranking.parts import RankingParts
+from graph_transformer.ranking.plans import default_plan
+from graph_transformer.splits import Interval, Splits
+from graph_transformer.target import Kind, Ranked, Target
+from graph_transformer.task import Task
+from nowgraph.loading import load_files
+from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import load_schema
 
 START_US = 1_700_000_000_000_000
 DAY_US = 86_400_000_000
@@ -37,22 +57,12 @@ tables:
     columns: {amount: numerical}
     links: {user_id: users, item_id: items}
 """
-TASK = """
-version: 1
-name: next_click
-query: >-
-  PREDICT LIST_DISTINCT(clicks.item_id, 0, 1, days) RANK TOP 10 FOR EACH users.user_id
-anchors: {before: clicks, last: 2024-02-22}
-splits:
-  train: {start: 2024-02-18, end: 2024-02-20}
-  validation: {start: 2024-02-20, end: 2024-02-22}
-training: {steps: 2, batch: 32, evaluate_every: 2}
-ranking: {fusion_span: 1d, fusion_steps: 2}
-"""
+FIT_USERS = 2_000
+MEMBERS = 1
 
 
 def write_tables(folder: Path) -> None:
-    """Writes items.parquet, clicks.parquet, schema.yaml and task.yaml; users are known from their clicks."""
+    """Writes items.parquet, clicks.parquet and schema.yaml; users are known from their clicks."""
     random = np.random.default_rng(0)
     popularity = 1.0 / (1.0 + random.permutation(ITEMS)) ** 0.8
     # Users stay near each other in the catalogue, so that lists of co-visited items are as long as real ones.
@@ -82,7 +92,42 @@ def write_tables(folder: Path) -> None:
     pq.write_table(pa.table(items), folder / "history" / "items.parquet")
     pq.write_table(pa.table(clicks), folder / "history" / "clicks.parquet")
     (folder / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
-    (folder / "task.yaml").write_text(TASK, encoding="utf-8")
+
+
+def save_model(folder: Path) -> None:
+    """Saves a ranking of the default size over the tables of the folder, with random weights, as `folder/model`."""
+    schema = load_schema(folder / "schema.yaml")
+    ranked = Ranked("clicks", "user_id", "item_id", "items", 10)
+    target = Target(Kind.RANKING, "users", event_level=False, horizon_us=DAY_US, ranked=ranked)
+    config = RankingConfig()
+    splits = Splits(train=Interval(START_US, START_US + DAYS * DAY_US))
+    task = Task("next_click", target, splits, default_plan(schema, target, config), ranking=config)
+    with TemporalGraph.create(schema) as graph:
+        load_files(graph, [folder / "history"], quiet=True)
+        view = graph.view()
+        users = np.arange(FIT_USERS)
+        asked = Sampler(view, task.sampling_plan).sample_rows(
+            "users", users, np.full(FIT_USERS, view.watermark_us), as_of=True
+        )
+        statistics = fit_statistics([asked], schema, view.strings, target=target)
+        encoding = Encoding(statistics, schema, view.strings, identified="items")
+        identities = identities_of(view, "items", np.arange(view.row_count("items")))
+    names = feature_names(towers=True)
+    unit = (0.0,) * len(names), (1.0,) * len(names)
+    torch.manual_seed(0)
+    fusion = Fusion(FusionConfig(names, *unit, width=config.fusion_width, members=MEMBERS))
+    model = build_ranking(encoding, task, identities.count, fusion)
+    Checkpoint(
+        task=task,
+        fingerprint=schema.fingerprint(statistics.tables()),
+        statistics=statistics,
+        model=task.model,
+        unit=Unit(),
+        calibration=Calibration.of(target),
+        weights=model.state_dict(),
+        ranking=RankingParts(identities, fusion.to_dict()),
+    ).save(folder / "model")
+    (folder / "model" / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
 
 
 def requests(count: int, *, k: int) -> list[service_pb2.RankRequest]:
