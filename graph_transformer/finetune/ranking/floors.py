@@ -126,5 +126,6 @@ def _made(split: Measured, name: str, half_life_us: int, filling_us: int, exclud
         "co_visitation": co_visitation,
         "ease": ease,
     }
-    start_us = min(split.cold_from_us, int(split.questions.cutoff_time_us.max(initial=split.cold_from_us)))
+    # Of a graph that has ended no question sees the split's start, nor may what is fitted.
+    start_us = min(split.cold_from_us, int(split.questions.cutoff_time_us.max()))
     return lister, fitted[name](columns, interactions.visible(start_us))

@@ -75,6 +75,28 @@ def test_a_floor_knows_nothing_of_later(opened: Shop, split: Callable[..., Measu
         assert found[0][0]
 
 
+def test_a_floor_of_a_graph_that_ended_ends_with_it(opened: Shop, bound: Bind) -> None:
+    """What others did after the end, and before the split, changes no list; one's own comes as a session."""
+    query = bound(NEXT)
+    ranked = query.target("next").ranked
+    assert ranked is not None
+    interval = Interval(8 * DAY_US, 10 * DAY_US)
+    splits = Splits(Interval(0, 5 * DAY_US), test=interval, frozen_us=5 * DAY_US)
+    orders = [(user, (user + place) % 5, (1 + place) * DAY_US) for user in range(6) for place in range(3)]
+    orders += [(0, 4, 6 * DAY_US), (0, 3, 9 * DAY_US)]
+    later = [(user, item, 6 * DAY_US) for user in range(10, 30) for item in (1, 4)]
+    for name in FLOORS:
+        found = []
+        for more in ([], later):
+            view = opened([*orders, *more], items=[0] * 5)
+            questions = questions_before(view, query, Anchors(before="orders", last_us=10**16))
+            part = measured_split(view, ranked, splits, questions, interval, new_within_us=DAY_US)
+            lister, floor = floors._made(part, name, HALF_LIVES_US[0], HALF_LIVES_US[0], False)
+            found.append(keys_of(view, lister.lists(floor)))
+        assert found[0] == found[1], name
+        assert found[0][0]
+
+
 def test_items_lead_to_items(opened: Shop, split: Callable[..., Measured]) -> None:
     """Five users went from 0 to 1, and one to 2; a popular pair elsewhere does not matter to who had 0."""
     orders = [(user, 0, DAY_US) for user in range(6)] + [(user, 1, 2 * DAY_US) for user in range(5)]
