@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from graph_transformer.finetune.query.task_table import write_labels
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.session_events import session_events
+from graph_transformer.finetune.ranking.sizing import ranking_plan
 from graph_transformer.plan import ModelPlan, load_plan
 from graph_transformer.ranking.lists import ListRanker, RankedList, RankQuestion
-from graph_transformer.ranking.plans import default_plan
 from nowgraph.errors import UsageError
 from nowgraph.loading import opened_graph
 from nowgraph.parquet_questions import ParquetQuestions
@@ -66,19 +66,24 @@ def asked_ranking(
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{question.name}.parquet"
         write_labels(questions.to_labels(question.target), file, view)
-        yield AskedRanking(question, view, question.planned(question.target, splits), questions, file)
+        task = question.planned(question.target, splits)
+        # As large a model and as long a training as so many questions bear; what the file says lies over it.
+        trained = len(questions.interval(splits.train))
+        proposed = ranking_plan(question.schema, task.target, task.ranking, trained)
+        if question.has_plan:
+            proposed = replace(proposed, sampling_plan=task.sampling_plan)
+        task = question.over(proposed.apply(task))
+        yield AskedRanking(question, view, task, questions, file)
 
 
-def plan_ranking(question: Question, task: Task, plan: Path | None) -> tuple[Task, str]:
-    """Return the task with its plan, and the plan as YAML: the file given, what the task file says, or the default.
+def plan_ranking(task: Task, plan: Path | None) -> tuple[Task, str]:
+    """Return the task with its plan, and the plan as YAML: that of the file given, or the task's own.
 
     Raises:
         TaskError, PlanError: the plan file is none.
     """
     if plan is not None:
         task = load_plan(plan).apply(task)
-    elif not question.has_plan:
-        task = replace(task, sampling_plan=default_plan(question.schema, task.target, task.ranking))
     return task, ModelPlan.of(task).to_yaml()
 
 

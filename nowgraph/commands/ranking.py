@@ -52,7 +52,7 @@ def train_ranking(
     from nowgraph.ranking import asked_ranking, plan_ranking
 
     with asked_ranking(question, history, arena, folder=output, quiet=shown.quiet) as found:
-        task, text = plan_ranking(question, found.task, plan)
+        task, text = plan_ranking(found.task, plan)
         with progress_bars(progress_console()) if not shown.quiet else nullcontext(silent) as progress:
             result = fit(
                 found.view,

@@ -99,14 +99,14 @@ def test_questions_are_found_and_written(found: Any) -> None:
 
 def test_a_plan_is_the_files_or_the_default(found: Any, tmp_path: Path) -> None:
     """The default reads the history; a plan file says everything, the ranking's options too; both read back."""
-    task, text = plan_ranking(found.question, found.task, None)
+    task, text = plan_ranking(found.task, None)
     assert task.sampling_plan == default_plan(found.question.schema, task.target, task.ranking)
     (tmp_path / "plan.yaml").write_text(text)
-    assert plan_ranking(found.question, found.task, tmp_path / "plan.yaml") == (task, text)
+    assert plan_ranking(found.task, tmp_path / "plan.yaml") == (task, text)
     assert "ranking:" in text
     changed = text.replace("history: 20", "history: 7")
     (tmp_path / "plan.yaml").write_text(changed)
-    assert plan_ranking(found.question, found.task, tmp_path / "plan.yaml")[0].ranking.history == 7
+    assert plan_ranking(found.task, tmp_path / "plan.yaml")[0].ranking.history == 7
 
 
 def test_the_past_is_asked_in_order_of_time(found: Any) -> None:
