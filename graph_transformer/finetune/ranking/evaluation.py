@@ -1,0 +1,146 @@
+"""A ranking asked about the past: lists of the whole and of its parts, its candidates, what its fusion learns from.
+
+questions ─► Scorer, some at a time ─┬─► best items of each ranker, recall by source
+                                     └─► FusionLists
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from graph_transformer.finetune.query.rows import RowSource
+from graph_transformer.finetune.ranking.asking import (
+    Recall,
+    asked_of_past,
+    best_items,
+    right_ones,
+    scored_parts,
+    without,
+)
+from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX, FusionLists, learned_lists
+from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.finetune.ranking.result import OURS
+from graph_transformer.ranking.features import feature_names
+from graph_transformer.ranking.fusion import Fusion
+from graph_transformer.ranking.lists import Source
+from graph_transformer.ranking.scoring import UNTRAINED, Scored, Scorer
+from graph_transformer.target import Ranked
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+GRAPH, SEQUENCE, WALK = "graph alone", "sequence alone", "walk alone"
+"""Parts of a ranking: a fusion that knows no towers, the towers' products, and the walk's score as it is."""
+CHOICE_MAX = 4_000
+"""Questions that choose the fusion's step: with more, the error of NDCG is below what a step changes."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Lists by ranker, int64[n, width] rows of items, -1 where there is no more; recall by source of candidates."""
+
+    lists: Mapping[str, Int64]
+    recall: Mapping[str, float]
+
+
+def answers(
+    source: RowSource,
+    ranked: Ranked,
+    scorer: Scorer,
+    questions: RankingQuestions,
+    *,
+    graph: Fusion | None,
+    width: int,
+) -> Answers:
+    """Return the lists of a scorer and of its parts; `graph` is the fusion that knows no towers."""
+    asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
+    found: dict[str, list[Int64]] = {}
+    recall = Recall()
+    for places, scored in scored_parts(scorer, asked):
+        recall.take(questions.select(places), scored)
+        for name, listed in _lists(scorer, scored, graph, width).items():
+            found.setdefault(name, []).append(listed)
+    return Answers({name: np.concatenate(parts) for name, parts in found.items()}, recall.shares())
+
+
+def _lists(scorer: Scorer, scored: Scored, graph: Fusion | None, width: int) -> dict[str, Int64]:
+    found, names = scored.found, scorer.feature_names
+    lists = {OURS: best_items(found.offset, found.item, scored.score, width)}
+    offset, item, kept = without(scored, Source.NEAREST)
+    if graph is not None and scorer.towers is not None:
+        with torch.inference_mode():
+            score = graph(torch.from_numpy(graph_columns(names, scored.features[kept]))).numpy()
+        lists[GRAPH] = best_items(offset, item, score, width)
+    lists[WALK] = best_items(offset, item, scored.features[kept, names.index(UNTRAINED)], width)
+    if scorer.towers is not None:
+        lists[SEQUENCE] = best_items(found.offset, found.item, scored.features[:, names.index("tower")], width)
+    return lists
+
+
+def graph_columns(names: tuple[str, ...], features: Float32) -> Float32:
+    """Return the columns of features that know no towers."""
+    return np.ascontiguousarray(features[:, [names.index(name) for name in feature_names(towers=False)]])
+
+
+def fusion_lists(
+    source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, seed: int
+) -> FusionLists:
+    """Return what a fusion learns from questions: of LISTS_MAX of them at most, drawn at random."""
+    random = np.random.default_rng(seed)
+    if len(questions) > LISTS_MAX:
+        questions = questions.select(np.sort(random.permutation(len(questions))[:LISTS_MAX]))
+    asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
+    parts = []
+    for places, scored in scored_parts(scorer, asked):
+        right = right_ones(questions.select(places), scored)
+        parts.append(learned_lists(scorer.feature_names, scored.found.offset, scored.features, right, random))
+    return FusionLists.joined(parts)
+
+
+def graph_lists(lists: FusionLists) -> FusionLists:
+    """Return the lists as a fusion sees them that knows no towers."""
+    columns = [lists.names.index(name) for name in feature_names(towers=False)]
+    return FusionLists(feature_names(towers=False), lists.offset, lists.features[:, columns], lists.right)
+
+
+class Judged:
+    """Questions whose scored candidates are kept, to judge fusions by: NDCG of their first `top`."""
+
+    def __init__(
+        self, source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, top: int, seed: int
+    ) -> None:
+        if len(questions) > CHOICE_MAX:
+            chosen = np.random.default_rng(seed).permutation(len(questions))[:CHOICE_MAX]
+            questions = questions.select(np.sort(chosen))
+        asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
+        self._parts = []
+        for places, scored in scored_parts(scorer, asked):
+            part = questions.select(places)
+            right = right_ones(part, scored)
+            ideal = _ideal(np.diff(part.item_offset), top)
+            self._parts.append((scored.found.offset, scored.features.astype(np.float16), right, ideal))
+        self._top = top
+
+    @torch.inference_mode()
+    def ndcg(self, fusion: Fusion) -> float:
+        """Return the mean NDCG of a fusion's order; one without towers reads the graph's features alone."""
+        total, count = 0.0, 0
+        columns = slice(0, len(fusion.config.features))  # those of towers come last
+        for offset, features, right, ideal in self._parts:
+            score = fusion(torch.from_numpy(features[:, columns].astype(np.float32))).numpy()
+            place = best_items(offset, np.arange(len(score)), score, self._top)
+            gain = (np.append(right, False)[place] / np.log2(np.arange(self._top) + 2.0)).sum(axis=1)
+            total += float((gain / ideal).sum())
+            count += len(gain)
+        return total / max(1, count)
+
+
+def _ideal(wanted: Int64, top: int) -> NDArray[np.float64]:
+    gains = np.cumsum(1.0 / np.log2(np.arange(top) + 2.0))
+    found: NDArray[np.float64] = gains[np.minimum(np.maximum(wanted, 1), top) - 1]
+    return found

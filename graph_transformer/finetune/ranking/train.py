@@ -1,0 +1,272 @@
+"""The training of a ranking: towers, the fusion on questions they did not learn from, and figures of all of it.
+
+spans ─► towers before the fusion's span ─► lists ─► fusion, chosen on validation with towers of its time
+                                            └─► the final towers, the fusion fitted to all lists ─► OUT_DIR
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graph_transformer.calibration import Calibration
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.errors import NotEnoughExamples, TaskError
+from graph_transformer.finetune.loop import Limits, Report, silent
+from graph_transformer.finetune.ranking.asking import KeptTowers
+from graph_transformer.finetune.ranking.evaluation import (
+    Judged,
+    answers,
+    fusion_lists,
+    graph_lists,
+)
+from graph_transformer.finetune.ranking.floors import measure_floors
+from graph_transformer.finetune.ranking.fusion_fit import LISTS_MIN, FusionLists, fit_fusion
+from graph_transformer.finetune.ranking.histories import Interactions
+from graph_transformer.finetune.ranking.metrics import Measured, RankingMetrics
+from graph_transformer.finetune.ranking.presence import Presence
+from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.finetune.ranking.result import RankingResult
+from graph_transformer.finetune.ranking.spans import Span, Spans
+from graph_transformer.finetune.ranking.tower import FittedTowers, fit_towers
+from graph_transformer.heads import Unit
+from graph_transformer.ranking.fusion import Fusion
+from graph_transformer.ranking.scoring import Scorer
+from graph_transformer.splits import Interval
+from graph_transformer.target import Ranked
+from graph_transformer.task import Task
+
+if TYPE_CHECKING:
+    from temporal_graph.schema import Schema
+    from temporal_graph.view import GraphView
+
+MEMBERS = 4
+"""Members of the fusion: fitted together they cost one pass over the lists, and are worth .001 of NDCG@10."""
+LISTED = 100
+"""Items of a list that is measured: enough for the first ten among repeats, or among new ones."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured, by split: metrics by ranker, recall by source of candidates."""
+
+    metrics: dict[str, Mapping[str, RankingMetrics]] = field(default_factory=dict)
+    recall: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as a checkpoint keeps them."""
+        figures = {
+            split: {name: each.to_dict() for name, each in rankers.items()} for split, rankers in self.metrics.items()
+        }
+        return figures | {"recall": {split: dict(shares) for split, shares in self.recall.items()}}
+
+
+@dataclass(frozen=True)
+class Fusions:
+    """The fusion, the one that knows no towers, how many steps each took, and what they were fitted to."""
+
+    whole: Fusion
+    graph: Fusion
+    steps: int
+    graph_steps: int
+    lists: FusionLists
+
+
+def train(
+    view: GraphView,
+    schema: Schema,
+    task: Task,
+    output: Path,
+    *,
+    questions: RankingQuestions,
+    seed: int = 0,
+    progress: Report = silent,
+    quiet: bool = False,  # noqa: ARG001  # all that is shown goes through `progress`
+    floors: bool = True,
+) -> RankingResult:
+    """Fit a ranking to questions whose items are known; save it, with figures of it, its parts and floors, in `output`.
+
+    Equal seeds on one machine and thread count give equal weights.
+
+    Raises:
+        TaskError, SchemaError, PlanError: the task does not fit the schema, or its spans leave nothing to train on.
+        NotEnoughExamples: too few questions, or none of their items are among the candidates.
+        TrainingDiverged: a loss is no number any more.
+        OSError: `output` can not be written.
+    """
+    started_s = time.monotonic()
+    task.check(schema)
+    ranked = task.target.ranked
+    if ranked is None:
+        raise TaskError("kind", "ranking", task.target.kind.value)
+    training = Training(view, task, ranked, questions, seed=seed, progress=progress, floors=floors)
+    figures = Figures()
+    towers, fusions = training.validated(figures)
+    towers, fusions = training.final(towers, fusions)
+    if task.splits.test is not None:
+        training.measure("test", task.splits.test, towers, fusions, figures)
+    version = _checkpoint(schema, task, towers, fusions.whole, figures).save(output)
+    return RankingResult(output, version, task, figures.metrics, figures.recall, time.monotonic() - started_s)
+
+
+class Training:
+    """One training of a ranking: its spans, and what is fitted and measured on them."""
+
+    def __init__(
+        self,
+        view: GraphView,
+        task: Task,
+        ranked: Ranked,
+        questions: RankingQuestions,
+        *,
+        seed: int,
+        progress: Report,
+        floors: bool,
+    ) -> None:
+        self.view, self.task, self.ranked, self.questions = view, task, ranked, questions
+        self.seed, self.progress, self.floors = seed, progress, floors
+        self.spans = Spans.of(task.splits, task.ranking.fusion_span_us)
+        self.interactions = Interactions.of(view, ranked)
+        self.presence = Presence(view, ranked.items)
+
+    def validated(self, figures: Figures) -> tuple[FittedTowers | None, Fusions]:
+        """Fit what is known before validation and measure it there; None where there is no validation split."""
+        spans, limits = self.spans, None
+        towers = None
+        if spans.validation is not None:
+            later = self._asked(spans.validation.interval)
+            towers = self._towers("towers", spans.validation.known_by_us, later=later)
+            limits = Limits(max(1, towers.fitted.step))
+        earlier = self._towers("towers before the fusion", spans.fusion.known_by_us, limits=limits)
+        lists = fusion_lists(
+            self.view,
+            self.ranked,
+            self.scorer(earlier, spans.fusion),
+            self._asked(spans.fusion.interval),
+            seed=self.seed,
+        )
+        if len(lists) < LISTS_MIN:
+            raise NotEnoughExamples(
+                f"{len(lists)} of the questions in the fusion's span (ranking.fusion_span) have an item among their "
+                f"candidates: {LISTS_MIN} are needed"
+            )
+        if towers is None or spans.validation is None:
+            return None, self._fusions(lists, None)
+        judged = Judged(
+            self.view,
+            self.ranked,
+            self.scorer(towers, spans.validation),
+            self._asked(spans.validation.interval),
+            top=self.ranked.top,
+            seed=self.seed,
+        )
+        fusions = self._fusions(lists, judged)
+        self.measure("validation", spans.validation.interval, towers, fusions, figures)
+        return towers, fusions
+
+    def final(self, towers: FittedTowers | None, fusions: Fusions) -> tuple[FittedTowers, Fusions]:
+        """Fit the towers to all that may be known, and the fusion to the validation's lists too where that is so."""
+        spans = self.spans
+        if towers is not None and not spans.refits:
+            return towers, fusions
+        limits = None if towers is None else Limits(max(1, towers.fitted.step))
+        last = self._towers("final towers", spans.final_by_us, limits=limits)
+        if towers is None or spans.validation is None:
+            return last, fusions
+        newest = self._asked(spans.validation.interval).known_by(spans.final_by_us)
+        if not len(newest):
+            return last, fusions
+        scorer = self.scorer(towers, spans.validation)
+        more = fusion_lists(self.view, self.ranked, scorer, newest, seed=self.seed + 1)
+        return last, self._refitted(fusions, FusionLists.joined([fusions.lists, more]))
+
+    def measure(self, split: str, interval: Interval, towers: FittedTowers, fusions: Fusions, figures: Figures) -> None:
+        """Measure the ranking, its parts and the floors on a split."""
+        questions = self._asked(interval)
+        if not len(questions):
+            raise TaskError(f"splits.{split}", "an interval in which users are asked", interval)
+        scorer = self.scorer(towers, Span(interval, interval.start_us - self.spans.lag_us), fusions.whole)
+        top = self.ranked.top
+        found = answers(self.view, self.ranked, scorer, questions, graph=fusions.graph, width=max(LISTED, top))
+        measured = self._measured(interval, questions)
+        own = {name: measured.measure(lists, top) for name, lists in found.lists.items()}
+        figures.metrics[split], figures.recall[split] = own | self._floors(split, measured), found.recall
+
+    def scorer(self, towers: FittedTowers, span: Span, fusion: Fusion | None = None) -> Scorer:
+        """Return a scorer for a span's questions, items' vectors kept as of its begin."""
+        as_of_us = span.known_by_us
+        first_us = self.presence.first_us
+        kept = KeptTowers(towers.bound(self.view), lambda row: first_us[row], as_of_us)
+        return Scorer(self.view, self.task, towers=kept, fusion=fusion, as_of_us=as_of_us)
+
+    def _asked(self, interval: Interval) -> RankingQuestions:
+        return self.spans.asked(self.questions, interval, self.view, self.ranked)
+
+    def _towers(
+        self, phase: str, known_by_us: int, *, later: RankingQuestions | None = None, limits: Limits | None = None
+    ) -> FittedTowers:
+        return fit_towers(
+            self.view,
+            self.task,
+            self.spans.learned(self.questions, known_by_us),
+            later=later,
+            known_by_us=known_by_us,
+            phase=phase,
+            limits=limits,
+            seed=self.seed,
+            report=self.progress,
+        )
+
+    def _fusions(self, lists: FusionLists, judged: Judged | None) -> Fusions:
+        """Fit both fusions, each for as many steps as validation likes best."""
+        config, judge = self.task.ranking, None if judged is None else judged.ndcg
+        whole, steps = fit_fusion(lists, config, members=MEMBERS, judge=judge, seed=self.seed)
+        graph, graph_steps = fit_fusion(graph_lists(lists), config, members=MEMBERS, judge=judge, seed=self.seed)
+        return Fusions(whole, graph, steps, graph_steps, lists)
+
+    def _refitted(self, fusions: Fusions, lists: FusionLists) -> Fusions:
+        """Fit both again to more lists, for as many passes over them."""
+        config, ratio = self.task.ranking, len(lists) / len(fusions.lists)
+        steps, graph_steps = round(fusions.steps * ratio), round(fusions.graph_steps * ratio)
+        whole, _ = fit_fusion(lists, config, members=MEMBERS, steps=steps, seed=self.seed)
+        graph, _ = fit_fusion(graph_lists(lists), config, members=MEMBERS, steps=graph_steps, seed=self.seed)
+        return Fusions(whole, graph, steps, graph_steps, lists)
+
+    def _measured(self, interval: Interval, questions: RankingQuestions) -> Measured:
+        return Measured(
+            questions,
+            self.interactions.histories(questions),
+            self.presence,
+            self.interactions,
+            interval.start_us,
+            self.task.ranking.new_within_us,
+        )
+
+    def _floors(self, split: str, measured: Measured) -> dict[str, RankingMetrics]:
+        if not self.floors:
+            return {}
+        validation = None
+        if split == "test" and self.spans.validation is not None:
+            interval = self.spans.validation.interval
+            validation = self._measured(interval, self._asked(interval))
+        exclude_seen = self.task.ranking.exclude_seen
+        return measure_floors(measured, k=self.ranked.top, exclude_seen=exclude_seen, validation=validation)
+
+
+def _checkpoint(schema: Schema, task: Task, towers: FittedTowers, fusion: Fusion, figures: Figures) -> Checkpoint:
+    weights = {name: value.detach().cpu() for name, value in towers.model.state_dict().items()}
+    weights |= {f"fusion.{name}": value.detach().cpu() for name, value in fusion.state_dict().items()}
+    return Checkpoint(
+        task=task,
+        fingerprint=schema.fingerprint(towers.statistics.tables()),
+        statistics=towers.statistics,
+        model=task.model,
+        unit=Unit(),
+        calibration=Calibration.of(task.target),
+        weights=weights,
+        metrics=figures.to_dict(),
+        ranking=replace(towers.parts(), fusion=fusion.to_dict()),
+    )
