@@ -41,7 +41,7 @@ class HistoryLayout:
     link: int
 
 
-class Recall(nn.Module):
+class HistoryMeans(nn.Module):
     """Means of the history's item vectors, each head with its own slope over recency, and what they say of the next."""
 
     def __init__(self, history: HistoryLayout, dimension: int, dropout: float) -> None:
@@ -83,7 +83,7 @@ class Tower(nn.Module):
         self.graph.rows.identity.dropout = ranking.identity_dropout
         self.vector = nn.Linear(config.width, ranking.dimension, bias=False)
         nn.init.eye_(self.vector.weight)
-        self.recall = Recall(history, ranking.dimension, config.dropout)
+        self.means = HistoryMeans(history, ranking.dimension, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
 
     def users(self, batch: Batch) -> Tensor:
@@ -91,8 +91,8 @@ class Tower(nn.Module):
         contents = self.graph.rows.contents(batch)
         node = batch.identity_node
         assert node is not None
-        recalled: Tensor = self.recall(batch, self.vector(contents.index_select(0, node)), node)
-        found: Tensor = recalled + self.graph(batch, contents)
+        meant: Tensor = self.means(batch, self.vector(contents.index_select(0, node)), node)
+        found: Tensor = meant + self.graph(batch, contents)
         return found
 
     def items(self, batch: Batch) -> Tensor:

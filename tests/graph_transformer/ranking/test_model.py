@@ -12,7 +12,7 @@ from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import collate
 from graph_transformer.errors import TaskError
 from graph_transformer.ranking.identity import BoundIdentities
-from graph_transformer.ranking.model import RECENCY_STARTS, RankingModel, Recall, build_ranking, history_layout
+from graph_transformer.ranking.model import RECENCY_STARTS, HistoryMeans, RankingModel, build_ranking, history_layout
 from graph_transformer.ranking.plans import item_plan
 from online_sampler.sampler import Sampler
 
@@ -44,15 +44,15 @@ def test_a_mean_of_the_history_weighs_by_recency(shop: Shop) -> None:
     """Each head is the mean of the users' item vectors, (1 + place) ** -slope heavy; the batch's other rows are not."""
     batch = users_of(shop, np.arange(USERS), 135)
     history = history_layout(shop.encoding, shop.view.schema.table("orders"), shop.task.target.ranked)  # type: ignore[arg-type]
-    recall = Recall(history, 2, 0.0).eval()
+    means = HistoryMeans(history, 2, 0.0).eval()
     node = batch.identity_node
     assert node is not None
     vector = torch.randn(len(node), 2, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        recall.output.weight.copy_(
+        means.output.weight.copy_(
             torch.eye(2).repeat(1, len(RECENCY_STARTS)) * torch.tensor([0.0, 0, 1, 1, 0, 0, 0, 0])
         )
-        found = recall(batch, vector, node).numpy()
+        found = means(batch, vector, node).numpy()
     link = next(each for each in batch.links if each.link == history.link)
     sample = batch.samples().numpy()
     for user in range(USERS):
