@@ -58,7 +58,8 @@ class RankQuestion:
     user: a key that is not in the graph is a user without history; None is nobody. session: serialized RowEvents of
     the interaction table, oldest first, that count as the newest of the history. candidates: rank these alone, in the
     graph or not (those that are not are left out). exclude: never these. exclude_seen: none of the history and the
-    session. filters: all of them must hold.
+    session. filters: all of them must hold. asked_time_us: when it is asked, where the graph is read only up to an
+    earlier cut-off: what the session may know, and what ages count from.
     """
 
     user: Key | None
@@ -69,6 +70,7 @@ class RankQuestion:
     exclude: tuple[Key, ...] = ()
     exclude_seen: bool = False
     filters: tuple[ItemFilter, ...] = ()
+    asked_time_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,10 @@ class Ranker:
 
     def _asked(self, questions: Sequence[RankQuestion]) -> Asked:
         cutoff_us = np.array([question.cutoff_time_us for question in questions], dtype=np.int64)
+        asked_us = [
+            question.cutoff_time_us if question.asked_time_us is None else question.asked_time_us
+            for question in questions
+        ]
         users = [() if question.user is None else (question.user,) for question in questions]
         found = self._rows(self._task.target.table, users, "user")
         user = np.array([row[0] if row else -1 for row in found], dtype=np.int64)
@@ -109,7 +113,7 @@ class Ranker:
         asked = Asked(
             user=user,
             cutoff_time_us=cutoff_us,
-            asked_time_us=cutoff_us,
+            asked_time_us=np.array(asked_us, dtype=np.int64),
             session=Ragged.none(count),
             session_time_us=np.zeros(0, dtype=np.int64),
             events=((),) * count,

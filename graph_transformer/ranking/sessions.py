@@ -37,7 +37,12 @@ class SessionItems:
             SeedError: an event is no row of its session.
         """
         sample = self._sampler.sample_sessions(
-            self._table, asked.user, sessions, asked.cutoff_time_us, link=self._history
+            self._table,
+            asked.user,
+            sessions,
+            asked.cutoff_time_us,
+            link=self._history,
+            asked_time_us=asked.asked_time_us,
         )
         given = np.flatnonzero((sample.hop == 1) & (sample.row < 0))
         question = np.searchsorted(sample.seed_offset, given, side="right") - 1

@@ -64,13 +64,20 @@ class TowerBatches:
         cutoff_time_us: Ints,
         sessions: Sequence[Sequence[bytes]] | None = None,
         *,
+        asked_time_us: Ints | None = None,
         request: int | None = None,
     ) -> Neighborhood:
-        """Return the neighborhoods of users, int64[B] both; `sessions` as `Sampler.sample_sessions` takes them."""
+        """Return the neighborhoods of users, int64[B] both; the rest as `Sampler.sample_sessions` takes it."""
         if sessions is None or not any(sessions):
             return self._of_users.sample_rows(self._users, row, cutoff_time_us, as_of=True, request=request)
         return self._of_users.sample_sessions(
-            self._users, row, sessions, cutoff_time_us, link=self._history, request=request
+            self._users,
+            row,
+            sessions,
+            cutoff_time_us,
+            link=self._history,
+            asked_time_us=asked_time_us,
+            request=request,
         )
 
     def users(self, neighborhood: Neighborhood, asked_time_us: Ints | None = None) -> Batch:
@@ -161,10 +168,11 @@ def vectors_of_users(
     vectors = np.empty((len(row), model.dimension), dtype=np.float32)
     for start in range(0, len(row), USERS):
         part = slice(start, start + USERS)
+        asked_us = None if asked_time_us is None else asked_time_us[part]
         neighborhood = batches.sampled_users(
-            row[part], cutoff_time_us[part], None if sessions is None else sessions[part]
+            row[part], cutoff_time_us[part], None if sessions is None else sessions[part], asked_time_us=asked_us
         )
-        batch = batches.users(neighborhood, None if asked_time_us is None else asked_time_us[part])
+        batch = batches.users(neighborhood, asked_us)
         vectors[part] = model.users(batch.to(device)).float().cpu().numpy()
     return vectors
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from graph_transformer.config import ModelConfig
+from graph_transformer.finetune.ranking import evaluation
 from graph_transformer.finetune.ranking.evaluation import GRAPH, SEQUENCE, WALK
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.result import OURS, RankingResult
@@ -108,3 +110,20 @@ def test_what_was_saved_ranks_the_same(trained: RankingResult, graph: TemporalGr
     right = [found.key[0] == (user * 7 + 11) % ITEMS for user, found in enumerate(lists)]
     assert np.mean(right) > 0.8
     assert all(found.source[0] & (Source.CO_VISIT | Source.NEAREST) for found in lists)
+
+
+def test_a_frozen_test_is_asked_with_sessions(
+    graph: TemporalGraph, shop: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the graph of the test has ended, what the user did since comes as a session, and the rule still holds."""
+    monkeypatch.setattr(evaluation, "LISTS_MAX", 60)
+    splits = Splits(
+        train=Interval(0, at(10)),
+        validation=Interval(at(10), at(11)),
+        test=Interval(at(11), at(12)),
+        frozen_us=at(10),
+    )
+    view = graph.view()
+    result = train(view, shop, task_of(view, splits), tmp_path / "model", questions=questions(view), floors=False)
+    assert result.metrics["test"][OURS].ndcg > 0.8
+    assert "popular" not in result.metrics["test"]
