@@ -204,6 +204,42 @@ def test_a_ranking_is_a_question_of_the_schema_as_it_is(shop: Schema) -> None:
     assert question.target.ranked.items == "customers"
 
 
+NEXT = "PREDICT LIST_DISTINCT(orders.customer_id, 0, 5, days) RANK TOP 3 FOR EACH customers.customer_id"
+
+
+def test_a_ranking_is_asked_at_anchors_or_before_each_row(shop: Schema, graph: TemporalGraph) -> None:
+    """At fixed times all that order in the window, before each order just who orders; no window of splits overlaps."""
+    view = graph.view()
+    fixed, splits = _question(shop, query=NEXT).ranking(view)
+    assert len(np.unique(fixed.time_us)) < 60
+    assert (np.diff(np.unique(fixed.time_us)) == DAY_US).all()
+    before, found = _question(shop, query=NEXT, anchors={"before": "orders"}).ranking(view)
+    assert set((before.time_us + 1).tolist()) == {START_US + day * DAY_US for day in range(55)}
+    assert (before.known_time_us == before.time_us + 5 * DAY_US).all()
+    for each, questions in ((splits, fixed), (found, before)):
+        assert each.validation is not None
+        train = questions.interval(each.train)
+        assert len(train)
+        assert (train.known_time_us <= each.validation.start_us).all()
+
+
+def test_only_a_ranking_is_asked_before_rows(shop: Schema) -> None:
+    """Labels of other kinds are of anchors; a ranking is always a query's."""
+    with pytest.raises(TaskError) as refused:
+        _question(shop, query=CHURN, anchors={"before": "orders"})
+    assert refused.value.path == "anchors.before"
+    ranked = {
+        "interactions": "orders",
+        "user_link": "customer_id",
+        "item_link": "customer_id",
+        "items": "customers",
+        "top": 3,
+    }
+    with pytest.raises(TaskError) as refused:
+        _question(shop, table="customers", level="entity", kind="ranking", ranked=ranked)
+    assert refused.value.path == "query"
+
+
 def test_a_task_that_is_decided_needs_no_graph(shop: Schema, tmp_path: Path) -> None:
     """With splits written down the task is there at once; without them they are asked for."""
     path = tmp_path / "task.yaml"

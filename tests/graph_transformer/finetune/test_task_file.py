@@ -105,6 +105,8 @@ def test_a_column_is_a_target_too() -> None:
         (QUERY, {"extra": 1}, "task.extra"),
         (QUERY, {"anchors__step": "a week"}, "anchors.step"),
         (QUERY, {"anchors__first": "soon"}, "anchors.first"),
+        (QUERY, {"anchors__before": 3}, "anchors.before"),
+        (QUERY, {"anchors__after": "orders"}, "anchors.after"),
         (QUERY, {"splits__train": None}, "splits.train"),
         (LABELS, {"labels__kind": "ranking"}, "labels.kind"),
         (LABELS, {"labels__files": {}}, "labels.files.train"),
