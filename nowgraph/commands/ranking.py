@@ -111,7 +111,7 @@ class MeasuredRanking:
 
 
 def evaluate_ranking(
-    checkpoint: Path, view: GraphView, task: Task, interval: Interval | None, labels: Path | None
+    checkpoint: Path, view: GraphView, task: Task, interval: Interval | None, labels: Path | None, *, quiet: bool
 ) -> MeasuredRanking:
     """Measure a ranker, through the path that serves, on questions whose items are known.
 
@@ -136,7 +136,8 @@ def evaluate_ranking(
     split = measured_split(view, ranked, task.splits, questions, chosen, new_within_us=new_within_us)
     ranker = Ranker.load(checkpoint, view)
     began_s = time.monotonic()
-    lists = ranked_lists(ranker, view, split.questions, max(LISTED, ranked.top))
+    with row_bar("ranking", len(split.questions), quiet=quiet) as advance:
+        lists = ranked_lists(ranker, view, split.questions, max(LISTED, ranked.top), advance=advance)
     seconds = time.monotonic() - began_s
     return MeasuredRanking(ranker.version, split.measure(lists, ranked.top), seconds)
 
