@@ -39,19 +39,28 @@ EASE_ITEMS_MAX = 12_500
 
 @dataclass(frozen=True)
 class ItemFloor:
-    """Scores are sums of the rows of `weights` (sparse or float32 [columns, columns]) over a weighted history."""
+    """Scores are sums of the rows of `weights` (sparse or float32 [columns, columns]) over a weighted history.
+
+    With `chosen` (int64, ascending) the weights are of these columns alone.
+    """
 
     columns: Columns
     weights: scipy.sparse.csr_array | NDArray[np.float32]
     of_history: Callable[[Histories], Floats]
+    chosen: Int64 | None = None
 
     def scores(self, questions: RankingQuestions, histories: Histories) -> Scores:
         """Return float32 [n, columns]."""
         weight = self.of_history(histories).astype(np.float32)
         at = (histories.question, self.columns.of(histories.item))
         rows = scipy.sparse.csr_array((weight, at), shape=(len(questions), len(self.columns)))
-        found = rows @ self.weights
-        return np.asarray(found if isinstance(found, np.ndarray) else found.toarray(), dtype=np.float32)
+        found = (rows if self.chosen is None else rows[:, self.chosen]) @ self.weights
+        scores = np.asarray(found if isinstance(found, np.ndarray) else found.toarray(), dtype=np.float32)
+        if self.chosen is None:
+            return scores
+        whole = np.zeros((len(questions), len(self.columns)), dtype=np.float32)
+        whole[:, self.chosen] = scores
+        return whole
 
 
 def item_neighbors(columns: Columns, visible: Interactions) -> ItemFloor:
@@ -104,12 +113,7 @@ def ease(columns: Columns, visible: Interactions) -> ItemFloor:
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     inverse /= -np.diag(inverse).copy()
     np.fill_diagonal(inverse, 0.0)
-    if len(chosen) == len(columns):
-        return ItemFloor(columns, np.ascontiguousarray(inverse), _once)
-    row, column = np.meshgrid(chosen, chosen, indexing="ij")
-    size = (len(columns), len(columns))
-    weights = scipy.sparse.csr_array((inverse.ravel(), (row.ravel(), column.ravel())), shape=size)
-    return ItemFloor(columns, weights, _once)
+    return ItemFloor(columns, np.ascontiguousarray(inverse), _once, chosen)
 
 
 def _had(columns: Columns, visible: Interactions) -> scipy.sparse.csr_array:
