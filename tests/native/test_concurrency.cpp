@@ -25,6 +25,7 @@ namespace {
 
 constexpr u64 ARENA_BYTES = u64{1} << 30;
 constexpr u32 CUSTOMERS = 0, PAYMENTS = 1;
+constexpr u32 TO_PAYMENTS = 1;  // edge type
 constexpr i64 START_US = 1'700'000'000'000'000, SECOND_US = 1'000'000, HOUR_US = 3600 * SECOND_US;
 constexpr i64 MIXED_CUSTOMERS = 40, PAIR_CUSTOMERS = 20;  // the latter only ever get payments two at a time
 constexpr double PAIR_AMOUNT = -1;
@@ -120,7 +121,10 @@ class Questioner {
       const i64 span = (BATCHES * BATCH_PAIRS + 3600) * SECOND_US;
       cutoffs[i] = random_() % 3 == 0 ? INT64_MAX : START_US + static_cast<i64>(random_() % span);
     }
-    const auto sample = sampler_.sample_rows(CUSTOMERS, rows, cutoffs, SEEDS, true, requests_);
+    const auto sample =
+        requests_ % 2 == 0
+            ? sampler_.sample_rows(CUSTOMERS, rows, cutoffs, SEEDS, true, requests_)
+            : sampler_.sample_sessions(CUSTOMERS, rows, sessions(), TO_PAYMENTS, cutoffs, cutoffs, SEEDS, requests_);
     check(*sample, cutoffs);
     nodes_ += sample->row.size();
     ++requests_;
@@ -135,6 +139,23 @@ class Questioner {
     static thread_local u8 all[4];
     std::fill(all, all + 4, static_cast<u8>(strategy));
     return all;
+  }
+
+  // For each seed two payments, as pairs are counted, that the writer may just be writing, moving or evicting.
+  const SessionEvents& sessions() {
+    kept_.clear();
+    sessions_ = {};
+    for (u32 seed = 0; seed < SEEDS; ++seed) {
+      const i64 key = 1 + 3 * static_cast<i64>(random_() % (BATCHES * BATCH_PAIRS - 1));
+      for (const i64 one : {key, key + 3})
+        kept_.push_back(RowEventBuilder("payments", Operation::insert, one)
+                            .times(START_US - 1, START_US - 1)
+                            .text("merchant", "merchant " + std::to_string(random_() % 1000))
+                            .bytes());
+      sessions_.offset.push_back(kept_.size());
+    }
+    sessions_.events.assign(kept_.begin(), kept_.end());
+    return sessions_;
   }
 
   void check(const Sample& sample, const i64* cutoffs) {
@@ -165,6 +186,8 @@ class Questioner {
   Reader view_;
   std::mt19937_64 random_;
   Sampler sampler_;
+  std::vector<std::string> kept_;
+  SessionEvents sessions_;
   u64 requests_ = 0, sequence_ = 0, nodes_ = 0;
 };
 
