@@ -83,14 +83,15 @@ def _report_training(result: RankingResult, file: Path, shown: Shown) -> None:
     from graph_transformer.finetune.ranking.evaluation_tables import table_of_metrics, table_of_parts
 
     title = f"Checkpoint {result.folder}, version {result.version[:12]}, {result.seconds:.0f} s"
-    split, rankers = list(result.metrics.items())[-1]
+    # Without validation and test nothing is measured.
+    split, rankers = list(result.metrics.items())[-1] if result.metrics else ("no split to measure", {})
     emit(
         table_of_metrics(rankers),
         title=f"{title}; {split}",
         as_json=shown.as_json,
         document=result.to_dict() | {"questions": str(file)},
     )
-    if shown.as_json:
+    if shown.as_json or not rankers:
         return
     emit(table_of_parts(rankers), title=f"{split}: parts of the items, ranked among themselves", as_json=False)
     recall = [{"candidates": name, "recall": f"{share:.4f}"} for name, share in result.recall.get(split, {}).items()]

@@ -18,7 +18,7 @@ import yaml
 
 from graph_transformer.splits import iso_time
 from nowgraph.demo_rank.settings import RankDemoSettings
-from nowgraph.demo_rank.shop import MINUTE_US, Shop, generate
+from nowgraph.demo_rank.shop import DAY_US, MINUTE_US, Shop, generate
 from nowgraph.errors import NowgraphError
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "recommendation"
@@ -106,27 +106,23 @@ def _prepare(raw: Path, folder: Path) -> None:
 
 
 def _real_task(settings: RankDemoSettings) -> str:
-    """The example's question, with the demo's plan."""
+    """The example's question, with the demo's plan, on all of its days: nothing is held back to be measured."""
     task = yaml.safe_load((EXAMPLE / "next_basket.yaml").read_text(encoding="utf-8"))
+    splits = task["splits"]
+    task["splits"] = {"train": {"start": splits["train"]["start"], "end": splits["test"]["end"]}}
     return yaml.safe_dump({**task, **settings.plan}, sort_keys=False)
 
 
 def _simulated_task(settings: RankDemoSettings) -> str:
-    """What comes next within the half hour, asked before each line; the last two weeks choose among the steps."""
-    day_us = 24 * 60 * MINUTE_US
+    """What comes next within the half hour, asked before each line from the second week on."""
     shop = settings.shop
-    train_us, end_us = shop.start_us + 7 * day_us, shop.end_us
-    chosen_us = end_us - max(1, shop.days // 8) * day_us
+    begin, end = iso_time(shop.start_us + 7 * DAY_US), iso_time(shop.end_us)
     task = {
         "version": 1,
         "name": "next_product",
         "query": "PREDICT LIST_DISTINCT(lines.product_id, 0, 30, minutes) RANK TOP 10 FOR EACH customers.customer_id",
-        "anchors": {"before": "lines", "last": iso_time(end_us)},
-        "splits": {
-            "train": {"start": iso_time(train_us), "end": iso_time(chosen_us)},
-            "validation": {"start": iso_time(chosen_us), "end": iso_time(end_us)},
-            "refit": {"start": iso_time(train_us), "end": iso_time(end_us)},
-        },
+        "anchors": {"before": "lines", "last": end},
+        "splits": {"train": {"start": begin, "end": end}},
     }
     return yaml.safe_dump({**task, **settings.plan}, sort_keys=False)
 

@@ -82,7 +82,7 @@ class RankDemo:
         task.write_text(data.task, encoding="utf-8")
         with self._phase("training"):
             _run("train", "--schema", EXAMPLE / "schema.yaml", "--task", task, "--output", model, "--history",
-                 data.tables, "--json", "--quiet")  # fmt: skip
+                 data.tables, "--no-floors", "--json", "--quiet")  # fmt: skip
         steps: list[Step] = []
         with self._phase("session"), _served(model, data.tables, self._settings.serve_timeout_s) as target:
             self._say(f"Serving on {target}, with an embedded broker")

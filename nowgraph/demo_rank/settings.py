@@ -9,11 +9,25 @@ from typing import Any, Self
 
 from nowgraph.demo_rank.shop import ShopSettings
 
-# Small towers and a short fusion: enough to follow a visitor within a minute on two cores; by default it is more.
+# Small towers and few candidates: enough to follow a visitor, within a minute on two cores. By default all are more.
 _PLAN: Mapping[str, Any] = {
-    "model": {"width": 32, "layers": 1, "heads": 4},
-    "training": {"steps": 150, "batch": 64},
-    "ranking": {"dimension": 32, "history": 10, "negatives": 200, "fusion_span": "14d", "fusion_steps": 300},
+    "model": {"width": 16, "layers": 1, "heads": 4},
+    "training": {"steps": 100, "batch": 64},
+    "ranking": {
+        "dimension": 16,
+        "history": 8,
+        "negatives": 200,
+        "co_visit": 60,
+        "far": 0,
+        "popular": 15,
+        "new": 15,
+        "nearest": 40,
+        "visits": 64,
+        "window": 10,
+        "fusion_span": "7d",
+        "fusion_steps": 150,
+        "fusion_width": 16,
+    },
 }
 
 
