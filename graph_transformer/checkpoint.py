@@ -167,6 +167,7 @@ class Checkpoint:
 
         Raises:
             CheckpointMismatch: the schema or the weights do not fit, or code that the model names is not here.
+            CheckpointCorrupt: a ranking's fusion can not be built of the values that are kept of it.
         """
         self.check(schema)
         try:
@@ -186,8 +187,11 @@ class Checkpoint:
         """Return the model as it was before it had weights."""
         if self.ranking is None:
             return build_model(encoding.layout(), self.model, self.task.target.outputs)
-        parts = self.ranking
-        return build_ranking(encoding, self.task, parts.identities.count, parts.build_fusion())
+        try:
+            fusion = self.ranking.build_fusion()
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointCorrupt(f"the fusion can not be built of its values: {error!r}") from error
+        return build_ranking(encoding, self.task, self.ranking.identities.count, fusion)
 
 
 _DECIDING = (

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from torch import nn
-
-from graph_transformer.importing import load_object
+from graph_transformer.ranking.fusion import Fusion
 from graph_transformer.ranking.identity import Identities
-
-FUSION = "graph_transformer.ranking.fusion:Fusion"
-"""The class whose `from_dict` builds the fusion; found when it is needed, as it knows more than towers do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +21,9 @@ class RankingParts:
     identities: Identities
     fusion: Mapping[str, Any] | None = None
 
-    def build_fusion(self) -> nn.Module | None:
+    def build_fusion(self) -> Fusion | None:
         """Return a new fusion of these values, weights not loaded; None where there is none."""
-        return None if self.fusion is None else build(self.fusion)
+        return None if self.fusion is None else Fusion.from_dict(self.fusion)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -38,8 +33,3 @@ class RankingParts:
     def from_dict(cls, values: Mapping[str, Any]) -> RankingParts:
         """Build from `to_dict`'s values; raises KeyError or TypeError for anything else."""
         return cls(Identities.from_dict(values["identities"]), values["fusion"])
-
-
-def build(values: Mapping[str, Any]) -> nn.Module:
-    """Return a new fusion of plain values."""
-    return cast("nn.Module", load_object("ranking.fusion", FUSION).from_dict(values))

@@ -11,32 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from graph_transformer.calibration import Calibration
 from graph_transformer.checkpoint import MANIFEST_NAME, Checkpoint
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
 from graph_transformer.heads import Unit
-from graph_transformer.ranking import parts
+from graph_transformer.ranking.fusion import Fusion, FusionConfig
 from graph_transformer.ranking.parts import RankingParts
 from graph_transformer.ranking.towers import BoundTowers
 from graph_transformer.target import Kind, Target
 
 from .conftest import ITEMS, USERS, Shop
-
-
-class Scale(nn.Module):
-    """A fusion with a feature statistic and a weight."""
-
-    def __init__(self, mean: float) -> None:
-        super().__init__()
-        self.mean = mean
-        self.weight = nn.Parameter(torch.zeros(2))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Scale:
-        """Build from plain values."""
-        return cls(values["mean"])
 
 
 def checkpoint_of(shop: Shop, *, fusion: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -66,17 +51,23 @@ def test_towers_come_back_as_they_were(shop: Shop, tmp_path: Path) -> None:
     np.testing.assert_array_equal(towers.items(np.arange(ITEMS), cutoff), shop.towers().items(np.arange(ITEMS), cutoff))
 
 
-def test_the_fusion_travels_without_being_known(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fusion_travels_with_its_weights(shop: Shop, tmp_path: Path) -> None:
     """Its values build it anew, and its weights are the model's under its name."""
-    monkeypatch.setattr(parts, "build", Scale.from_dict)
-    shop.model.fusion = Scale(4.0)
-    with torch.no_grad():
-        shop.model.fusion.weight.copy_(torch.tensor([1.0, 2.0]))  # type: ignore[operator, union-attr]
-    checkpoint_of(shop, fusion={"mean": 4.0}).save(tmp_path / "model")
+    fusion = Fusion(FusionConfig(("co_visit", "tower"), (1.0, 2.0), (0.5, 4.0), width=3, members=2))
+    shop.model.fusion = fusion.eval()
+    checkpoint_of(shop, fusion=fusion.to_dict()).save(tmp_path / "model")
     model, _ = Checkpoint.load(tmp_path / "model").build(shop.view.schema, shop.view.strings)
-    assert isinstance(model.fusion, Scale)
-    assert model.fusion.mean == 4.0
-    assert model.fusion.weight.tolist() == [1.0, 2.0]
+    features = torch.tensor([[0.3, -1.0], [2.0, 5.0]])
+    assert isinstance(model.fusion, Fusion)
+    assert model.fusion.config == fusion.config
+    torch.testing.assert_close(model.fusion(features), fusion(features))
+
+
+def test_a_fusion_that_can_not_be_built_is_damage(shop: Shop) -> None:
+    """More means than features are no fusion's values."""
+    values = Fusion(FusionConfig(("co_visit",), (1.0,), (0.5,), width=3, members=2)).to_dict() | {"mean": [1.0, 2.0]}
+    with pytest.raises(CheckpointCorrupt, match="fusion"):
+        checkpoint_of(shop, fusion=values).build(shop.view.schema, shop.view.strings)
 
 
 def test_what_decides_is_in_the_version(shop: Shop) -> None:
