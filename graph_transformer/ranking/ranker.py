@@ -105,7 +105,7 @@ class Ranker:
             for question in questions
         ]
         users = [() if question.user is None else (question.user,) for question in questions]
-        found = self._rows(self._task.target.table, users, "user")
+        found = self._rows(self._task.target.table, users)
         user = np.array([row[0] if row else -1 for row in found], dtype=np.int64)
         given = [question.candidates or () for question in questions]
         without = [question.exclude for question in questions]
@@ -117,24 +117,22 @@ class Ranker:
             session=Ragged.none(count),
             session_time_us=np.zeros(0, dtype=np.int64),
             events=((),) * count,
-            given=Ragged.of(self._rows(self._ranked.items, given, "candidates")),
+            given=Ragged.of(self._rows(self._ranked.items, given)),
             is_given=np.array([question.candidates is not None for question in questions]),
-            without=Ragged.of(self._rows(self._ranked.items, without, "exclude")),
+            without=Ragged.of(self._rows(self._ranked.items, without)),
             exclude_seen=np.array([question.exclude_seen for question in questions]),
         )
         sessions = tuple(question.session for question in questions)
         return asked if not any(sessions) else self._with_sessions(asked, sessions)
 
-    def _rows(self, table: str, keys: Sequence[Sequence[Key]], field: str) -> list[list[int]]:
-        """Return the rows of keys, those left out that the catalog does not know (yet)."""
+    def _rows(self, table: str, keys: Sequence[Sequence[Key]]) -> list[list[int]]:
+        """Return the rows of keys, those left out that the graph or the catalog does not know (yet)."""
         known = len(self._scorer.catalog) if table == self._ranked.items else self._view.row_count(table)
-        found = []
-        for number, each in enumerate(keys):
-            try:
-                rows = self._view.row_index(table, list(each)).tolist() if each else []
-            except (TypeError, ValueError, OverflowError):
-                raise RankQuestionError(number, field, f"a key of {table}", "another type") from None
-            found.append([row for row in rows if 0 <= row < known])
+        every = self._view.row_index(table, [key for each in keys for key in each]).tolist()
+        found, start = [], 0
+        for each in keys:
+            found.append([row for row in every[start : start + len(each)] if 0 <= row < known])
+            start += len(each)
         return found
 
     def _with_sessions(self, asked: Asked, sessions: tuple[tuple[bytes, ...], ...]) -> Asked:

@@ -1,0 +1,42 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from graph_transformer.ranking.catalog import Catalog
+from graph_transformer.ranking.config import RankingConfig
+from graph_transformer.target import Ranked
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.time_rule import TIME_MAX_US
+
+from .store import at, item, opened, order, orders
+
+RANKED = Ranked("orders", "user_id", "item_id", "items", 3)
+
+
+@pytest.fixture
+def graph() -> Iterator[TemporalGraph]:
+    """A car that was taken twice, and a doll that is named before it arrives."""
+    with opened([item("car", 0), *orders([(1, "car", 10), (2, "car", 20), (1, "doll", 30)])]) as made:
+        yield made
+
+
+def test_what_arrives_is_taken_in_once(graph: TemporalGraph) -> None:
+    """Each refresh brings what is new since the last: items, counts, popularity; nothing new brings nothing."""
+    view = graph.view()
+    catalog = Catalog(view, RANKED, RankingConfig(half_life="1d"))
+    car, doll = view.row_index("items", ["car", "doll"]).tolist()
+
+    assert catalog.refresh().tolist() == [car]
+    assert catalog.refresh().tolist() == []
+    assert catalog.first_us(np.array([car, doll])).tolist() == [at(0), TIME_MAX_US]
+    assert catalog.bare(np.array([car, doll])).tolist() == [False, True]
+
+    graph.apply([item("doll", 40), order(9, 2, "doll", 50)])
+
+    assert catalog.refresh().tolist() == [doll]
+    assert catalog.first_us(np.array([doll])).tolist() == [at(40)]
+    assert catalog.newest.newest(at(60), 5).tolist() == [doll, car]
+    assert catalog.newest.newest(at(40) - 1, 5).tolist() == [car]
+    assert catalog.visited.counts(np.array([car, doll, doll]), np.array([at(60), at(60), at(49)])).tolist() == [2, 2, 1]
+    assert len(catalog) == 2
