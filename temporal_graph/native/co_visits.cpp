@@ -106,7 +106,7 @@ Degrees CoVisitWalk::degrees(const i64* item_row, const i64* cutoff_time_us, std
     const u32 item = static_cast<u32>(item_row[i]);
     const i64 cutoff = cutoff_time_us[i];
     const auto [list, visible] = in.prefix(in.items.record(item), in.item_link, cutoff);
-    const bool none_moved = in.none_moved();
+    const bool none_moved = Interactions::none_moved(in.rows);
     const auto shown = [&, list = list](u32 place) {
       const Entry& entry = in.at(list, place);
       const u32 row = in.row_of(entry);
@@ -142,8 +142,10 @@ CoVisits CoVisitWalk::walk(const i64* offset, const i64* item, std::size_t entri
     throw std::invalid_argument("the histories' offsets do not divide their items");
   plan_ = plan;
   weight_of_gap_.resize(plan.window + 1);
+  weight_of_gap_[0] = 1.0f;  // at the same time
   for (u32 gap = 1; gap <= plan.window; ++gap)
     weight_of_gap_[gap] = static_cast<float>(std::pow(static_cast<double>(gap), -plan.exponent));
+  around_.resize(in.items.limit);
   CoVisits out;
   out_ = &out;
   std::fill_n(out.total.extend(3 * entries), 3 * entries, 0.0f);
@@ -163,7 +165,6 @@ void CoVisitWalk::walk_one(const Interactions& in, const i64* item, u64 low, u64
   visits_.clear();
   for (u32 start = 0; start < starts_.size(); ++start) take_visits(in, start, user, cutoff_time_us);
   u32 current = NONE;
-  u64 first_pair = 0;
   // A visit in three steps, each some visits after the one before, so that memory is waited for in parallel.
   for (std::size_t i = 0; i < visits_.size() + AHEAD_USER; ++i) {
     if (i < visits_.size()) in.prefetch_newest(in.users.record(visits_[i].user), in.user_link);
@@ -172,14 +173,13 @@ void CoVisitWalk::walk_one(const Interactions& in, const i64* item, u64 low, u64
     if (i < AHEAD_USER) continue;
     const Visit& visit = visits_[i - AHEAD_USER];
     if (visit.start != current) {
-      if (current != NONE) sum_up(starts_[current], first_pair);
+      if (current != NONE) put_pairs(starts_[current]);
       current = visit.start;
-      first_pair = out_->item.size();
-      places_.clear();
+      around_.clear();
     }
     look_around(in, visit, cutoff_time_us);
   }
-  if (current != NONE) sum_up(starts_[current], first_pair);
+  if (current != NONE) put_pairs(starts_[current]);
 }
 
 // The entries whose items are walked, and of each the newest interactions of its item.
@@ -268,6 +268,7 @@ void CoVisitWalk::locate(const Interactions& in, Visit& visit, i64 cutoff_time_u
 void CoVisitWalk::look_around(const Interactions& in, const Visit& visit, i64 cutoff_time_us) {
   if (visit.place == NONE) return;  // retention dropped it from the user's list
   ++out_->visits[starts_[visit.start].history];
+  around_.reserve(std::min(visit.visible, 2 * (plan_.window + SAME_TIME_MAX)));
   look<1>(in, visit, cutoff_time_us);
   look<-1>(in, visit, cutoff_time_us);
 }
@@ -275,7 +276,7 @@ void CoVisitWalk::look_around(const Interactions& in, const Visit& visit, i64 cu
 template <i64 DIRECTION>
 void CoVisitWalk::look(const Interactions& in, const Visit& visit, i64 cutoff_time_us) {
   constexpr u32 FORWARD = 0, BACKWARD = 1, SAME = 2;
-  const Start& start = starts_[visit.start];
+  const u32 walked = starts_[visit.start].item;
   const Entry& own = in.at(visit.list, visit.place);
   const i64 time = in.open_time_us(own);
   u32 gap = 0, same = 0;
@@ -284,32 +285,28 @@ void CoVisitWalk::look(const Interactions& in, const Visit& visit, i64 cutoff_ti
     const Entry& entry = in.at(visit.list, static_cast<u32>(place));
     const u32 item = in.item_under(entry, visit.user, cutoff_time_us);
     if (item == NONE) continue;
-    if (entry.tick() == own.tick() && in.open_time_us(entry) == time) {
-      if (same++ == SAME_TIME_MAX) return;
-      add(start, item, SAME, 1.0f);
-    } else {
-      add(start, item, DIRECTION > 0 ? FORWARD : BACKWARD, weight_of_gap_[++gap]);
+    const bool at_once = entry.tick() == own.tick() && in.open_time_us(entry) == time;
+    if (at_once && same++ == SAME_TIME_MAX) return;
+    gap += !at_once;
+    if (item == walked) continue;
+    around_.add(item, at_once ? SAME : DIRECTION > 0 ? FORWARD : BACKWARD, weight_of_gap_[at_once ? 0 : gap]);
+  }
+}
+
+void CoVisitWalk::put_pairs(const Start& start) {
+  const std::span<const Around::Pair> pairs = around_.pairs();
+  i64* history = out_->history.extend(pairs.size());
+  i64* item = out_->item.extend(pairs.size());
+  float* weight = out_->weight.extend(3 * pairs.size());
+  double sums[3] = {0, 0, 0};
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    history[i] = static_cast<i64>(start.history);
+    item[i] = pairs[i].item;
+    for (u32 kind = 0; kind < 3; ++kind) {
+      weight[3 * i + kind] = pairs[i].weight[kind];
+      sums[kind] += pairs[i].weight[kind];
     }
   }
-}
-
-NOWGRAPH_INLINE void CoVisitWalk::add(const Start& start, u32 item, u32 kind, float weight) {
-  if (item == start.item) return;
-  CoVisits& out = *out_;
-  const u64 next = out.item.size();
-  const u64 pair = places_.find_or_add(item, next);
-  if (pair == next) {
-    out.history.push(static_cast<i64>(start.history));
-    out.item.push(item);
-    std::fill_n(out.weight.extend(3), 3, 0.0f);
-  }
-  out.weight[3 * pair + kind] += weight;
-}
-
-void CoVisitWalk::sum_up(const Start& start, u64 first_pair) {
-  double sums[3] = {0, 0, 0};
-  for (u64 pair = first_pair; pair < out_->item.size(); ++pair)
-    for (u32 kind = 0; kind < 3; ++kind) sums[kind] += out_->weight[3 * pair + kind];
   for (u32 kind = 0; kind < 3; ++kind) out_->total[3 * start.history + kind] = static_cast<float>(sums[kind]);
 }
 

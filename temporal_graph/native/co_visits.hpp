@@ -12,6 +12,8 @@
 // One walk a thread: it owns a reader's slot and its scratch memory.
 #pragma once
 
+#include <algorithm>
+#include <span>
 #include <vector>
 
 #include "sampler_draw.hpp"
@@ -60,7 +62,9 @@ class Interactions {
         item_link(reader.link(item_link)),
         rows(reader, reader.link(user_link).child, snapshot_),
         users(reader, reader.link(user_link).parent, snapshot_),
-        items(reader, reader.link(item_link).parent, snapshot_) {}
+        items(reader, reader.link(item_link).parent, snapshot_),
+        plain_(none_moved(rows)),
+        items_stay_(none_moved(items)) {}
   ~Interactions() { reader_.unpin(); }
   Interactions(const Interactions&) = delete;
   Interactions& operator=(const Interactions&) = delete;
@@ -87,8 +91,9 @@ class Interactions {
     return reader_.linked(snapshot_, link.child, *rows.header, entry, row, record, link.index_in_child, parent_row,
                           cutoff_time_us);
   }
-  // Whether every published row of a list that was read before is shown under its parent once its link has opened.
-  bool none_moved() const { return rows.header->moved.load(std::memory_order_acquire) == 0; }
+  // Whether no row of the table was ever moved or deleted: every published one that a list held by now is shown there
+  // once its link has opened.
+  static bool none_moved(const TableRows& of) { return of.header->moved.load(std::memory_order_acquire) == 0; }
   // Whether a list that was read before holds published rows only.
   NOWGRAPH_INLINE bool all_published() const {
     return rows.header->row_count.load(std::memory_order_acquire) == rows.limit;
@@ -111,12 +116,14 @@ class Interactions {
   }
   // The item of an entry of a user's visible prefix, or NONE where the interaction does not count.
   NOWGRAPH_INLINE u32 item_under(const Entry& entry, u32 user, i64 cutoff_time_us) const {
+    if (__builtin_expect(plain_, 1)) {  // a link that opened since is not published
+      if (entry.is_open() || entry.target >= rows.limit) return NONE;
+      const u32 item = Reader::inline_parent(*rows.header, rows.record(entry.target), item_link.index_in_child);
+      return item < items.limit && (items_stay_ || !deleted(items, item, cutoff_time_us)) ? item : NONE;
+    }
     const u32 row = row_of(entry);
-    if (row >= rows.limit) return NONE;
-    const char* row_record = rows.record(row);
-    if (__builtin_expect(rows.head(row_record) != NO_VERSION, 0) &&
-        !linked(entry, row, row_record, user_link, user, cutoff_time_us))
-      return NONE;
+    const char* row_record = record(row);
+    if (row_record == nullptr || !linked(entry, row, row_record, user_link, user, cutoff_time_us)) return NONE;
     return item_of(row_record, cutoff_time_us);
   }
   i64 event_time_us(const char* record, i64 cutoff_time_us) const {
@@ -145,55 +152,52 @@ class Interactions {
   const LinkHeader& user_link;
   const LinkHeader& item_link;
   const TableRows rows, users, items;
+
+ private:
+  const bool plain_, items_stay_;  // as of the pin
 };
 
-// Items to places, emptied in O(1): a slot counts only when it carries the current tag.
-class ItemPlaces {
+// What was met around one item: a weight of each kind for every other item, in the order in which they were met. Which
+// items those are is emptied in O(1): a slot counts only when it carries the current tag.
+class Around {
  public:
-  ItemPlaces() : slots_(256, Slot{0, 0, 0}), mask_(255) {}
+  struct Pair {
+    u32 item;
+    float weight[3];
+  };
+
+  // Of this many items.
+  void resize(u32 items) {
+    if (slots_.size() < items) slots_.resize(items, Slot{0, 0});
+  }
   void clear() {
     if (++tag_ == 0) {
-      std::fill(slots_.begin(), slots_.end(), Slot{0, 0, 0});
+      std::fill(slots_.begin(), slots_.end(), Slot{0, 0});
       tag_ = 1;
     }
     count_ = 0;
   }
-  // The item's place, or `next` after entering it there.
-  NOWGRAPH_INLINE u64 find_or_add(u32 item, u64 next) {
-    if (__builtin_expect(count_ * 2 > mask_, 0)) grow();
-    for (u32 at = start(item);; at = (at + 1) & mask_) {
-      Slot& slot = slots_[at];
-      if (slot.tag != tag_) {
-        slot = {item, tag_, next};
-        ++count_;
-        return next;
-      }
-      if (slot.item == item) return slot.place;
-    }
+  // Room for `more` calls of add.
+  void reserve(u32 more) {
+    if (pairs_.size() < std::size_t{count_} + more) pairs_.resize(2 * pairs_.size() + more);
   }
+  NOWGRAPH_INLINE void add(u32 item, u32 kind, float weight) {
+    Slot& slot = slots_[item];
+    if (slot.tag != tag_) {
+      slot = {tag_, count_};
+      pairs_[count_++] = {item, {0, 0, 0}};
+    }
+    pairs_[slot.place].weight[kind] += weight;
+  }
+  std::span<const Pair> pairs() const { return {pairs_.data(), count_}; }
 
  private:
   struct Slot {
-    u32 item, tag;
-    u64 place;
+    u32 tag, place;
   };
-  NOWGRAPH_INLINE u32 start(u32 item) const {
-    const u32 hash = item * 0x9E3779B1u;
-    return (hash ^ (hash >> 15)) & mask_;
-  }
-  void grow() {
-    std::vector<Slot> old(2 * slots_.size(), Slot{0, 0, 0});
-    old.swap(slots_);
-    mask_ = static_cast<u32>(slots_.size()) - 1;
-    for (const Slot& slot : old) {
-      if (slot.tag != tag_) continue;
-      u32 at = start(slot.item);
-      while (slots_[at].tag == tag_) at = (at + 1) & mask_;
-      slots_[at] = slot;
-    }
-  }
   std::vector<Slot> slots_;
-  u32 mask_, tag_ = 1, count_ = 0;
+  std::vector<Pair> pairs_;
+  u32 tag_ = 0, count_ = 0;
 };
 
 class CoVisitWalk {
@@ -242,8 +246,7 @@ class CoVisitWalk {
   void look_around(const Interactions& in, const Visit& visit, i64 cutoff_time_us);
   template <i64 DIRECTION>
   void look(const Interactions& in, const Visit& visit, i64 cutoff_time_us);
-  NOWGRAPH_INLINE void add(const Start& start, u32 item, u32 kind, float weight);
-  void sum_up(const Start& start, u64 first_pair);
+  void put_pairs(const Start& start);
 
   Reader reader_;
   u32 user_link_, item_link_;
@@ -251,7 +254,7 @@ class CoVisitWalk {
   CoVisits* out_ = nullptr;
   std::vector<float> weight_of_gap_;
   NumberSet walked_;
-  ItemPlaces places_;
+  Around around_;
   std::vector<Start> starts_;
   std::vector<Candidate> candidates_;
   std::vector<Visit> visits_;
