@@ -131,8 +131,9 @@ Degrees CoVisitWalk::degrees(const i64* item_row, const i64* cutoff_time_us, std
 
 // ---- the walk -------------------------------------------------------------------------------------------------------
 
-CoVisits CoVisitWalk::walk(const i64* offset, const i64* item, std::size_t entries, const i64* user_row,
-                           const i64* cutoff_time_us, std::size_t count, const CoVisitPlan& plan) {
+std::unique_ptr<CoVisits> CoVisitWalk::walk(const i64* offset, const i64* item, std::size_t entries,
+                                            const i64* user_row, const i64* cutoff_time_us, std::size_t count,
+                                            const CoVisitPlan& plan) {
   if (plan.visits == 0 || plan.window == 0 || !(plan.exponent >= 0))
     throw std::invalid_argument("a co-visit walk looks at one visit and one place at least, with an exponent from 0 on");
   const Interactions in(reader_, user_link_, item_link_);
@@ -146,7 +147,9 @@ CoVisits CoVisitWalk::walk(const i64* offset, const i64* item, std::size_t entri
   for (u32 gap = 1; gap <= plan.window; ++gap)
     weight_of_gap_[gap] = static_cast<float>(std::pow(static_cast<double>(gap), -plan.exponent));
   around_.resize(in.items.limit);
-  CoVisits out;
+  std::unique_ptr<CoVisits> result = pool_->take();
+  CoVisits& out = *result;
+  out.clear();
   out_ = &out;
   std::fill_n(out.total.extend(3 * entries), 3 * entries, 0.0f);
   std::fill_n(out.visits.extend(entries), entries, i64{0});
@@ -157,7 +160,7 @@ CoVisits CoVisitWalk::walk(const i64* offset, const i64* item, std::size_t entri
              user_row[i] < 0 ? NONE : static_cast<u32>(user_row[i]), cutoff_time_us[i]);
     out.offset.push(static_cast<i64>(out.item.size()));
   }
-  return out;
+  return result;
 }
 
 void CoVisitWalk::walk_one(const Interactions& in, const i64* item, u64 low, u64 high, u32 user, i64 cutoff_time_us) {

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -40,6 +41,15 @@ struct CoVisits {
   Column<float> weight;       // [pairs, 3]: taken after, before, at the same time
   Column<float> total;        // [history entries, 3]: sums over the entry's pairs
   Column<i64> visits;         // of each history entry: how many interactions of its item were looked around
+
+  void clear() {
+    offset.resize(0);
+    history.resize(0);
+    item.resize(0);
+    weight.resize(0);
+    total.resize(0);
+    visits.resize(0);
+  }
 };
 
 struct Degrees {
@@ -210,10 +220,12 @@ class CoVisitWalk {
 
   // `offset` [count + 1] over `item`; an item of -1 is walked by nobody, and of an item that stands more than once in
   // a history the first, newest entry gets all pairs. Throws std::out_of_range for rows that are not there.
-  CoVisits walk(const i64* offset, const i64* item, std::size_t entries, const i64* user_row, const i64* cutoff_time_us,
-                std::size_t count, const CoVisitPlan& plan);
+  std::unique_ptr<CoVisits> walk(const i64* offset, const i64* item, std::size_t entries, const i64* user_row,
+                                 const i64* cutoff_time_us, std::size_t count, const CoVisitPlan& plan);
 
   Degrees degrees(const i64* item_row, const i64* cutoff_time_us, std::size_t count);
+
+  const std::shared_ptr<Pool<CoVisits>>& pool() const { return pool_; }
 
  private:
   // An entry of a history whose item is walked: its list's newest interactions are candidates, the rest is in reserve.
@@ -251,6 +263,7 @@ class CoVisitWalk {
   Reader reader_;
   u32 user_link_, item_link_;
   CoVisitPlan plan_{};
+  std::shared_ptr<Pool<CoVisits>> pool_ = std::make_shared<Pool<CoVisits>>();
   CoVisits* out_ = nullptr;
   std::vector<float> weight_of_gap_;
   NumberSet walked_;

@@ -50,18 +50,34 @@ nb::tuple histories(HeldWalk& self, In<i64> user_row, In<i64> cutoff_time_us, u3
                         moved(out.visible_time_us));
 }
 
+// Co-visits in the hands of numpy; when the last array is gone, their memory serves the next walk.
+struct HeldCoVisits {
+  std::unique_ptr<CoVisits> found;
+  std::shared_ptr<Pool<CoVisits>> pool;
+
+  HeldCoVisits(std::unique_ptr<CoVisits> found, std::shared_ptr<Pool<CoVisits>> pool)
+      : found(std::move(found)), pool(std::move(pool)) {}
+  ~HeldCoVisits() { pool->give_back(std::move(found)); }
+};
+
 // Offset, history, item, weight, total, visits.
 nb::tuple walk(HeldWalk& self, In<i64> offset, In<i64> item, In<i64> user_row, In<i64> cutoff_time_us, u32 visits,
                u32 window, double exponent) {
   check_cutoffs(user_row.size(), cutoff_time_us);
   if (offset.size() != user_row.size() + 1) throw nb::value_error("as many histories as questions are needed");
-  CoVisits out = held(self, user_row.size(), [&] {
+  auto found = held(self, user_row.size(), [&] {
     return self.walk.walk(offset.data(), item.data(), item.size(), user_row.data(), cutoff_time_us.data(),
                           user_row.size(), {visits, window, exponent});
   });
-  const std::size_t pairs = out.item.size();
-  return nb::make_tuple(moved(out.offset), moved(out.history), moved(out.item), moved(out.weight, pairs, 3),
-                        moved(out.total, item.size(), 3), moved(out.visits));
+  CoVisits& out = *found;
+  auto* holder = new HeldCoVisits(std::move(found), self.walk.pool());
+  const nb::capsule owner(holder, [](void* p) noexcept { delete static_cast<HeldCoVisits*>(p); });
+  const auto flat = [&](Column<i64>& column) { return Out<i64>(column.data(), {column.size()}, owner); };
+  const auto threes = [&](Column<float>& column) {
+    return nb::ndarray<nb::numpy, float, nb::ndim<2>>(column.data(), {column.size() / 3, 3}, owner);
+  };
+  return nb::make_tuple(flat(out.offset), flat(out.history), flat(out.item), threes(out.weight), threes(out.total),
+                        flat(out.visits));
 }
 
 // Count, first, last.

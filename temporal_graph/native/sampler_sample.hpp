@@ -164,27 +164,30 @@ inline Snapshot pin_at(Reader& reader, Sample& sample) {
   }
 }
 
-// Samples to write into again, so that a steady stream of requests allocates nothing. Python may let go of a sample on
-// any thread, even after its sampler is gone.
-class SamplePool {
+// Results to write into again, so that a steady stream of requests allocates nothing. Python may let go of one on any
+// thread, even after what made it is gone.
+template <class Result>
+class Pool {
  public:
   static constexpr std::size_t KEPT_MAX = 2;
 
-  std::unique_ptr<Sample> take() {
+  std::unique_ptr<Result> take() {
     std::lock_guard<std::mutex> guard(mutex_);
-    if (kept_.empty()) return std::make_unique<Sample>();
-    std::unique_ptr<Sample> sample = std::move(kept_.back());
+    if (kept_.empty()) return std::make_unique<Result>();
+    std::unique_ptr<Result> result = std::move(kept_.back());
     kept_.pop_back();
-    return sample;
+    return result;
   }
-  void give_back(std::unique_ptr<Sample> sample) {
+  void give_back(std::unique_ptr<Result> result) {
     std::lock_guard<std::mutex> guard(mutex_);
-    if (kept_.size() < KEPT_MAX) kept_.push_back(std::move(sample));
+    if (kept_.size() < KEPT_MAX) kept_.push_back(std::move(result));
   }
 
  private:
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Sample>> kept_;
+  std::vector<std::unique_ptr<Result>> kept_;
 };
+
+using SamplePool = Pool<Sample>;
 
 }  // namespace nowgraph

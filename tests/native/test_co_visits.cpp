@@ -72,10 +72,12 @@ std::vector<i64> values(const Column<i64>& column) { return {column.data(), colu
 // Other item -> forward, backward, same: of one item, asked for nobody.
 std::map<i64, std::vector<float>> around(CoVisitWalk& walk, i64 item, i64 cutoff_time_us, const CoVisitPlan& plan = PLAN) {
   const i64 offset[2] = {0, 1}, user = -1;
-  const CoVisits found = walk.walk(offset, &item, 1, &user, &cutoff_time_us, 1, plan);
+  std::unique_ptr<CoVisits> result = walk.walk(offset, &item, 1, &user, &cutoff_time_us, 1, plan);
+  const CoVisits& found = *result;
   std::map<i64, std::vector<float>> weights;
   for (std::size_t pair = 0; pair < found.item.size(); ++pair)
     weights[found.item[pair]] = {found.weight.data() + 3 * pair, found.weight.data() + 3 * pair + 3};
+  walk.pool()->give_back(std::move(result));
   return weights;
 }
 
@@ -198,7 +200,8 @@ u64 ask(CoVisitWalk& walk, Reader& reader, std::mt19937_64& random, bool evictin
   std::vector<i64> asked = values(found.item);
   const i64 offset[3] = {0, static_cast<i64>(asked.size()), static_cast<i64>(asked.size() + items)};
   for (i64 item = 0; item < items; ++item) asked.push_back(item);
-  const CoVisits around = walk.walk(offset, asked.data(), asked.size(), user, cutoff, 2, {64, 5, 0.5});
+  const auto result = walk.walk(offset, asked.data(), asked.size(), user, cutoff, 2, {64, 5, 0.5});
+  const CoVisits& around = *result;
   for (std::size_t pair = 0; pair < around.item.size(); ++pair) {
     CHECK(around.item[pair] != asked[around.history[pair]] && around.item[pair] < items);
     for (u32 kind = 0; kind < 3; ++kind) CHECK(std::isfinite(around.weight[3 * pair + kind]));

@@ -259,6 +259,19 @@ def test_the_user_s_own_interactions_are_no_visits(baskets: TemporalGraph) -> No
     assert walked(baskets, ["b"], -1, 30, visits=1)["a"] == [0, 1, 0]  # the newest, user 0's
 
 
+def test_an_answer_that_is_kept_is_not_written_over(baskets: TemporalGraph) -> None:
+    """Memory serves the next walk only when every array of the one before is gone."""
+    walk = CoVisitWalk(baskets.view(), "pays", "user_id", "shop_id")
+    nobody, cutoff = np.array([-1]), np.array([30])
+    histories = [walk.histories(np.array([user]), cutoff, 9) for user in (0, 1)]
+    kept = walk.walk(histories[0], nobody, cutoff)
+    weight, expected = kept.weight, kept.weight.copy()
+    del kept
+    for history in histories * 3:
+        assert not np.shares_memory(walk.walk(history, nobody, cutoff).weight, weight)
+    assert (weight == expected).all()
+
+
 def test_long_lists_are_walked_as_short_ones(graph: TemporalGraph, encode: Encode) -> None:
     """With lists of several blocks on both sides, visits and places are still the newest before the cut-off."""
     graph.apply(
