@@ -10,6 +10,7 @@ from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
 from graph_transformer.target import Kind
+from model_server.errors import NotConfiguredError
 from model_server.settings import ServerSettings
 from temporal_graph.view import GraphView
 
@@ -17,11 +18,14 @@ from temporal_graph.view import GraphView
 def load_model(folder: Path, view: GraphView, settings: ServerSettings) -> Predictor | ListRanker:
     """Loads a checkpoint for a graph, by the kind of its task; sets PyTorch's threads for the whole process.
 
-    Raises CheckpointCorrupt or CheckpointMismatch for a folder that cannot be used with this graph.
+    Raises CheckpointCorrupt or CheckpointMismatch for a folder that cannot be used with this graph, NotConfiguredError
+    for a ranking that is asked for a fixed shape.
     """
     torch.set_num_threads(settings.compute_threads)
     checkpoint = Checkpoint.load(folder, view.schema)
     if checkpoint.task.target.kind is Kind.RANKING:
+        if settings.fixed_shape:
+            raise NotConfiguredError(f"task {checkpoint.task.name!r} is a ranking: lists are not made in a fixed shape")
         from graph_transformer.ranking.ranker import Ranker
 
         return Ranker(checkpoint, view)

@@ -186,6 +186,8 @@ class CountingRanker:
 class RankedWorld:
     """A live graph of a shop, and its ranker."""
 
+    schema_text = SCHEMA
+    secret = SECRET
     start_us = START_US
     minute_us = MINUTE_US
     day_us = DAY_US

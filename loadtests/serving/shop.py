@@ -58,7 +58,7 @@ tables:
     links: {user_id: users, item_id: items}
 """
 FIT_USERS = 2_000
-MEMBERS = 1
+MEMBERS = 4  # as training fits them
 
 
 def write_tables(folder: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.ranker import Ranker
+from model_server.errors import NotConfiguredError
 from model_server.loading import load_model
 from model_server.settings import ServerSettings
 
@@ -29,6 +30,12 @@ def test_a_fixed_shape_is_passed_on(world: Any) -> None:
     predictor = load_model(world.checkpoint, world.graph.view(), ServerSettings(fixed_shape=True))
     assert isinstance(predictor, Predictor)
     assert predictor._fixed_shape
+
+
+def test_a_fixed_shape_is_no_option_of_lists(shop: Any, ranking_checkpoint: Path) -> None:
+    """Refused at the start, not ignored."""
+    with pytest.raises(NotConfiguredError, match="next_click"):
+        load_model(ranking_checkpoint, shop.graph.view(), ServerSettings(fixed_shape=True))
 
 
 def test_what_is_no_checkpoint_of_this_graph_is_refused(world: Any, ranking_checkpoint: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,13 +54,14 @@ def checkpoint(town: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 
 
 @contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: object, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command that runs until the block ends, then takes SIGTERM and must succeed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "nowgraph.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **(environment or {})},
     )
     try:
         yield process
@@ -129,6 +132,36 @@ def test_files_alone_are_served_as_predict_answers_them(
                 client.ingest("transactions", 1, {"tx_amount": 1.0}, event_time=asked_us)
     assert (score.value, score.history_count) == (offline["value"], offline["history_count"])
     assert [{"level": level, "value": value} for level, value in score.quantiles.items()] == offline["quantiles"]
+
+
+def test_a_rankings_checkpoint_is_served_as_lists(shop: Any, ranking_checkpoint: Path, tmp_path: Path) -> None:
+    """The same command: the checkpoint's task decides. Its hint asks for a list, and a click is in the next one."""
+    folder = tmp_path / "model"
+    shutil.copytree(ranking_checkpoint, folder)
+    (folder / "schema.yaml").write_text(shop.schema_text)
+    listed = pa.array([shop.start_us + n * shop.day_us for n in range(10)], pa.timestamp("us"))
+    items = {"item_id": list(range(10)), "listed_at": listed, "color": ["red", "blue"] * 5, "tags": [["a"]] * 10}
+    clicks = {"click_id": list(range(10)), "clicked_at": listed, "user_id": [n % 3 for n in range(10)]}
+    (tmp_path / "history").mkdir()
+    pq.write_table(pa.table(items), tmp_path / "history" / "items.parquet")
+    pq.write_table(pa.table(clicks | {"item_id": list(range(10))}), tmp_path / "history" / "clicks.parquet")
+    with running(
+        "serve", "--checkpoint", folder, "--history", tmp_path / "history", "--bootstrap-servers", "embedded",
+        "--port", 0, "--metrics-port", 0,
+        environment={"NOWGRAPH_PRIVACY_SECRET": shop.secret},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        target = next(line for line in process.stderr if line.startswith("Serving on ")).split()[2].rstrip(",")
+        assert ").rank(" in next(line for line in process.stderr if line.strip())
+        at_us = shop.start_us + 20 * shop.day_us
+        with Client(target, timeout_s=20) as client:
+            before = client.rank(2, k=10, event_time=at_us)
+            token = client.ingest("clicks", 100, {"user_id": 2, "item_id": 5}, event_time=at_us)
+            after = client.rank(2, k=10, event_time=at_us, freshness_token=token)
+            with pytest.raises(ClientError, match="next_click"):
+                client.score("users", 2)
+    assert set(before.keys) == set(range(10))
+    assert (before.history_count, after.history_count, after.newest_age_us) == (3, 4, 0)
 
 
 def iter_document(process: subprocess.Popen[str]) -> Iterator[str]:
