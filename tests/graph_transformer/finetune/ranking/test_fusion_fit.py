@@ -1,0 +1,94 @@
+"""The fitting of a fusion: lists as they are learned from, and a rule that is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from graph_transformer.errors import NotEnoughExamples
+from graph_transformer.finetune.ranking import fusion_fit
+from graph_transformer.finetune.ranking.fusion_fit import FusionLists, fit_fusion, learned_lists
+from graph_transformer.ranking.config import RankingConfig
+from graph_transformer.ranking.fusion import Fusion
+
+CONFIG = RankingConfig(fusion_steps=60, fusion_width=8, fusion_dropout=0.0)
+NAMES = ("signal", "noise")
+
+
+def lists(count: int, seed: int = 0) -> FusionLists:
+    """Lists of ten candidates, of which the one with the largest signal is right, whatever the noise."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(count, 10, 2))
+    right = features[:, :, 0].argmax(axis=1)[:, None] == np.arange(10)[None, :]
+    return FusionLists(NAMES, np.arange(count + 1) * 10, features.reshape(-1, 2).astype(np.float16), right.reshape(-1))
+
+
+def hits(fusion: Fusion, found: FusionLists) -> float:
+    """The share of lists whose best candidate is right."""
+    with torch.inference_mode():
+        score = fusion(torch.from_numpy(found.features.astype(np.float32))).numpy().reshape(-1, 10)
+    return float(found.right.reshape(-1, 10)[np.arange(len(score)), score.argmax(axis=1)].mean())
+
+
+def test_a_rule_is_found() -> None:
+    """On lists not learned from, the right candidate is mostly first; equal seeds give equal weights."""
+    found, steps = fit_fusion(lists(400), CONFIG, members=1, seed=1)
+    first, again = (fit_fusion(lists(20), CONFIG, members=2, steps=9, seed=1)[0] for _ in range(2))
+
+    assert steps == CONFIG.fusion_steps
+    assert hits(found, lists(200, seed=9)) > 0.9
+    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_the_step_is_the_one_that_judges_best() -> None:
+    """What is kept is the look with the largest value, and its step is told."""
+    values = iter([0.1, 0.9, 0.3])
+    seen = []
+
+    def judge(fusion: Fusion) -> float:
+        seen.append([parameter.detach().clone() for parameter in fusion.parameters()])
+        return next(values)
+
+    fusion, steps = fit_fusion(lists(40), CONFIG, members=1, judge=judge, looks=3)
+
+    assert steps == 40
+    assert all(torch.equal(one, kept) for one, kept in zip(fusion.parameters(), seen[1], strict=True))
+
+
+def test_too_few_lists_are_refused() -> None:
+    """Nothing is learned from a handful."""
+    with pytest.raises(NotEnoughExamples):
+        fit_fusion(lists(fusion_fit.LISTS_MIN - 1), CONFIG, members=1)
+
+
+def test_lists_without_an_answer_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All right candidates stay, so many wrong ones at most; lists without a right one are left out."""
+    monkeypatch.setattr(fusion_fit, "OTHERS_MAX", 2)
+    offset = np.array([0, 5, 5, 8, 12])
+    features = np.arange(12, dtype=np.float32)[:, None]
+    right = np.zeros(12, dtype=bool)
+    right[[1, 4, 10]] = True
+
+    found = learned_lists(("place",), offset, features, right, np.random.default_rng(0))
+
+    assert found.offset.tolist() == [0, 4, 7]
+    assert found.right.sum() == 3
+    assert set(found.features[found.right, 0].tolist()) == {1.0, 4.0, 10.0}
+    both = FusionLists.joined([found, found])
+    assert (len(both), both.offset.tolist()) == (4, [0, 4, 7, 11, 14])
+
+
+def test_several_answers_share_a_list() -> None:
+    """A list with two right ones puts both before the rest."""
+    one = lists(400)
+    features = one.features.astype(np.float32).reshape(-1, 10, 2)
+    right = np.zeros((400, 10), dtype=bool)
+    np.put_along_axis(right, np.argsort(-features[:, :, 0], axis=1)[:, :2], True, axis=1)
+
+    fusion, _ = fit_fusion(FusionLists(NAMES, one.offset, one.features, right.reshape(-1)), CONFIG, members=1)
+
+    with torch.inference_mode():
+        score = fusion(torch.from_numpy(features.reshape(-1, 2))).numpy().reshape(-1, 10)
+    best = np.argsort(-score, axis=1)[:, :2]
+    assert np.take_along_axis(right, best, axis=1).mean() > 0.9

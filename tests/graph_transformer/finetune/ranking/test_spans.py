@@ -1,0 +1,79 @@
+"""Spans: what fits what, and how old the graph is that each is asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from graph_transformer.errors import TaskError
+from graph_transformer.finetune.query import BoundQuery
+from graph_transformer.finetune.ranking.questions import questions_before
+from graph_transformer.finetune.ranking.spans import Spans
+from graph_transformer.finetune.task_file import Anchors
+from graph_transformer.splits import Interval, Splits
+
+from .conftest import Shop
+
+Bind = Callable[[str], BoundQuery]
+S = 1_000_000
+NEXT = "PREDICT LIST_DISTINCT(orders.item_id, 0, 1, seconds) RANK TOP 3 FOR EACH users.user_id"
+TRAIN, VALIDATION, TEST = Interval(0, 100 * S), Interval(100 * S, 120 * S), Interval(120 * S, 140 * S)
+
+
+def test_towers_end_where_the_fusion_begins() -> None:
+    """The fusion's span is the last of training; its towers know nothing of it, the final ones all before the test."""
+    spans = Spans.of(Splits(TRAIN, VALIDATION, Interval(0, 120 * S), TEST), 10 * S)
+
+    assert spans.fusion.interval == Interval(90 * S, 100 * S)
+    assert spans.fusion.known_by_us == 90 * S
+    assert spans.validation is not None
+    assert spans.validation.known_by_us == 100 * S
+    assert (spans.final_by_us, spans.lag_us, spans.refits) == (120 * S, 0, True)
+
+
+def test_without_refit_the_validated_towers_are_the_final_ones() -> None:
+    """Nothing later is learned from where the task does not say so."""
+    spans = Spans.of(Splits(TRAIN, VALIDATION, test=TEST), 10 * S)
+
+    assert (spans.final_by_us, spans.refits) == (100 * S, False)
+    assert Spans.of(Splits(TRAIN), 10 * S).refits
+
+
+def test_a_frozen_test_makes_every_span_as_late() -> None:
+    """Each span's graph ends as long before it as the test's, and so do its towers; the last end with the graph."""
+    spans = Spans.of(Splits(TRAIN, VALIDATION, test=TEST, frozen_us=105 * S), 10 * S)
+
+    assert spans.lag_us == 15 * S
+    assert spans.fusion.known_by_us == 75 * S
+    assert spans.validation is not None
+    assert spans.validation.known_by_us == 85 * S
+    assert (spans.final_by_us, spans.refits) == (105 * S, True)
+
+
+def test_too_long_a_span_leaves_nothing_to_train_on() -> None:
+    """The error names the option."""
+    with pytest.raises(TaskError, match="fusion_span"):
+        Spans.of(Splits(TRAIN, VALIDATION), 100 * S)
+
+
+def test_what_is_learned_was_known_in_time(opened: Shop, bound: Bind) -> None:
+    """Towers learn from questions of training whose items were known by their time, and of refit where there is one."""
+    orders = [(7, 0, second * S) for second in (10, 50, 89, 95, 99, 110, 125)]
+    view, query = opened(orders), bound(NEXT)
+    ranked = query.target("next").ranked
+    assert ranked is not None
+    questions = questions_before(view, query, Anchors(before="orders", last_us=200 * S))
+    spans = Spans.of(Splits(TRAIN, VALIDATION, Interval(0, 120 * S), TEST), 10 * S)
+
+    def seconds(known_by_us: int) -> list[int]:
+        return [round(each / S) for each in spans.learned(questions, known_by_us).time_us]
+
+    assert seconds(90 * S) == [10, 50, 89]
+    assert seconds(90 * S - 2) == [10, 50]
+    assert seconds(120 * S) == [10, 50, 89, 95, 99, 110]
+    lagging = Spans.of(Splits(TRAIN, VALIDATION, test=TEST, frozen_us=105 * S), 10 * S)
+    asked = lagging.asked(questions, VALIDATION, view, ranked)
+    assert asked.cutoff_time_us.tolist() == [85 * S]
+    assert asked.sessions is not None
+    assert [round(each / S) for each in asked.sessions.event_time_us] == [89, 95, 99]
