@@ -7,6 +7,7 @@ The lists are of questions that the towers did not learn from: what their scores
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ def fit_fusion(
         torch.manual_seed(seed)
         fusion = Fusion(_shape(lists, config, members))
         optimizer = torch.optim.AdamW(fusion.parameters(), lr=RATE, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=total + 1, pct_start=WARM_UP)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, total))
         best: tuple[float, int, dict[str, Tensor]] | None = None
         at = {round(total * (look + 1) / looks) for look in range(looks)}
         for step, chosen in enumerate(_drawn(len(lists), total, seed), start=1):
@@ -138,6 +139,14 @@ def _shape(lists: FusionLists, config: RankingConfig, members: int) -> FusionCon
         members,
         config.fusion_dropout,
     )
+
+
+def _share(step: int, total: int) -> float:
+    """Return the share of the rate at a step: rising in a line, then falling along a cosine."""
+    warm = max(1.0, total * WARM_UP)
+    if step < warm:
+        return (step + 1) / warm if step + 1 < warm else 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm))))
 
 
 def _drawn(lists: int, steps: int, seed: int) -> Iterable[Int64]:

@@ -12,7 +12,7 @@ from graph_transformer.finetune.ranking.fusion_fit import FusionLists, fit_fusio
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.fusion import Fusion
 
-CONFIG = RankingConfig(fusion_steps=60, fusion_width=8, fusion_dropout=0.0)
+CONFIG = RankingConfig(fusion_steps=180, fusion_width=8, fusion_dropout=0.0)
 NAMES = ("signal", "noise")
 
 
@@ -52,7 +52,7 @@ def test_the_step_is_the_one_that_judges_best() -> None:
 
     fusion, steps = fit_fusion(lists(40), CONFIG, members=1, judge=judge, looks=3)
 
-    assert steps == 40
+    assert steps == 120
     assert all(torch.equal(one, kept) for one, kept in zip(fusion.parameters(), seen[1], strict=True))
 
 
