@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from model_server.engine import Engine
 from model_server.errors import DeadlinePassedError, ServerError
 from model_server.freshness import Freshness
 from model_server.predictions import Predictions
-from model_server.ranking_answer import list_answer, sources_of
+from model_server.ranking_answer import list_answer
 from model_server.ranking_metrics import RankMetrics
 from model_server.ranking_request import AskedList, RankReader
 from model_server.ranking_worker import Listed, ListQuestion
@@ -101,9 +102,10 @@ class Ranking:
         metrics.candidates.observe(response.candidate_count)
         if response.fallback:
             metrics.fallbacks.inc()
-        for place in listed.order:
-            for source in sources_of(int(listed.ranked.source[place])):
-                metrics.shown[source].inc()
+        shown = Counter(listed.ranked.source[list(listed.order)].tolist())
+        for source, child in metrics.shown.items():
+            if count := sum(items for flags, items in shown.items() if flags & source):
+                child.inc(count)
         if asked.live and asked.request.HasField("freshness_token") and response.HasField("newest_age_us"):
             newest_us = response.cutoff_time_us - response.newest_age_us
             metrics.event_to_rank.observe(max(0, self._clock_us() - newest_us) / 1e6)

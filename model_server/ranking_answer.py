@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from graph_transformer.ranking.lists import Source
@@ -33,9 +34,15 @@ RULES: Mapping[Rule, ranked_list_pb2.ListRule.ValueType] = {
 }
 
 
-def sources_of(flags: int) -> list[Source]:
+@cache
+def sources_of(flags: int) -> tuple[Source, ...]:
     """The sources that a list's flags name, in the enumeration's order."""
-    return [source for source in Source if flags & source]
+    return tuple(source for source in Source if flags & source)
+
+
+@cache
+def _wire_sources(flags: int) -> tuple[ranked_list_pb2.CandidateSource.ValueType, ...]:
+    return tuple(SOURCES[source] for source in sources_of(flags))
 
 
 def list_answer(
@@ -63,14 +70,11 @@ def list_answer(
             total_us=round(total_s * 1e6),
         ),
     )
-    for position, place in enumerate(listed.order, start=1):
-        response.items.add(
-            key=key_to_wire(ranked.key[place]),
-            score=float(ranked.score[place]),
-            position=position,
-            sources=[SOURCES[source] for source in sources_of(int(ranked.source[place]))],
-            is_new=bool(listed.is_new[place]),
-        )
+    places = list(listed.order)
+    shown = (numbers[places].tolist() for numbers in (ranked.score, ranked.source, listed.is_new))
+    for position, (place, score, flags, is_new) in enumerate(zip(places, *shown, strict=True), start=1):
+        item = response.items.add(score=score, position=position, sources=_wire_sources(flags), is_new=is_new)
+        _write_key(item.key, ranked.key[place])
     for effect in listed.effects:
         _write_effect(response.applied_rules.add(), effect, ranked.key)
     return response
@@ -90,10 +94,14 @@ def _write_effect(applied: ranked_list_pb2.AppliedRule, effect: Effect, keys: li
 
 def key_to_wire(key: Key) -> row_event_pb2.Key:
     """A key of the graph in the wire's form."""
-    parts = key if isinstance(key, tuple) else (key,)
-    return row_event_pb2.Key(
-        parts=[
-            row_event_pb2.KeyPart(text=part) if isinstance(part, str) else row_event_pb2.KeyPart(integer=part)
-            for part in parts
-        ]
-    )
+    found = row_event_pb2.Key()
+    _write_key(found, key)
+    return found
+
+
+def _write_key(target: row_event_pb2.Key, key: Key) -> None:
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, str):
+            target.parts.add(text=part)
+        else:
+            target.parts.add(integer=part)

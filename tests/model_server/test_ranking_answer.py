@@ -80,7 +80,7 @@ def test_the_wire_has_a_word_for_every_source_and_rule() -> None:
     assert [*SOURCES.values()] == ranked_list_pb2.CandidateSource.values()[1:]
     assert list(RULES) == list(Rule)
     assert [*RULES.values()] == ranked_list_pb2.ListRule.values()[1:]
-    assert sources_of(0) == []
+    assert sources_of(0) == ()
 
 
 def test_keys_survive_the_wire() -> None:
