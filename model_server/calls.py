@@ -158,6 +158,7 @@ class RankCalls(Calls):
             metrics=metrics,
             task=self.task.name,
             table=self.task.table,
+            inflight_limit=settings.rank_batch_inflight_limit,
         )
 
     @property

@@ -18,7 +18,7 @@ from model_server.ranking_answer import list_answer
 from model_server.ranking_metrics import RankMetrics
 from model_server.ranking_request import AskedList, RankReader
 from model_server.ranking_worker import Listed, ListQuestion
-from model_server.scoring import READ_CHUNK, error_of
+from model_server.scoring import error_of
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 
@@ -36,9 +36,10 @@ class Ranking:
         metrics: RankMetrics,
         task: str,
         table: str,
+        inflight_limit: int,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        """`table` is the users'."""
+        """`table` is the users'; `inflight_limit` bounds the lists of one batch that are made at a time."""
         self._reader = reader
         self._freshness = freshness
         self._engine = engine
@@ -46,6 +47,7 @@ class Ranking:
         self._metrics = metrics
         self._task = task
         self._table = table
+        self._inflight_limit = inflight_limit
         self._clock_us = clock_us
 
     async def rank(self, request: service_pb2.RankRequest, deadline_s: float) -> service_pb2.RankResponse:
@@ -73,13 +75,15 @@ class Ranking:
     async def results(
         self, requests: Sequence[service_pb2.RankRequest], deadline_s: float
     ) -> list[service_pb2.RankResult]:
-        """Every list or error, in the order of the requests; they are batched with whatever else waits."""
-        tasks: list[asyncio.Task[service_pb2.RankResult]] = []
+        """Every list or error, in the order of the requests; a few at a time, batched with whatever else waits."""
+        places = asyncio.Semaphore(self._inflight_limit)
+
+        async def one(request: service_pb2.RankRequest) -> service_pb2.RankResult:
+            async with places:
+                return await self.result(request, deadline_s)
+
         async with asyncio.TaskGroup() as group:  # when the caller goes away, so does all that was begun for it
-            for start in range(0, len(requests), READ_CHUNK):
-                chunk = requests[start : start + READ_CHUNK]
-                tasks += [group.create_task(self.result(request, deadline_s)) for request in chunk]
-                await asyncio.sleep(0)
+            tasks = [group.create_task(one(request)) for request in requests]
         return [task.result() for task in tasks]
 
     def _answer(self, asked: AskedList, listed: Listed, waited_s: float, start_s: float) -> service_pb2.RankResponse:

@@ -154,17 +154,23 @@ class PredictionService(service_grpc.PredictionServiceServicer):
             results = await self._calls.ranking.results(request.requests, deadline_s)
             return service_pb2.RankBatchResponse(results=results)
 
-        return await self._answer("RankBatch", context, work)
+        return await self._answer("RankBatch", context, work, self._settings.rank_batch_deadline_ms)
 
     async def Ingest(self, request: service_pb2.IngestRequest, context: Context) -> service_pb2.IngestResponse:  # noqa: N802
         """Publishes an event; answers when Kafka has it."""
         return await self._answer("Ingest", context, lambda deadline_s: self._ingest.ingest(request, deadline_s))
 
-    async def _answer(self, method: str, context: Context, work: Callable[[float], Awaitable[Response]]) -> Response:
+    async def _answer(
+        self,
+        method: str,
+        context: Context,
+        work: Callable[[float], Awaitable[Response]],
+        deadline_ms: int | None = None,
+    ) -> Response:
         start_s = time.monotonic()
         with self._in_flight:
             try:
-                response = await work(self._deadline_s(context))
+                response = await work(self._deadline_s(context, deadline_ms))
             except ServerError as error:
                 self._count(method, code_of(error).name)
                 await _abort(context, error)
@@ -179,9 +185,9 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         self._metrics.request_seconds.labels(method).observe(time.monotonic() - start_s)
         return response
 
-    def _deadline_s(self, context: Context) -> float:
+    def _deadline_s(self, context: Context, default_ms: int | None = None) -> float:
         """The moment after which nobody listens: the caller's deadline or the default, whichever comes first."""
-        default_s = self._settings.deadline_default_ms / 1e3
+        default_s = (default_ms or self._settings.deadline_default_ms) / 1e3
         remaining_s = context.time_remaining()
         return time.monotonic() + (default_s if remaining_s is None else min(remaining_s, default_s))
 

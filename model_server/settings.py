@@ -52,6 +52,10 @@ class ServerSettings(BaseSettings):
     batch_request_limit: int = Field(default=1_024, gt=0)
     # Lists made in one pass: each has hundreds of candidates, so a few fill the same time as a batch of scores.
     rank_batch_limit: int = Field(default=8, gt=0)
+    # Lists of one RankBatch that wait for the worker at a time: callers of Rank come in between, and none is shed.
+    rank_batch_inflight_limit: int = Field(default=16, gt=0)
+    # A thousand lists take longer than any single answer may.
+    rank_batch_deadline_ms: int = Field(default=60_000, gt=0)
     # Places of one list, and the ranked items that rules choose from: the ranker's own limit.
     rank_items_limit: int = Field(default=LIMIT_MAX, gt=0, le=LIMIT_MAX)
     # Keys of one request that are to be ranked, left out, allowed or denied: longer lists belong in the graph.

@@ -59,6 +59,8 @@ tables:
 """
 FIT_USERS = 2_000
 MEMBERS = 4  # as training fits them
+CANDIDATES = {"co_visit": 230, "far": 100, "popular": 40, "new": 40, "nearest": 150}
+"""The default's sources in about its proportions: 500 items or so are ranked, as the objective has it."""
 
 
 def write_tables(folder: Path) -> None:
@@ -99,7 +101,7 @@ def save_model(folder: Path) -> None:
     schema = load_schema(folder / "schema.yaml")
     ranked = Ranked("clicks", "user_id", "item_id", "items", 10)
     target = Target(Kind.RANKING, "users", event_level=False, horizon_us=DAY_US, ranked=ranked)
-    config = RankingConfig()
+    config = RankingConfig(**CANDIDATES)
     splits = Splits(train=Interval(START_US, START_US + DAYS * DAY_US))
     task = Task("next_click", target, splits, default_plan(schema, target, config), ranking=config)
     with TemporalGraph.create(schema) as graph:

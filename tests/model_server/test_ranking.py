@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ import pytest
 
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
-from nowgraph.client import CategoryCap, Client, ItemFilter, ListRequest, ListRules, NotReadyError, Row
+from nowgraph.client import CategoryCap, Client, ItemFilter, ListRequest, ListRules, NotReadyError, RankedItems, Row
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 
@@ -176,6 +177,34 @@ def test_a_batch_answers_each_list_in_order(client: Client, shop: Any, serving: 
     too_many = [ListRequest()] * (serving.server.settings.batch_request_limit + 1)
     with pytest.raises(Exception, match="requests: at most"):
         client.rank_batch(too_many)
+
+
+def test_a_long_batch_is_answered_whole_and_keeps_nobody_waiting(shop: Any) -> None:
+    """Longer than the queue and than the deadline of a single answer; a caller of Rank comes in between."""
+    settings = ServerSettings(
+        port=0, metrics_port=0, queue_limit=20, deadline_default_ms=1_000, rank_batch_inflight_limit=4
+    )
+    at_us = after_all(shop)
+    with BackgroundServer(lambda: shop.server(settings)) as running, Client(running.target, timeout_s=60) as client:
+        ranker = shop.rankers[-1]
+        rank = ranker.rank
+
+        def slow(questions: Any) -> Any:
+            time.sleep(0.01 * len(questions))
+            return rank(questions)
+
+        ranker.rank = slow
+        requests = [ListRequest(number % 20, k=1, event_time=at_us) for number in range(150)]
+        with ThreadPoolExecutor(1) as pool:
+            start_s = time.monotonic()
+            batch = pool.submit(client.rank_batch, requests)
+            time.sleep(0.3)
+            assert client.rank(7, k=1, event_time=at_us).keys == (8,)
+            alone_s = time.monotonic() - start_s
+            results = batch.result()
+            assert time.monotonic() - start_s > max(1.4, 2 * alone_s)
+    assert all(isinstance(found, RankedItems) for found in results)
+    assert max(ranker.asked) <= 5  # four of the batch, and the one in between
 
 
 def test_a_server_of_lists_gives_no_scores_and_the_other_way_round(
