@@ -17,7 +17,7 @@ from graph_transformer.ranking.asked import Asked, Ragged, offsets, taken
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.contents import ItemTokens
-from graph_transformer.ranking.evidence import Entries, Evidence, damped, gathered, largest, second_histories
+from graph_transformer.ranking.evidence import EVEN, Entries, Evidence, damped, gathered, largest, second_histories
 from graph_transformer.ranking.lists import Source
 from online_sampler.co_visits import CoVisitWalk, Histories
 
@@ -97,10 +97,11 @@ class Retriever:
         recent = newest(own, config.history)
         entries = Entries.of(recent, config.decay)
         span = len(self._catalog) + 1
-        evidence, score = self._walked(asked, recent, entries, span, config.visits)
+        evidence = self._walked(asked, recent, entries, span)
+        score = self._damped(asked, evidence, 0)
         best = largest(evidence.question, score, evidence.item, config.co_visit * most)
         second = self._second(asked, evidence, score, best, span)
-        far_score = self._damped(asked, second, second.sums[:, 2])
+        far_score = self._damped(asked, second, EVEN)
         far_score = np.where(evidence.lines(second.question, second.item) < len(evidence.key), 0.0, far_score)
         far = largest(second.question, far_score, second.item, config.far * most)
         far = far[far_score[far] > 0]
@@ -119,26 +120,25 @@ class Retriever:
         return all_found if tokens.there.all() else all_found.select(tokens.there)
 
     def _walked(
-        self, asked: Asked, histories: Histories, entries: Entries, span: int, visits: int
-    ) -> tuple[Evidence, Float32]:
+        self, asked: Asked, histories: Histories, entries: Entries, span: int, *, second: bool = False
+    ) -> Evidence:
         config = self._config
         pairs = self._walk.walk(
             histories,
             asked.user,
             asked.cutoff_time_us,
-            visits=visits,
+            visits=min(SECOND_VISITS, config.visits) if second else config.visits,
             window=config.window,
             exponent=config.exponent,
         )
         if int(pairs.item.max(initial=-1)) >= len(self._catalog):
             known = pairs.item < len(self._catalog)
             pairs = replace(pairs, history=pairs.history[known], item=pairs.item[known], weight=pairs.weight[known])
-        evidence = gathered(pairs, entries, span)
-        return evidence, self._damped(asked, evidence, evidence.sums[:, 0])
+        return gathered(pairs, entries, span, even_only=second)
 
-    def _damped(self, asked: Asked, evidence: Evidence, score: Float32) -> Float32:
-        counts = self._catalog.visited.counts(evidence.item, asked.cutoff_time_us[evidence.question])
-        return damped(score, counts)
+    def _damped(self, asked: Asked, evidence: Evidence, column: int) -> Float32:
+        question, item = np.divmod(evidence.key, evidence.span)
+        return damped(evidence.sums[:, column], self._catalog.visited.counts(item, asked.cutoff_time_us[question]))
 
     def _second(self, asked: Asked, evidence: Evidence, score: Float32, best: Int64, span: int) -> Evidence:
         """Walk on from the best of the first walk, as far as the task wants candidates of it."""
@@ -147,7 +147,7 @@ class Retriever:
         rank = np.arange(len(best)) - np.searchsorted(evidence.question[best], evidence.question[best])
         start = best[rank < self._config.far_from]
         histories, entries = second_histories(evidence.question[start], evidence.item[start], score[start], len(asked))
-        return self._walked(asked, histories, entries, span, min(SECOND_VISITS, self._config.visits))[0]
+        return self._walked(asked, histories, entries, span, second=True)
 
     def _listed(self, asked: Asked, most: Int64) -> list[tuple[Int64, Int64, Source]]:
         """Return what is popular and new at each cut-off."""

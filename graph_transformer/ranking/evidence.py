@@ -29,6 +29,9 @@ COUNT_ADD, COUNT_DAMPING = 10.0, 0.15
 PLAIN = ("decayed", "last", "even", "forward", "backward", "same", "last_forward", "entries", "raw")
 """Sums without regard to contents: decayed by place, of the newest place alone, of all places alike; parts of the
 first; number of entries; the first without damping."""
+EVEN = PLAIN.index("even")
+DENSE = 16
+"""Keys up to so many times their number are told apart by counting, which is faster than sorting them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +96,48 @@ class Evidence:
         return np.where(found, line, len(self.key))
 
 
-def gathered(found: CoVisits, entries: Entries, span: int) -> Evidence:
-    """Return the sums of a walk's pairs; `span` is more than any item's row."""
+def gathered(found: CoVisits, entries: Entries, span: int, *, even_only: bool = False) -> Evidence:
+    """Return the sums of a walk's pairs; `span` is more than any item's row, `even_only` leaves the other sums 0."""
     total = found.total @ np.array([1.0, BACKWARD, SAME], dtype=np.float32)
     damping = (total + ROW_ADD) ** np.float32(-ROW_DAMPING)
     entry = found.history
     parts = found.weight * damping[entry, None]
     edge = parts @ np.array([1.0, BACKWARD, SAME], dtype=np.float32)
-    key, group = np.unique(entries.question[entry] * np.int64(span) + found.item, return_inverse=True)
-    decay, newest = entries.weight[entry], entries.place[entry] == 0
-    decayed = edge * decay
+    weight = entries.weight[entry]
+    if even_only:
+        edge = edge * weight
+    key, group = _groups(entries.question[entry] * np.int64(span) + found.item)
+    sums = np.zeros((len(key), len(PLAIN)), dtype=np.float32)
+    if even_only:
+        sums[:, EVEN] = np.bincount(group, edge, minlength=len(key))
+        return Evidence(span, key, sums, entry, group, edge)
+    newest = entries.place[entry] == 0
     columns = (
-        decayed,
+        edge * weight,
         edge * newest,
         edge,
-        parts[:, 0] * decay,
-        parts[:, 1] * decay,
-        parts[:, 2] * decay,
+        parts[:, 0] * weight,
+        parts[:, 1] * weight,
+        parts[:, 2] * weight,
         parts[:, 0] * newest,
         None,
-        decayed / damping[entry],
+        edge * weight / damping[entry],
     )
-    sums = np.empty((len(key), len(columns)), dtype=np.float32)
     for at, column in enumerate(columns):
         sums[:, at] = np.bincount(group, column, minlength=len(key))
     return Evidence(span, key, sums, entry, group, edge)
+
+
+def _groups(key: Int64) -> tuple[Int64, Int64]:
+    """Return (distinct keys, rising, and where each stands among them) of keys int64[p]."""
+    top = int(key.max(initial=-1)) + 1
+    if top > DENSE * (len(key) + DENSE):
+        found, place = np.unique(key, return_inverse=True)
+        return found, place
+    there = np.zeros(top, dtype=bool)
+    there[key] = True
+    place = np.cumsum(there) - 1
+    return np.flatnonzero(there), place[key]
 
 
 def second_histories(question: Int64, item: Int64, score: Float32, questions: int) -> tuple[Histories, Entries]:

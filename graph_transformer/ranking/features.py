@@ -18,7 +18,7 @@ from graph_transformer.ranking.asked import Asked
 from graph_transformer.ranking.candidates import Retrieved, own_question
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
-from graph_transformer.ranking.evidence import PLAIN, damped
+from graph_transformer.ranking.evidence import EVEN, PLAIN, damped
 from temporal_graph.time_rule import ALWAYS_US
 
 Int64 = NDArray[np.int64]
@@ -73,7 +73,7 @@ class Features:
         columns[PLAIN.index("entries")] = np.log1p(sums[:, PLAIN.index("entries")])
         columns[PLAIN.index("raw")] = np.log1p(sums[:, PLAIN.index("raw")])
         line = found.second.lines(found.question, found.item)
-        far: Float32 = damped(np.append(found.second.sums[:, 2], np.float32(0.0)).astype(np.float32)[line], counts)
+        far: Float32 = damped(np.append(found.second.sums[:, EVEN], np.float32(0.0)).astype(np.float32)[line], counts)
         columns.append(_log(far))
         cosine = self._cosines(asked, found)
         mixed, of_walk = _content_walk(found, cosine, counts)
