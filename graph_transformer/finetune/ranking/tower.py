@@ -138,7 +138,7 @@ def fit_towers(
             {"user": asked.user, "cutoff": asked.cutoff_time_us, "item": asked.item, "offset": asked.item_offset},
         ),
         runtime=runtime,
-        choice=_choice(scorer, later, seed),
+        choice=_choice(scorer, view, later, seed),
         report=report,
     ).run()  # fmt: skip
     return FittedTowers(task, fitted, encoding.statistics, encoding, identities, known_by, runtime.device)
@@ -168,10 +168,10 @@ def answerable(questions: RankingQuestions, presence: Presence) -> RankingQuesti
     return replace(questions, item_offset=offset, item=questions.item[there]).select(count > 0)
 
 
-def _choice(scorer: TowerScorer, later: RankingQuestions | None, seed: int) -> Choice | None:
+def _choice(scorer: TowerScorer, view: GraphView, later: RankingQuestions | None, seed: int) -> Choice | None:
     if later is None or not len(later):
         return None
-    return Choice(tower_validator(scorer, later, seed=seed), scorer.task.training.patience, [])
+    return Choice(tower_validator(scorer, view, later, seed=seed), scorer.task.training.patience, [])
 
 
 def _loss_on(device: str) -> Callable[[nn.Module, TowerFed], Tensor]:

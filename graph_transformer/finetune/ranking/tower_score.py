@@ -6,6 +6,7 @@ items as of the cut-offs ──┴─► scores, what the user had left out if t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graph_transformer.finetune.choice import Validator
+from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.histories import Interactions
 from graph_transformer.finetune.ranking.metrics import Measured
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.finetune.ranking.session_events import session_events
 from graph_transformer.finetune.ranking.tower_feed import ItemPool
 from graph_transformer.ranking.model import RankingModel
 from graph_transformer.ranking.towers import TowerBatches, vectors_of_items, vectors_of_users
@@ -41,8 +44,17 @@ class TowerScorer:
     pool: ItemPool
     device: str = "cpu"
 
-    def best(self, model: RankingModel, questions: RankingQuestions, count: int) -> Int64:
-        """Return int64 [n, count]: the best item rows of each question, -1 where there are fewer."""
+    def best(
+        self,
+        model: RankingModel,
+        questions: RankingQuestions,
+        count: int,
+        sessions: Sequence[Sequence[bytes]] | None = None,
+    ) -> Int64:
+        """Return int64 [n, count]: the best item rows of each question, -1 where there are fewer.
+
+        `sessions` are the events of the questions' own, as `session_events` makes them.
+        """
         order = np.argsort(questions.cutoff_time_us, kind="stable")
         out = np.full((len(questions), count), -1, dtype=np.int64)
         for part in np.array_split(order, min(SHOWN, len(order))):
@@ -54,15 +66,30 @@ class TowerScorer:
             items = torch.from_numpy(vectors_of_items(model, self.batches, row, shown_us, device=self.device))
             for start in range(0, len(part), QUESTIONS):
                 chosen = part[start : start + QUESTIONS]
-                score = self._scores(model, questions.select(chosen), items, row)
+                events = None if sessions is None else [sessions[at] for at in chosen.tolist()]
+                score = self._scores(model, questions.select(chosen), events, (items, row))
                 value, place = torch.topk(score, min(count, there), dim=1)
                 out[chosen, : value.shape[1]] = np.where(torch.isfinite(value).numpy(), row[place.numpy()], -1)
         return out
 
-    def _scores(self, model: RankingModel, asked: RankingQuestions, items: torch.Tensor, row: Int64) -> torch.Tensor:
-        """Return float32[n, len(row)], minus infinity of items that are not there for a question."""
-        cutoff_us, device = asked.cutoff_time_us, self.device
-        users = vectors_of_users(model, self.batches, asked.user, cutoff_us, device=device, asked_time_us=asked.time_us)
+    def _scores(
+        self,
+        model: RankingModel,
+        asked: RankingQuestions,
+        sessions: Sequence[Sequence[bytes]] | None,
+        shown: tuple[torch.Tensor, Int64],
+    ) -> torch.Tensor:
+        """Return float32[n, m] of m items shown (vectors, rows), minus infinity of those not there for a question."""
+        (items, row), cutoff_us = shown, asked.cutoff_time_us
+        users = vectors_of_users(
+            model,
+            self.batches,
+            asked.user,
+            cutoff_us,
+            device=self.device,
+            asked_time_us=asked.time_us,
+            sessions=sessions,
+        )
         score = torch.from_numpy(users) @ items.T
         first_us = self.pool.first_us[: len(row)]
         score.masked_fill_(torch.from_numpy(first_us[None, :] > cutoff_us[:, None]), -torch.inf)
@@ -75,8 +102,11 @@ class TowerScorer:
         return score
 
 
-def tower_validator(scorer: TowerScorer, questions: RankingQuestions, *, seed: int) -> Validator:
-    """Return what judges towers: NDCG on later questions, or on a fixed part of them drawn at random."""
+def tower_validator(scorer: TowerScorer, source: RowSource, questions: RankingQuestions, *, seed: int) -> Validator:
+    """Return what judges towers: NDCG on later questions, or on a fixed part of them drawn at random.
+
+    `source` is the graph, from which the events of the questions' sessions are made.
+    """
     ranked, most = scorer.task.target.ranked, scorer.task.training.validation_examples
     assert ranked is not None
     top = ranked.top
@@ -84,6 +114,7 @@ def tower_validator(scorer: TowerScorer, questions: RankingQuestions, *, seed: i
     if len(questions) > most:
         part = questions.select(np.sort(np.random.default_rng(seed).permutation(len(questions))[:most]))
 
+    events = None if part.sessions is None else session_events(source, ranked, part.sessions)
     judge = Measured(
         questions=part,
         seen=scorer.interactions.histories(part),
@@ -95,6 +126,6 @@ def tower_validator(scorer: TowerScorer, questions: RankingQuestions, *, seed: i
 
     def measured(model: nn.Module) -> float:
         assert isinstance(model, RankingModel)
-        return judge.measure(scorer.best(model, part, top), top).ndcg
+        return judge.measure(scorer.best(model, part, top, events), top).ndcg
 
     return Validator(f"NDCG@{top}", True, measured)

@@ -21,6 +21,7 @@ from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Kind, Ranked, Target
 from graph_transformer.task import Task
 from online_sampler.plan import SamplingPlan
+from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.view import GraphView
 
 SINCE = [10, 10, 10, 40]
@@ -50,10 +51,11 @@ class Rows:
 
     def __init__(self, since: list[int]) -> None:
         self.since = np.array(since)
+        self.sessions: list[list[bytes]] = []
 
-    def sampled_users(self, row: Any, cutoff: Any, sessions: Any = None) -> Any:
+    def sampled_users(self, row: Any, cutoff: Any, sessions: Any = None, *, asked_time_us: Any = None) -> Any:
         """The rows."""
-        assert sessions is None
+        self.sessions += [] if sessions is None else [list(session) for session in sessions]
         return _Batch(row)
 
     def sampled_items(self, row: Any, cutoff: Any) -> Any:
@@ -115,10 +117,25 @@ def test_the_validator_gives_ndcg(opened: Callable[..., GraphView]) -> None:
     view = opened([(0, 2, 30), (1, 0, 30)], SINCE)
     scorer = scorer_of(view, exclude_seen=False)
     questions = asked([(0, 50, 3), (1, 50, 2)])
-    judge = tower_validator(scorer, questions, seed=0)
+    judge = tower_validator(scorer, view, questions, seed=0)
     assert judge.metric == "NDCG@2"
     assert judge.higher_is_better
     np.testing.assert_allclose(judge.measure(Known()), (1.0 + 1.0 / np.log2(3.0)) / 2.0)
     fewer = replace(scorer.task, training=replace(scorer.task.training, validation_examples=1))
-    one = tower_validator(replace(scorer, task=fewer), questions, seed=0).measure(Known())
+    one = tower_validator(replace(scorer, task=fewer), view, questions, seed=0).measure(Known())
     assert min(abs(one - 1.0), abs(one - 1.0 / np.log2(3.0))) < 1e-9
+
+
+def test_questions_of_a_frozen_graph_bring_their_sessions(opened: Callable[..., GraphView]) -> None:
+    """What users did after the graph ended is read with them, each their own, and is no answer to them."""
+    view = opened([(0, 2, 30), (1, 0, 30), (1, 1, 35)], SINCE)
+    ranked = TARGET.ranked
+    assert ranked is not None
+    scorer = scorer_of(view, exclude_seen=True)
+    questions = asked([(1, 45, 2), (0, 45, 1)]).frozen(20, view, ranked)
+    tower_validator(scorer, view, questions, seed=0).measure(Known())
+    rows = scorer.batches
+    assert isinstance(rows, Rows)
+    events = [[row_event_pb2.RowEvent.FromString(event) for event in session] for session in rows.sessions]
+    assert [[event.event_time_us for event in session] for session in events] == [[30, 35], [30]]
+    assert scorer.best(Known(), questions, 2).tolist() == [[2, -1], [1, 0]]
