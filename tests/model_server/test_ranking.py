@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -226,6 +228,21 @@ def test_a_server_of_lists_gives_no_scores_and_the_other_way_round(
             with pytest.raises(grpc.RpcError, match="next_click" if number < 4 else "fraud") as caught:
                 call()
             assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+
+
+def test_a_drained_server_of_lists_lets_go_of_the_graph(
+    shop: Any, settings: ServerSettings, ranking_checkpoint: Path
+) -> None:
+    """Index, walks and samplers go with it: who keeps the object of a stopped server keeps no reader of the graph."""
+    before = shop.graph.readers()
+    running = BackgroundServer(lambda: shop.server(settings, checkpoint=ranking_checkpoint)).start()
+    with Client(running.target, timeout_s=20) as client:
+        assert len(client.rank(7, k=5, event_time=after_all(shop)).items) == 5
+    assert shop.graph.readers() > before
+    running.close()
+    gc.collect()
+    assert shop.graph.readers() == before
+    assert running.server.port > 0
 
 
 def test_a_scrape_counts_what_was_listed(client: Client, shop: Any, serving: BackgroundServer) -> None:
