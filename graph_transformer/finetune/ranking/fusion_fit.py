@@ -32,6 +32,8 @@ LISTS_MAX = 20_000
 OTHERS_MAX = 300
 """Wrong candidates of a list that are learned from, drawn alike: all of them were no better."""
 BATCH = 64
+PASSES, STEPS_MIN = 6, 100
+"""Times that every list is seen, as far as the task's steps allow it: more no longer helped."""
 RATE, DECAY = 2e-3, 1e-3
 WARM_UP = 0.1
 SPREAD_MIN = 1e-3
@@ -86,12 +88,13 @@ def fit_fusion(
     members: int,
     steps: int | None = None,
     judge: Judge | None = None,
-    looks: int = 6,
+    looks: int = 3,
     seed: int = 0,
 ) -> tuple[Fusion, int]:
     """Return a fusion fitted to lists and for how many steps; of `looks` looks the one that `judge` likes best.
 
-    `steps` defaults to the task's. Equal seeds on one machine and thread count give equal weights.
+    `steps` defaults to PASSES passes over the lists, the task's number at most. Equal seeds on one machine and thread
+    count give equal weights.
 
     Raises:
         NotEnoughExamples: fewer than LISTS_MIN lists.
@@ -99,7 +102,9 @@ def fit_fusion(
     """
     if len(lists) < LISTS_MIN:
         raise NotEnoughExamples(f"{len(lists)} lists of candidates hold a right answer: {LISTS_MIN} are needed")
-    total = config.fusion_steps if steps is None else steps
+    total = steps
+    if total is None:
+        total = min(config.fusion_steps, max(STEPS_MIN, PASSES * len(lists) // BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = Fusion(_shape(lists, config, members))

@@ -33,10 +33,10 @@ def hits(fusion: Fusion, found: FusionLists) -> float:
 
 def test_a_rule_is_found() -> None:
     """On lists not learned from, the right candidate is mostly first; equal seeds give equal weights."""
-    found, steps = fit_fusion(lists(400), CONFIG, members=1, seed=1)
+    found, steps = fit_fusion(lists(400), CONFIG, members=1, steps=180, seed=1)
     first, again = (fit_fusion(lists(20), CONFIG, members=2, steps=9, seed=1)[0] for _ in range(2))
 
-    assert steps == CONFIG.fusion_steps
+    assert steps == 180
     assert hits(found, lists(200, seed=9)) > 0.9
     assert all(torch.equal(one, other) for one, other in zip(first.parameters(), again.parameters(), strict=True))
 
@@ -52,8 +52,16 @@ def test_the_step_is_the_one_that_judges_best() -> None:
 
     fusion, steps = fit_fusion(lists(40), CONFIG, members=1, judge=judge, looks=3)
 
-    assert steps == 120
+    assert steps == round(fusion_fit.STEPS_MIN * 2 / 3)
     assert all(torch.equal(one, kept) for one, kept in zip(fusion.parameters(), seen[1], strict=True))
+
+
+def test_steps_grow_with_the_lists_and_end_with_the_tasks() -> None:
+    """Without a number, every list is seen PASSES times, as far as the task allows it."""
+    few, many = (fit_fusion(lists(count), CONFIG, members=1)[1] for count in (20, 1500))
+
+    assert few == fusion_fit.STEPS_MIN
+    assert many == 1500 * fusion_fit.PASSES // fusion_fit.BATCH
 
 
 def test_too_few_lists_are_refused() -> None:
@@ -86,7 +94,9 @@ def test_several_answers_share_a_list() -> None:
     right = np.zeros((400, 10), dtype=bool)
     np.put_along_axis(right, np.argsort(-features[:, :, 0], axis=1)[:, :2], True, axis=1)
 
-    fusion, _ = fit_fusion(FusionLists(NAMES, one.offset, one.features, right.reshape(-1)), CONFIG, members=1)
+    fusion, _ = fit_fusion(
+        FusionLists(NAMES, one.offset, one.features, right.reshape(-1)), CONFIG, members=1, steps=180
+    )
 
     with torch.inference_mode():
         score = fusion(torch.from_numpy(features.reshape(-1, 2))).numpy().reshape(-1, 10)
