@@ -107,7 +107,8 @@ class RankDemo:
 
 
 def _command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "nowgraph.cli", *(str(argument) for argument in arguments)]
+    # What this program is installed as, and not a folder of the same name that one happens to stand in.
+    return [sys.executable, "-P", "-m", "nowgraph.cli", *(str(argument) for argument in arguments)]
 
 
 def _run(*arguments: object) -> None:
