@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import yaml
 from graph_transformer.config import ModelConfig
 from graph_transformer.errors import TaskError
 from graph_transformer.plan import MEANINGS, ModelPlan, load_plan
+from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Kind, Target
 from graph_transformer.task import Task
@@ -138,3 +139,9 @@ def test_a_plan_replaces_the_task_s_own(plan: ModelPlan) -> None:
     applied = plan.apply(task)
     assert ModelPlan.of(applied) == plan
     assert replace(applied, sampling_plan=task.sampling_plan, model=task.model, training=task.training) == task
+
+
+def test_every_option_is_explained() -> None:
+    """Whoever edits a plan reads beside each entry what it does."""
+    for section, options in (("model", ModelConfig), ("training", Training), ("ranking", RankingConfig)):
+        assert {f"{section}.{option.name}" for option in fields(options)} <= set(MEANINGS), section
