@@ -64,6 +64,7 @@ MEANINGS = {
     "training.transform": "of a numerical label: auto, identity, signed_log",
     "training.bfloat16": "mixed precision",
     "ranking.dimension": "numbers of a vector of each member of the towers",
+    "ranking.tower_history": "interactions of a user that the towers read, the newest",
     "ranking.history": "interactions of a user that candidates are walked to from, the newest",
     "ranking.negatives": "items drawn alike in each training step, beside the others' positives",
     "ranking.identity_dropout": "share of items read as unknown in training, so that new ones live from their cells",

@@ -12,6 +12,7 @@ from temporal_graph.duration import DURATION_EXPECTED, format_duration, parse_du
 START = ("svd", "random")
 _WHOLE = (
     ("dimension", 1, 1024),
+    ("tower_history", 1, 1000),
     ("history", 1, 1000),
     ("negatives", 1, 1_000_000),
     ("co_visit", 0, 10_000),
@@ -33,23 +34,25 @@ _DURATIONS = ("half_life", "new_within", "fusion_span")
 class RankingConfig:
     """Options of a ranking, by their names in a task file's `ranking` section.
 
-    Of both towers: dimension: numbers of a member's vector. history: interactions of a user that are read, the newest.
-    negatives: items drawn alike for each training step, beside the positives of the others in it; as many as there are
-    items, or more, means all of them. identity_dropout: share of items that are read without their identity in
-    training, so that new ones live from their cells. start: where identities begin, `svd` (of which items follow each
-    other in the training histories) or `random`.
+    Of both towers: dimension: numbers of a member's vector. tower_history: interactions of a user that are read, the
+    newest. negatives: items drawn alike for each training step, beside the positives of the others in it; as many as
+    there are items, or more, means all of them. identity_dropout: share of items that are read without their identity
+    in training, so that new ones live from their cells. start: where identities begin, `svd` (of which items follow
+    each other in the training histories) or `random`.
 
-    Of candidates, most per source: co_visit, far (four links away: walked to from the `far_from` best that are two
-    links away), popular, new, nearest. visits, window, exponent: of the walk over
-    co-visitation (interactions followed per item, places apart, how their weight falls with the places). decay: how
-    the weight of a history falls with each older interaction. half_life: of popularity. new_within: how long an item
-    is new. exclude_seen: whether answers leave out what the user had, where a request does not say.
+    Of candidates: history: interactions of a user that are walked from, the newest. Most per source: co_visit, far
+    (four links away: walked to from the `far_from` best that are two links away), popular, new, nearest. visits,
+    window, exponent: of the walk over co-visitation (interactions followed per item, places apart, how their weight
+    falls with the places). decay: how the weight of a history falls with each older interaction. half_life: of
+    popularity. new_within: how long an item is new. exclude_seen: whether answers leave out what the user had, where a
+    request does not say.
 
     Of the fusion: fusion_span: the part of the time before validation whose questions it is fitted on, which the towers
     do not see. fusion_steps, fusion_width, fusion_dropout: of its small network.
     """
 
     dimension: int = 64
+    tower_history: int = 64
     history: int = 20
     negatives: int = 2000
     identity_dropout: float = 0.1

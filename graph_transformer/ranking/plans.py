@@ -25,7 +25,7 @@ def default_plan(schema: Schema, target: Target, config: RankingConfig) -> Sampl
     assert ranked is not None
     interactions = schema.table(ranked.interactions)
     history = interactions.link(ranked.user_link).backward
-    first = _parents(schema, target.table) | {history: config.history}
+    first = _parents(schema, target.table) | {history: config.tower_history}
     second = _parents(schema, ranked.interactions)
     second.pop(interactions.link(ranked.user_link).forward, None)
     hops = [first, second, _parents(schema, ranked.items)]

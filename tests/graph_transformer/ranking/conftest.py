@@ -134,7 +134,7 @@ def shop(opened: Opened, schema: Schema) -> Shop:
     names = [f"item {index}" for index in range(ITEMS)]
     graph = opened(shop_events(names))
     view = graph.view()
-    ranking = RankingConfig(history=4, dimension=8)
+    ranking = RankingConfig(history=4, tower_history=4, dimension=8)
     model = ModelConfig(width=8, heads=2, sums=2, dropout=0.0, token_dropout=0.0)
     plan = default_plan(schema, TARGET, ranking)
     task = Task("next", TARGET, Splits(Interval(0, 1000)), plan, model, ranking=ranking)

@@ -34,6 +34,7 @@ def test_durations_are_given_in_microseconds() -> None:
         ("dimension", 0),
         ("dimension", 2.5),
         ("history", 1001),
+        ("tower_history", 0),
         ("negatives", True),
         ("nearest", -1),
         ("identity_dropout", 1.0),

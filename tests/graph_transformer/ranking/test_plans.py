@@ -20,7 +20,7 @@ def tables_of(shop: Shop, sampler: Sampler, table: str, cutoff_time_us: int) -> 
 
 def test_a_user_has_the_newest_orders_their_items_and_the_items_kinds(shop: Shop) -> None:
     """As many orders as the history is long, and one user: no hop leads from an item back to others' orders."""
-    plan = default_plan(shop.view.schema, TARGET, RankingConfig(history=3))
+    plan = default_plan(shop.view.schema, TARGET, RankingConfig(tower_history=3))
     found = tables_of(shop, Sampler(shop.view, plan), "users", 1000)
     assert [found.count(name) for name in ("users", "orders")] == [1, 3]
     assert 1 <= found.count("items") <= 3

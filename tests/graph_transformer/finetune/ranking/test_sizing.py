@@ -17,7 +17,7 @@ TARGET = Target(
 
 def test_the_plan_reads_the_history_at_the_vectors_width(shop: Schema) -> None:
     """The ranking's options decide what is sampled and how wide rows are, and travel with the plan."""
-    config = RankingConfig(history=7, dimension=20)
+    config = RankingConfig(tower_history=7, dimension=20)
     plan = ranking_plan(shop, TARGET, config, 5_000)
     assert plan.sampling_plan == default_plan(shop, TARGET, config)
     assert (plan.model.width, plan.model.heads, plan.ranking) == (20, 4, config)

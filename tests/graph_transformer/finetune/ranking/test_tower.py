@@ -64,7 +64,7 @@ def questions_at(view: GraphView, places: range) -> RankingQuestions:
 
 def task_of(view: GraphView, *, steps: int, members: int = 1) -> Task:
     """A small model of the shop."""
-    ranking = RankingConfig(dimension=32, history=4, negatives=20, identity_dropout=0.0)
+    ranking = RankingConfig(dimension=32, tower_history=4, negatives=20, identity_dropout=0.0)
     model = ModelConfig(width=32, heads=4, sums=0, dropout=0.0, token_dropout=0.0, members=members)
     training = Training(steps=steps, batch=64, learning_rate=1e-2, weight_decay=0.0, ema=0.9, evaluate_every=steps)
     plan = default_plan(view.schema, TARGET, ranking)
