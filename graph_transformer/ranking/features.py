@@ -18,12 +18,14 @@ from graph_transformer.ranking.asked import Asked
 from graph_transformer.ranking.candidates import Retrieved, own_question
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
-from graph_transformer.ranking.evidence import EVEN, PLAIN, damped
+from graph_transformer.ranking.evidence import EVEN, PLAIN, damped, places
 from temporal_graph.time_rule import ALWAYS_US
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 DAY_US = 86_400_000_000
+HALF_LIVES_US = (14 * DAY_US, 90 * DAY_US)
+"""By which what the user had before fades: one for habits of weeks, one for those of months."""
 
 SMALL, SMALL_MIXED = 0.01, 0.03
 """What is added before logarithms: about the weight of one faint pair."""
@@ -34,9 +36,9 @@ SHARES = ("share_best", "share_all")
 WALK = tuple(f"walk_{name}" for name in PLAIN)
 CONTENT_WALK = ("walk_content", "walk_content_last", "walk_content_even", "walk_mixed")
 CONTENT = ("content", "content_last", "content_even", "content_best")
-OWN = ("own_count", "own_newness", "own_age", "own_due", "own_share")
+OWN = ("own_count", "own_place", "own_age", "own_due", "own_share", "own_weeks", "own_months")
 ITEM = ("item_count", "item_recent", "item_age", "item_idle", "item_known")
-USER = ("user_count", "user_idle")
+USER = ("user_count", "user_idle", "user_repeats", "user_together")
 TOWER = ("tower", "tower_share", "rank_tower")
 
 
@@ -123,33 +125,38 @@ class Features:
         """Return what the user's own history says of each candidate: the signs of a repeat."""
         own, question = found.own, own_question(found.own)
         span = np.int64(found.evidence.span)
-        known = own.item >= 0
+        known = np.flatnonzero(own.item >= 0)
+        if not len(known):
+            return [np.zeros(len(found), dtype=np.float32)] * len(OWN)
         key = question[known] * span + own.item[known]
         order = np.argsort(key, kind="stable")  # newest first within a key
-        key, time_us = key[order], own.event_time_us[known][order]
+        known, key = known[order], key[order]
+        time_us = own.event_time_us[known]
         starts = np.flatnonzero(np.diff(key, prepend=-1))
         ends = np.append(starts[1:], len(key))
-        distinct = np.concatenate([[True], (key[1:] != key[:-1]) | (time_us[1:] != time_us[:-1])]) if len(key) else key
-        times = np.add.reduceat(distinct.astype(np.int64), starts) if len(starts) else starts
-        at = np.searchsorted(key[starts], found.question * span + found.item)
-        had = np.append(key[starts], -1)[at] == found.question * span + found.item
+        distinct = np.ones(len(key), dtype=np.int64)
+        distinct[1:] = (key[1:] != key[:-1]) | (time_us[1:] != time_us[:-1])
+        wanted = found.question * span + found.item
+        at = np.searchsorted(key[starts], wanted)
+        had = np.append(key[starts], -1)[at] == wanted
         at = np.where(had, at, 0)
-        zero = np.zeros(len(found), dtype=np.float32)
-        if not len(starts):
-            return [zero, zero, zero, zero, zero]
         newest_us, oldest_us = time_us[starts][at], time_us[ends - 1][at]
-        often = np.where(had, times[at], 0)
+        often = np.where(had, np.add.reduceat(distinct, starts)[at], 0)
         age = _days(asked.asked_time_us[found.question] - newest_us)
         gap = _days(newest_us - oldest_us) / np.maximum(often - 1, 1)
-        due = np.where(often > 1, np.log((age + 1.0) / (gap + 1.0)), 0.0)
-        moments = _distinct_times(own.event_time_us, question, len(asked))
-        return [
-            np.log1p(often).astype(np.float32),
-            np.where(had, np.exp(-age / 30.0), 0.0).astype(np.float32),
-            np.where(had, np.log1p(age), 0.0).astype(np.float32),
-            due.astype(np.float32),
-            (often / np.maximum(moments[found.question], 1)).astype(np.float32),
+        place = places(own.offset, own.event_time_us)[known][starts][at]
+        moments = _distinct_times(own.event_time_us, question, len(asked))[found.question]
+        since_us = np.maximum(asked.asked_time_us[question[known]] - time_us, 0)
+        faded = [np.add.reduceat(np.exp2(-since_us / each) * distinct, starts)[at] for each in HALF_LIVES_US]
+        columns = [
+            np.log1p(often),
+            1.0 / (1.0 + place),
+            np.log1p(age),
+            np.where(often > 1, np.log((age + 1.0) / (gap + 1.0)), 0.0),
+            often / np.maximum(moments, 1),
+            *(np.log(each + SMALL) - np.log(SMALL) for each in faded),
         ]
+        return [np.where(had, column, 0.0).astype(np.float32) for column in columns]
 
     def _items(self, asked: Asked, found: Retrieved, counts: Int64) -> list[Float32]:
         """Return how often and when each candidate was taken by anybody, and since when it is there."""
@@ -192,15 +199,25 @@ def _content_walk(found: Retrieved, cosine: _Cosines, counts: Int64) -> tuple[Fl
 
 
 def _users(asked: Asked, found: Retrieved) -> list[Float32]:
-    """Return how much is known of the user, the same for all candidates of a question."""
+    """Return what is known of the user, the same for all candidates of a question."""
     own = found.own
     question = own_question(own)
     count = _distinct_times(own.event_time_us, question, len(asked))
     idle = np.zeros(len(asked))
-    some = np.diff(own.offset) > 0
+    entries = np.diff(own.offset)
+    some = entries > 0
     newest_us = own.event_time_us[own.offset[:-1][some]]
     idle[some] = np.log1p(_days(asked.asked_time_us[some] - newest_us))
-    return [np.log1p(count[found.question]).astype(np.float32), idle[found.question].astype(np.float32)]
+    items = np.unique(question * np.int64(found.evidence.span + 1) + own.item + 1)
+    different = np.bincount(items // (found.evidence.span + 1), minlength=len(asked))
+    columns = [
+        np.log1p(count),
+        idle,
+        1.0 - different / np.maximum(entries, 1),
+        np.log1p(entries / np.maximum(count, 1)),
+    ]
+    columns[2][~some] = 0.0
+    return [column[found.question].astype(np.float32) for column in columns]
 
 
 def _towers(found: Retrieved, tower: Float32) -> list[Float32]:

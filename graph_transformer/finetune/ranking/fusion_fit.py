@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -102,14 +103,13 @@ def fit_fusion(
     """
     if len(lists) < LISTS_MIN:
         raise NotEnoughExamples(f"{len(lists)} lists of candidates hold a right answer: {LISTS_MIN} are needed")
-    total = steps
-    if total is None:
-        total = min(config.fusion_steps, max(STEPS_MIN, PASSES * len(lists) // BATCH))
+    most = min(config.fusion_steps, max(STEPS_MIN, PASSES * len(lists) // BATCH))
+    total = most if steps is None else steps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = Fusion(_shape(lists, config, members))
         optimizer = torch.optim.AdamW(fusion.parameters(), lr=RATE, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_share, total=total))
         best: tuple[float, int, dict[str, Tensor]] | None = None
         at = {round(total * (look + 1) / looks) for look in range(looks)}
         for step, chosen in enumerate(_drawn(len(lists), total, seed), start=1):

@@ -7,7 +7,7 @@ from graph_transformer.ranking.asked import Asked, Ragged
 from graph_transformer.ranking.candidates import Retrieved, Retriever
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
-from graph_transformer.ranking.features import Features, feature_names
+from graph_transformer.ranking.features import OWN, Features, feature_names
 from graph_transformer.target import Ranked
 from online_sampler.co_visits import CoVisitWalk
 from temporal_graph.graph import TemporalGraph
@@ -75,7 +75,13 @@ def test_a_repeat_is_seen_with_its_rhythm(graph: TemporalGraph) -> None:
     assert a["own_age"] == pytest.approx(np.log1p(1.0))
     assert a["own_due"] == pytest.approx(np.log(2.0 / 4.0))
     assert a["own_share"] == pytest.approx(2 / 3)
-    assert [c[name] for name in ("own_count", "own_newness", "own_age", "own_due", "own_share")] == [0.0] * 5
+    assert a["own_place"] == 1.0
+    assert found["b"]["own_place"] == 0.5
+    faded = [sum(0.5 ** (days / life) for days in (1, 4)) for life in (14, 90)]
+    assert [a["own_weeks"], a["own_months"]] == pytest.approx([np.log(each / 0.01 + 1.0) for each in faded], abs=1e-5)
+    assert [c[name] for name in OWN] == [0.0] * len(OWN)
+    assert c["user_repeats"] == pytest.approx(1 / 3)
+    assert c["user_together"] == pytest.approx(np.log1p(1.0))
 
 
 def test_items_are_counted_as_of_the_cut_off(graph: TemporalGraph) -> None:
