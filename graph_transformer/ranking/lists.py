@@ -79,8 +79,8 @@ class RankedList:
 
     item int64[n]: rows. key: their keys. score float64[n], falling, comparable within the list alone. source int64[n]:
     flags of `Source`. first_seen_us int64[n]: when the item became visible, ALWAYS_US in a table without time.
-    history_count: interactions of the user in the graph that the answer saw, at most the task's history length;
-    session_count those of the session. newest_age_us: of the newest of both at the cut-off, None where there is none.
+    history_count: interactions of the user in the graph that the answer saw, the newest few thousand at most;
+    session_count: those of the session. newest_age_us: of the newest of both at the cut-off, None where there is none.
     candidate_count: items that were ranked, before the limit.
     """
 

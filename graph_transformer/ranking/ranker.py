@@ -163,7 +163,7 @@ class Ranker:
             score=scored.score[order].astype(np.float64),
             source=found.source[order],
             first_seen_us=self._scorer.catalog.first_us(item),
-            history_count=int(min(graph, self._task.ranking.history)),
+            history_count=int(graph),
             session_count=sessions,
             newest_age_us=None if newest_us is None else int(asked.asked_time_us[number]) - newest_us,
             candidate_count=len(mine),

@@ -61,7 +61,7 @@ def test_a_list_has_what_was_asked_for(ranker: Ranker) -> None:
     assert len(found) == 4
     assert set(found.key) <= set(ALL)
     assert found.candidate_count == ITEMS
-    assert (found.history_count, found.session_count) == (4, 0)
+    assert (found.history_count, found.session_count) == (8, 0)
     assert found.newest_age_us == NOW_US - (100 + 10 * 7 + 2)
     assert found.first_seen_us.tolist() == [10] * 4
     assert one(ranker, limit=1).key == found.key[:1]
@@ -133,7 +133,7 @@ def test_a_session_counts_before_the_graph_has_it(ranker: Ranker) -> None:
     found = one(ranker, session=(click,))
     stranger = one(ranker, user=None, session=(order_event(5_001, 77, "item 3", NOW_US - 1),))
 
-    assert (found.session_count, found.history_count, found.newest_age_us) == (1, 4, 1)
+    assert (found.session_count, found.history_count, found.newest_age_us) == (1, 8, 1)
     assert found.source[found.key.index("item 3")] & Source.HISTORY
     assert (stranger.session_count, stranger.history_count) == (1, 0)
     assert any(flag & Source.CO_VISIT for flag in stranger.source.tolist())
