@@ -38,7 +38,7 @@ def demo_rank(
 
     from nowgraph.demo_rank.run import RankDemo
     from nowgraph.demo_rank.settings import RankDemoSettings
-    from nowgraph.demo_rank.show import click_rows, step_table
+    from nowgraph.demo_rank.show import click_rows, listed_text, step_table
 
     progress, console = progress_console(), Console()
     if not console.is_terminal:
@@ -62,6 +62,7 @@ def demo_rank(
         return
     emit(click_rows(result.steps, result.names), title="What each click changed", as_json=False)
     typer.echo(f"Each of the {result.changed} clicks changed the next list, by an event that Kafka had just delivered.")
+    typer.echo(listed_text(result.steps))
     seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in result.seconds.items())
     typer.echo(f"Took {sum(result.seconds.values()):.0f} s: {seconds}")
     typer.echo(NEXT.format(model=result.model, tables=result.tables))

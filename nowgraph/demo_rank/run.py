@@ -55,6 +55,7 @@ class RankDemoResult:
             "clicks": len(clicks_of(self.steps)),
             "changed": self.changed,
             "steps": click_rows(self.steps, self.names),
+            "listed_place": self.steps[-1].place_of_listed,
             "lists": [[self.names.get(str(key), str(key)) for key in step.after.keys] for step in self.steps],
             "seconds": self.seconds,
         }

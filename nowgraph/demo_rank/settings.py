@@ -40,6 +40,10 @@ class RankDemoSettings:
     # Items of each list: what fits on a screen beside the list before it.
     places: int = 8
     clicks: int = 4
+    # Customers who buy, after the product clicked last, one that was listed a moment ago.
+    buyers: int = 10
+    # How far down the product is looked for that was listed.
+    looked_at: int = 200
     # Between two clicks of the visitor, on the shop's clock.
     pause_s: float = 20.0
     # A list that takes longer than this on a loopback has failed.

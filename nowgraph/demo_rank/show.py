@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nowgraph.client import RankedItem, RankedItems
-from nowgraph.demo_rank.session import Change, Step
+from nowgraph.demo_rank.session import NEW_NAME, Change, Step
 
 _NAME_LENGTH = 32
 # Room for the title on one line.
@@ -29,6 +29,9 @@ def step_table(step: Step, number: int, names: Mapping[str, str]) -> Table:
     if step.clicked is not None:
         waited_ms = step.publish_ms + step.list_ms
         title = f"Click {number}: {name_of(step.clicked, names)}  ({waited_ms:.0f} ms to the next list)"
+    if step.listed is not None:
+        title = "A product is listed, and others buy it after the one clicked last"
+        names = {**names, step.listed: NEW_NAME}
     table = Table(title=title, title_justify="left", min_width=_WIDTH_MIN)
     table.add_column("", justify="right")
     for column in ("the list", "why") if first else ("before", "after", "", "why"):
@@ -64,6 +67,17 @@ def click_rows(steps: Sequence[Step], names: Mapping[str, str]) -> list[dict[str
         }
         for number, step in enumerate(clicks_of(steps), start=1)
     ]
+
+
+def listed_text(steps: Sequence[Step]) -> str:
+    """Where the product that was listed during the session ended up."""
+    asked = [step for step in steps if step.listed is not None]
+    if not asked:
+        return "No product was listed."
+    step = asked[-1]
+    place, ranked = step.place_of_listed, step.after.candidate_count
+    where = f"not among the {ranked} that were ranked" if place is None else f"at place {place} of {ranked}"
+    return f"The product listed a moment ago, which no training has seen, is {where}."
 
 
 def clicks_of(steps: Sequence[Step]) -> list[Step]:

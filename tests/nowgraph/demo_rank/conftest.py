@@ -14,23 +14,25 @@ from nowgraph.demo_rank.data import RankDemoData
 
 
 class Visited:
-    """A client of a shop that lists, on top, what comes after each click; it keeps what it was asked."""
+    """A client of a shop that lists, on top, what comes after each click of the visitor; it keeps what it was asked."""
 
     def __init__(self) -> None:
         self.clicked: list[str] = []
         self.asked: list[dict[str, Any]] = []
         self.deaf = False
+        self.visitor: int | None = None
 
     def ingest(self, table: str, key: int, cells: dict[str, Any], *, event_time: int) -> FreshnessToken:
         """Takes a click."""
         self.asked.append({"table": table, "key": key, **cells, "event_time": event_time})
-        if not self.deaf:
+        if not self.deaf and cells.get("customer_id") == self.visitor:
             self.clicked.insert(0, f"after {cells['product_id']}")
         return FreshnessToken(table, 0, len(self.asked))
 
-    def rank(self, user: int, **asked: Any) -> RankedItems:
+    def rank(self, user: int | None = None, **asked: Any) -> RankedItems:
         """What comes after the clicks, the newest first, and then the best sellers."""
         self.asked.append({"user": user, **asked})
+        self.visitor = self.visitor if user is None else user
         return ranked(*[*self.clicked, *(f"P{number}" for number in range(9))][: asked["k"]])
 
 

@@ -59,10 +59,10 @@ def test_what_is_trained_is_served_and_visited(
     assert serve == ("serve", tmp_path / "model", tmp_path / "tables")
     for name, path in (("--task", result.task), ("--output", result.model), ("--history", result.tables)):
         assert options[options.index(name) + 1] == path
-    assert shown == [0, 1, 2, 3, 4]
+    assert shown == [0, 1, 2, 3, 4, 5]
     assert result.changed == 4
     document = json.loads(json.dumps(result.document(), default=str))
-    assert (document["clicks"], document["changed"], len(document["lists"])) == (4, 4, 5)
+    assert (document["clicks"], document["changed"], len(document["lists"])) == (4, 4, 6)
     assert list(result.seconds) == ["data", "training", "session"]
 
 
@@ -104,4 +104,5 @@ def test_the_whole_demo_on_a_simulated_shop(tmp_path: Path) -> None:
     assert document["changed"] == document["clicks"] == 4
     assert [step["history"] for step in document["steps"]] == [1, 2, 3, 4]
     assert all(step["co-visited"] for step in document["steps"])
+    assert document["listed_place"] is not None  # what no training has seen is shown once others bought it
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from rich.console import Console
 from nowgraph.demo_rank.data import RankDemoData
 from nowgraph.demo_rank.session import Step, play
 from nowgraph.demo_rank.settings import RankDemoSettings
-from nowgraph.demo_rank.show import click_rows, clicks_of, name_of, step_table
+from nowgraph.demo_rank.show import click_rows, clicks_of, listed_text, name_of, step_table
 
 
 def printed(step: Step, number: int, data: RankDemoData) -> str:
@@ -22,7 +22,7 @@ def printed(step: Step, number: int, data: RankDemoData) -> str:
 
 def test_the_lists_stand_side_by_side(visited: Any, data: RankDemoData) -> None:
     """Names, who is new, who moved how far, and why each is there."""
-    first, step, _ = play(visited, data, RankDemoSettings(places=3))
+    first, step, *_ = play(visited, data, RankDemoSettings(places=3))
     assert "Nobody knows the visitor yet" in printed(first, 0, data)
     text = printed(step, 1, data)
     assert "Click 1: product 1" in text
@@ -49,6 +49,16 @@ def test_the_end_says_what_each_click_changed(visited: Any, data: RankDemoData) 
     )  # fmt: skip
     assert (second["click"], second["co-visited"]) == (2, 2)
     assert len(clicks_of(steps)) == 2
+
+
+def test_the_product_that_was_listed_is_pointed_out(list_of: Callable[..., Any], data: RankDemoData) -> None:
+    """At its place, by a name that nobody else has; or it is said that it is not ranked."""
+    there = Step(None, list_of("P1"), list_of("P1", "NEW1"), 0.0, 0.0, listed="NEW1", place_of_listed=2)
+    gone = Step(None, list_of("P1"), list_of("P1"), 0.0, 0.0, listed="NEW1")
+    assert "a product listed just now" in printed(there, 1, data)
+    assert "at place 2 of 2." in listed_text([there])
+    assert "is not among the 1 that were ranked." in listed_text([gone])
+    assert "No product" in listed_text([])
 
 
 def test_long_names_are_cut(data: RankDemoData) -> None:
