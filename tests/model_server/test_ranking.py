@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def client(serving: BackgroundServer) -> Iterator[Client]:
     """A client of it, with a deadline that a loaded machine can hold."""
     with Client(serving.target, timeout_s=20) as client:
         yield client
+
+
+@pytest.fixture
+def server_of(shop: Any, settings: ServerSettings) -> Callable[..., AbstractContextManager[Client]]:
+    """Gives a client of a server over the shop, as the options have it."""
+
+    @contextmanager
+    def run(**options: Any) -> Iterator[Client]:
+        with (
+            BackgroundServer(lambda: shop.server(settings, **options)) as running,
+            Client(running.target, timeout_s=20) as client,
+        ):
+            yield client
+
+    return run
 
 
 def metric(running: BackgroundServer, name: str, **labels: str) -> float:
@@ -228,6 +244,39 @@ def test_a_server_of_lists_gives_no_scores_and_the_other_way_round(
             with pytest.raises(grpc.RpcError, match="next_click" if number < 4 else "fraud") as caught:
                 call()
             assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+
+
+def test_lists_are_made_while_the_graph_grows(
+    shop: Any, ranking_checkpoint: Path, server_of: Callable[..., AbstractContextManager[Client]]
+) -> None:
+    """Items and clicks that arrive during calls break nothing; what lies after a list's time is not in it."""
+    start_us, minute_us = after_all(shop), shop.minute_us
+    stop = threading.Event()
+    written: list[int] = []
+
+    def write() -> None:
+        while not stop.is_set() and len(written) < 600:
+            number = len(written)
+            at_us = start_us + number * minute_us
+            shop.apply([shop.item(1_000 + number, at_us), shop.click(number % 9, 1_000 + number, at_us)])
+            written.append(number)
+
+    with server_of(checkpoint=ranking_checkpoint) as client:
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for number in range(80):
+                at_us = start_us + (number * 7) * minute_us
+                found = client.rank(number % 9, k=1_000, event_time=at_us)
+                assert len(set(found.keys)) == len(found.keys)
+                assert max(found.keys) <= 1_000 + number * 7
+        finally:
+            stop.set()
+            writer.join()
+        last_us = start_us + written[-1] * minute_us
+        found = client.rank(written[-1] % 9, k=1_000, event_time=last_us)
+    assert 1_000 + written[-1] in found.keys
+    assert found.newest_age_us == 0
 
 
 def test_a_drained_server_of_lists_lets_go_of_the_graph(
