@@ -32,8 +32,15 @@ Int64 = NDArray[np.int64]
 class Ranker:
     """Ranks for a checkpoint's task on one graph: a `ListRanker`. One thread at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, view: GraphView) -> None:
-        """Raises CheckpointMismatch unless the checkpoint is of a ranking on this schema."""
+    def __init__(self, checkpoint: Checkpoint, view: GraphView, *, as_of_us: int | None = None) -> None:
+        """`as_of_us`: when the index of vectors reads the items there are; by default now, as of the graph's watermark.
+
+        To ask about the past, give a time that is no later than any question's: else changes of items that came later
+        could decide which of them become candidates.
+
+        Raises:
+            CheckpointMismatch: the checkpoint is not of a ranking on this schema.
+        """
         ranked = checkpoint.task.target.ranked
         if ranked is None or checkpoint.ranking is None:
             kind = checkpoint.task.target.kind.value
@@ -42,7 +49,7 @@ class Ranker:
         fusion = towers.model.fusion
         assert fusion is None or isinstance(fusion, Fusion)
         self._view, self._ranked = view, ranked
-        self._scorer = Scorer(view, checkpoint.task, towers=towers, fusion=fusion)
+        self._scorer = Scorer(view, checkpoint.task, towers=towers, fusion=fusion, as_of_us=as_of_us)
         self._filters = Filters(view, ranked.items)
         self._sessions = SessionItems(view, checkpoint.task)
         self._task, self._version = checkpoint.task, checkpoint.version
@@ -50,9 +57,9 @@ class Ranker:
         self._scorer.refresh()
 
     @classmethod
-    def load(cls, folder: Path, view: GraphView) -> Self:
+    def load(cls, folder: Path, view: GraphView, *, as_of_us: int | None = None) -> Self:
         """Load a checkpoint for a graph; raises as `Checkpoint.load`."""
-        return cls(Checkpoint.load(folder, view.schema), view)
+        return cls(Checkpoint.load(folder, view.schema), view, as_of_us=as_of_us)
 
     @property
     def task(self) -> Task:

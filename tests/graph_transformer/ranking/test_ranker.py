@@ -186,3 +186,19 @@ def test_what_is_no_ranking_does_not_rank(shop: Shop) -> None:
     """A checkpoint of another kind is refused."""
     with pytest.raises(CheckpointMismatch):
         Ranker(replace(checkpoint_of(shop), ranking=None), shop.view)
+
+
+def test_the_past_is_asked_with_an_index_of_the_past(shop: Shop) -> None:
+    """An item that changes after the questions is found by what it was, and ranked by what it was."""
+    shop.graph.apply([item_event("item 5", NOW_US + 50, 900.0, "book")])
+    view = shop.graph.view()
+    config = replace(shop.task.ranking, co_visit=0, far=0, popular=0, new=0, nearest=3)
+    checkpoint = replace(checkpoint_of(shop), task=replace(shop.task, ranking=config))
+    never = Ranker(checkpoint_of(shop), shop.view, as_of_us=NOW_US)
+
+    past, now = (Ranker(checkpoint, view, as_of_us=each) for each in (NOW_US, NOW_US + 50))
+    rows = view.row_index("items", ["item 5"])
+    vectors = [each._scorer._index._vector[each._scorer._index._line[rows]] for each in (past, never, now)]  # type: ignore[union-attr]
+
+    assert np.allclose(vectors[0], vectors[1])
+    assert not np.allclose(vectors[0], vectors[2])
