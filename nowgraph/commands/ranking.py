@@ -135,7 +135,7 @@ def evaluate_ranking(
     assert chosen is not None
     new_within_us = parse_duration_us(task.ranking.new_within)
     split = measured_split(view, ranked, task.splits, questions, chosen, new_within_us=new_within_us)
-    ranker = Ranker.load(checkpoint, view)
+    ranker = Ranker.load(checkpoint, view, as_of_us=int(split.questions.cutoff_time_us.min()))
     began_s = time.monotonic()
     with row_bar("ranking", len(split.questions), quiet=quiet) as advance:
         lists = ranked_lists(ranker, view, split.questions, max(LISTED, ranked.top), advance=advance)
