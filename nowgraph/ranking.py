@@ -114,6 +114,7 @@ def ranked_lists(
                 int(questions.cutoff_time_us[place]),
                 limit=width,
                 exclude_seen=ranker.task.ranking.exclude_seen,
+                asked_time_us=int(questions.time_us[place]),
             )
             for place in part
         ]
