@@ -112,8 +112,7 @@ class Scorer:
     def scored(self, asked: Asked, keep: Keep | None = None, filtered: Mask | None = None) -> Scored:
         """Return scored candidates; `keep` filters those of the questions bool[B] `filtered`."""
         start_s = time.perf_counter()
-        user, near = self._near(asked, filtered)
-        found = self._retriever.retrieve(asked, near, filtered)
+        found, user = self._found(asked, filtered)
         if keep is not None:
             found = found.select(keep(found.question, found.item))
         found_s = time.perf_counter()
@@ -121,6 +120,14 @@ class Scorer:
         score = self._score(features)
         ended_s = time.perf_counter()
         return Scored(found, features, score, round((found_s - start_s) * 1e6), round((ended_s - found_s) * 1e6))
+
+    def retrieved(self, asked: Asked) -> Retrieved:
+        """Return the candidates alone."""
+        return self._found(asked, None)[0]
+
+    def _found(self, asked: Asked, filtered: Mask | None) -> tuple[Retrieved, Float32 | None]:
+        user, near = self._near(asked, filtered)
+        return self._retriever.retrieve(asked, near, filtered), user
 
     def _near(self, asked: Asked, filtered: Mask | None) -> tuple[Float32 | None, Ragged]:
         if self.towers is None or self._index is None:

@@ -16,6 +16,7 @@ from graph_transformer.finetune.ranking.histories import is_among
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.session_events import session_events
 from graph_transformer.ranking.asked import Asked, Ragged, offsets
+from graph_transformer.ranking.candidates import Retrieved
 from graph_transformer.ranking.lists import Source
 from graph_transformer.ranking.scoring import Scored, Scorer, Towers
 from graph_transformer.target import Ranked
@@ -83,9 +84,9 @@ def scored_parts(scorer: Scorer, asked: Asked) -> Iterator[tuple[Int64, Scored]]
         yield places, scorer.scored(asked.select(places))
 
 
-def right_ones(part: RankingQuestions, scored: Scored) -> Mask:
+def right_ones(part: RankingQuestions, found: Retrieved) -> Mask:
     """Return bool[N]: which candidates answer their question."""
-    return is_among(scored.found.question, scored.found.item, part.question, part.item)
+    return is_among(found.question, found.item, part.question, part.item)
 
 
 @dataclass
@@ -98,9 +99,9 @@ class Recall:
         self._sum = dict.fromkeys((*SOURCES, "union"), 0.0)
         self._candidates = 0
 
-    def take(self, part: RankingQuestions, scored: Scored) -> None:
+    def take(self, part: RankingQuestions, found: Retrieved) -> None:
         """Count the candidates of some questions."""
-        right, found = right_ones(part, scored), scored.found
+        right = right_ones(part, found)
         wanted = np.diff(part.item_offset)
         self.questions += len(part)
         self._candidates += len(found)

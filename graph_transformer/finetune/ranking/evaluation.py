@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.asking import (
+    TOGETHER,
     Recall,
     asked_of_past,
     best_items,
@@ -36,6 +37,8 @@ Float32 = NDArray[np.float32]
 
 GRAPH, SEQUENCE, WALK = "graph alone", "sequence alone", "walk alone"
 """Parts of a ranking: a fusion that knows no towers, the towers' products, and the walk's score as it is."""
+RECALL_MAX = 5_000
+"""Questions that the recall of many candidates is measured on."""
 CHOICE_MAX = 4_000
 """Questions that choose the fusion's step: with more, the error of NDCG is below what a step changes."""
 
@@ -62,10 +65,24 @@ def answers(
     found: dict[str, list[Int64]] = {}
     recall = Recall()
     for places, scored in scored_parts(scorer, asked):
-        recall.take(questions.select(places), scored)
+        recall.take(questions.select(places), scored.found)
         for name, listed in _lists(scorer, scored, graph, width).items():
             found.setdefault(name, []).append(listed)
     return Answers({name: np.concatenate(parts) for name, parts in found.items()}, recall.shares())
+
+
+def wide_recall(source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, seed: int) -> float:
+    """Return the recall of all candidates of a scorer together, over RECALL_MAX questions at most; scores nothing."""
+    if len(questions) > RECALL_MAX:
+        chosen = np.random.default_rng(seed).permutation(len(questions))[:RECALL_MAX]
+        questions = questions.select(np.sort(chosen))
+    asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
+    recall = Recall()
+    scorer.refresh()
+    for start in range(0, len(asked), TOGETHER):
+        places = np.arange(start, min(start + TOGETHER, len(asked)))
+        recall.take(questions.select(places), scorer.retrieved(asked.select(places)))
+    return recall.shares()["union"]
 
 
 def _lists(scorer: Scorer, scored: Scored, graph: Fusion | None, width: int) -> dict[str, Int64]:
@@ -97,7 +114,7 @@ def fusion_lists(
     asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
     parts = []
     for places, scored in scored_parts(scorer, asked):
-        right = right_ones(questions.select(places), scored)
+        right = right_ones(questions.select(places), scored.found)
         parts.append(learned_lists(scorer.feature_names, scored.found.offset, scored.features, right, random))
     return FusionLists.joined(parts)
 
@@ -121,7 +138,7 @@ class Judged:
         self._parts = []
         for places, scored in scored_parts(scorer, asked):
             part = questions.select(places)
-            right = right_ones(part, scored)
+            right = right_ones(part, scored.found)
             ideal = _ideal(np.diff(part.item_offset), top)
             self._parts.append((scored.found.offset, scored.features.astype(np.float16), right, ideal))
         self._top = top

@@ -22,6 +22,7 @@ from graph_transformer.finetune.ranking.evaluation import (
     answers,
     fusion_lists,
     graph_lists,
+    wide_recall,
 )
 from graph_transformer.finetune.ranking.floors import measure_floors
 from graph_transformer.finetune.ranking.fusion_fit import LISTS_MIN, FusionLists, fit_fusion
@@ -33,6 +34,7 @@ from graph_transformer.finetune.ranking.result import RankingResult
 from graph_transformer.finetune.ranking.spans import Span, Spans
 from graph_transformer.finetune.ranking.tower import FittedTowers, fit_towers
 from graph_transformer.heads import Unit
+from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.fusion import Fusion
 from graph_transformer.ranking.scoring import Scorer
 from graph_transformer.splits import Interval
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 MEMBERS = 2
 """Members of the fusion: what its draw of weights makes of one is up to .001 of NDCG@10; more lists bring more."""
+WIDE = 500
+"""Candidates of each walk, and near ones, that recall is told for beside the task's own numbers."""
 LISTED = 100
 """Items of a list that is measured: enough for the first ten among repeats, or among new ones."""
 
@@ -188,19 +192,27 @@ class Training:
         questions = self._asked(interval)
         if not len(questions):
             raise TaskError(f"splits.{split}", "an interval in which users are asked", interval)
-        scorer = self.scorer(towers, Span(interval, interval.start_us - self.spans.lag_us), fusions.whole)
+        span = Span(interval, interval.start_us - self.spans.lag_us)
+        scorer = self.scorer(towers, span, fusions.whole)
         top = self.ranked.top
         found = answers(self.view, self.ranked, scorer, questions, graph=fusions.graph, width=max(LISTED, top))
         measured = self._measured(interval, questions)
         own = {name: measured.measure(lists, top) for name, lists in found.lists.items()}
-        figures.metrics[split], figures.recall[split] = own | self._floors(split, measured), found.recall
+        config = self.task.ranking
+        config = replace(config, co_visit=WIDE, far=WIDE if config.far else 0, nearest=WIDE)
+        wide = wide_recall(self.view, self.ranked, self.scorer(towers, span, config=config), questions, seed=self.seed)
+        figures.metrics[split] = own | self._floors(split, measured)
+        figures.recall[split] = {**found.recall, f"union, {WIDE} of each": wide}
 
-    def scorer(self, towers: FittedTowers, span: Span, fusion: Fusion | None = None) -> Scorer:
-        """Return a scorer for a span's questions, items' vectors kept as of its begin."""
+    def scorer(
+        self, towers: FittedTowers, span: Span, fusion: Fusion | None = None, *, config: RankingConfig | None = None
+    ) -> Scorer:
+        """Return a scorer for a span's questions, vectors of items kept as of its begin; `config` for other candidates."""
         as_of_us = span.known_by_us
         first_us = self.presence.first_us
         kept = KeptTowers(towers.bound(self.view), lambda row: first_us[row], as_of_us)
-        return Scorer(self.view, self.task, towers=kept, fusion=fusion, as_of_us=as_of_us)
+        task = self.task if config is None else replace(self.task, ranking=config)
+        return Scorer(self.view, task, towers=kept, fusion=fusion, as_of_us=as_of_us)
 
     def _asked(self, interval: Interval) -> RankingQuestions:
         return self.spans.asked(self.questions, interval, self.view, self.ranked)

@@ -104,8 +104,8 @@ def test_recall_is_told_by_source(opened: Shop, bound: Bind) -> None:
 
     for places, scored in scored_parts(scorer, asked_of_past(view, ranked, last, exclude_seen=False)):
         part = last.select(places)
-        recall.take(part, scored)
-        assert right_ones(part, scored).sum() == 1
+        recall.take(part, scored.found)
+        assert right_ones(part, scored.found).sum() == 1
 
     shares = recall.shares()
     assert (shares["co_visit"], shares["union"], shares["history"]) == (0.5, 0.5, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from graph_transformer.finetune.ranking.evaluation import (
     fusion_lists,
     graph_columns,
     graph_lists,
+    wide_recall,
 )
 from graph_transformer.finetune.ranking.questions import RankingQuestions, questions_before
 from graph_transformer.finetune.ranking.result import OURS
@@ -130,3 +132,16 @@ def test_a_fusion_is_judged_by_where_the_answers_stand(asked: Asked) -> None:
     assert first == pytest.approx(np.mean(gains))
     assert last != pytest.approx(first)
     assert 0.0 <= judged.ndcg(fusion(towers=False, feature="item_count", sign=1.0)) <= 1.0
+
+
+def test_recall_needs_no_scores(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All items near, all answers are found; none near and no walks, only what is popular is."""
+    view, ranked, task, questions = asked
+    few = replace(task, ranking=replace(task.ranking, co_visit=0, popular=1, nearest=0))
+    monkeypatch.setattr(evaluation, "RECALL_MAX", 5)
+
+    every = wide_recall(view, ranked, Scorer(view, task, towers=Towers()), questions, seed=0)
+    some = wide_recall(view, ranked, Scorer(view, few, towers=Towers()), questions, seed=0)
+
+    assert every == 1.0
+    assert some < 1.0

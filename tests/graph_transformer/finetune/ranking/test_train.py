@@ -98,6 +98,7 @@ def test_the_rule_is_found_and_every_part_is_measured(trained: RankingResult) ->
         assert figures[OURS].ndcg > figures["popular"].ndcg
         assert trained.recall[split]["union"] >= trained.recall[split]["co_visit"] > 0.9
         assert trained.recall[split]["new"] < 0.5
+        assert trained.recall[split]["union, 500 of each"] == 1.0
 
 
 def test_what_was_saved_ranks_the_same(trained: RankingResult, graph: TemporalGraph) -> None:
