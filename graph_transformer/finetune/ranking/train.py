@@ -207,7 +207,7 @@ class Training:
     def scorer(
         self, towers: FittedTowers, span: Span, fusion: Fusion | None = None, *, config: RankingConfig | None = None
     ) -> Scorer:
-        """Return a scorer for a span's questions, vectors of items kept as of its begin; `config` for other candidates."""
+        """Return a scorer for a span's questions, items as of its begin; `config` for other candidates."""
         as_of_us = span.known_by_us
         first_us = self.presence.first_us
         kept = KeptTowers(towers.bound(self.view), lambda row: first_us[row], as_of_us)
