@@ -51,8 +51,9 @@ class Catalog:
         if position.sequence == self._sequence:
             return np.zeros(0, dtype=np.int64)
         self._sequence = position.sequence
-        items = self._take_items()
+        # Items are read last: what interactions name is then among them, however the graph grows meanwhile.
         tail = self._view.rows_from(self._ranked.interactions, self._interactions)
+        items = self._take_items()
         if len(tail):
             self._interactions += len(tail)
             seen = ~tail.bare

@@ -8,6 +8,7 @@ from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.target import Ranked
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.time_rule import TIME_MAX_US
+from temporal_graph.versions import RowTail
 
 from .store import at, item, opened, order, orders
 
@@ -40,3 +41,23 @@ def test_what_arrives_is_taken_in_once(graph: TemporalGraph) -> None:
     assert catalog.newest.newest(at(40) - 1, 5).tolist() == [car]
     assert catalog.visited.counts(np.array([car, doll, doll]), np.array([at(60), at(60), at(49)])).tolist() == [2, 2, 1]
     assert len(catalog) == 2
+
+
+def test_a_graph_that_grows_while_it_is_read(graph: TemporalGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is popular is always an item that the catalog knows, even if it came between the two looks at the graph."""
+    view = graph.view()
+    catalog = Catalog(view, RANKED, RankingConfig(half_life="1d"))
+    catalog.refresh()
+    looked = view.rows_from
+
+    def looked_and_grown(table: str, first: int) -> RowTail:
+        found = looked(table, first)
+        graph.apply([item(f"new {table}", 40), order(100 + len(table), 2, f"new {table}", 50)])
+        return found
+
+    monkeypatch.setattr(view, "rows_from", looked_and_grown)
+    graph.apply([order(9, 2, "car", 45)])
+    catalog.refresh()
+
+    popular, _ = catalog.popularity.top(at(10**6), 10)
+    assert popular.max() < len(catalog)
