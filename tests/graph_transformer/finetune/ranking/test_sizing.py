@@ -23,7 +23,7 @@ def test_the_plan_reads_the_history_at_the_vectors_width(shop: Schema) -> None:
     assert (plan.model.width, plan.model.heads, plan.ranking) == (20, 4, config)
 
 
-@pytest.mark.parametrize(("questions", "epochs"), [(1_000, 20.0), (20_000, 10.0), (100_000, 6.0), (1_000_000, 3.0)])
+@pytest.mark.parametrize(("questions", "epochs"), [(1_000, 20.0), (20_000, 10.0), (100_000, 8.0), (1_000_000, 3.0)])
 def test_each_question_is_seen_as_often_as_was_measured(shop: Schema, questions: int, epochs: float) -> None:
     """At the measured numbers exactly; the batch is one of the sizes."""
     training = ranking_plan(shop, TARGET, RankingConfig(), questions).training
