@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from graph_updater.metrics import UpdaterMetrics
 from model_server.metrics import Metrics
+from model_server.ranking_metrics import RankMetrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "prometheus"
@@ -60,7 +61,9 @@ def test_promtool_finds_nothing_wrong(promtool: str, arguments: tuple[str, ...])
 def test_rules_read_metrics_that_the_programs_have() -> None:
     """A metric that was renamed breaks a rule silently; here it does not."""
     recorded = {rule["record"] for rule in rules("recording_rules.yaml")}
-    exposed = samples(Metrics().registry) | samples(UpdaterMetrics().registry)
+    server = Metrics()
+    RankMetrics(server)
+    exposed = samples(server.registry) | samples(UpdaterMetrics().registry)
     for rule in rules("recording_rules.yaml") + rules("alerts.yaml"):
         assert set(NAME.findall(rule["expr"])) <= exposed, rule
         assert set(re.findall(r"\w+:nowgraph_\w+:\w+", rule["expr"])) <= recorded, rule
