@@ -37,7 +37,7 @@ class Ragged:
     @property
     def question(self) -> Int64:
         """int64[m]: whose list each row is in."""
-        return np.repeat(np.arange(len(self.offset) - 1), np.diff(self.offset))
+        return owners(self.offset)
 
     def select(self, places: Int64) -> Ragged:
         """Return the lists at these places."""
@@ -118,9 +118,31 @@ def offsets(count: Int64) -> Int64:
     return found
 
 
+def owners(offset: Int64) -> Int64:
+    """Return int64[m]: the part that each position lies in."""
+    return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+
+
+def among(owner: Int64, item: Int64, list_owner: Int64, listed: Int64) -> Mask:
+    """Return which pairs (owner, item) stand among others; an item below 0 does not. The first two broadcast."""
+    span = np.int64(max(int(item.max(initial=0)), int(listed.max(initial=0))) + 1)
+    known = np.unique((list_owner * span + listed)[listed >= 0])
+    pair = np.where(item >= 0, owner * span + item, -1)
+    if not len(known):
+        return np.zeros(pair.shape, dtype=bool)
+    found: Mask = known[np.minimum(np.searchsorted(known, pair), len(known) - 1)] == pair
+    return found
+
+
 def taken(offset: Int64, places: Int64) -> tuple[Int64, Int64]:
     """Return (sizes int64[p], positions of all that lies in them) of the parts at these places."""
-    count = np.diff(offset)[places]
-    ends = np.cumsum(count)
-    at = np.repeat(offset[:-1][places] - ends + count, count) + np.arange(int(ends[-1]) if len(ends) else 0)
-    return count, at
+    low, high = offset[:-1][places], offset[1:][places]
+    return high - low, spans(low, high)[0]
+
+
+def spans(low: Int64, high: Int64) -> tuple[Int64, Int64]:
+    """Return (all positions of the spans [low, high) int64[n], one after the other, and the span each is of)."""
+    count = high - low
+    starts = np.cumsum(count) - count
+    owner = np.repeat(np.arange(len(count)), count)
+    return np.arange(len(owner)) + (low - starts)[owner], owner

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.ranking.asked import Asked, Ragged, offsets, taken
+from graph_transformer.ranking.asked import Asked, Ragged, among, offsets, owners
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.contents import ItemTokens
 from graph_transformer.ranking.evidence import EVEN, Entries, Evidence, damped, gathered, largest, second_histories
 from graph_transformer.ranking.lists import Source
+from graph_transformer.ranking.popularity import SNAPSHOT_ITEMS
 from online_sampler.co_visits import CoVisitWalk, Histories
 
 Int64 = NDArray[np.int64]
@@ -109,7 +110,7 @@ class Retriever:
             (evidence.question[best], evidence.item[best], Source.CO_VISIT),
             (second.question[far], second.item[far], Source.CO_VISIT),
             (nearest.question, nearest.row, Source.NEAREST),
-            (own_question(own), own.item, Source.HISTORY),
+            (owners(own.offset), own.item, Source.HISTORY),
             *self._listed(asked, most),
         ]
         question, item, source = self._allowed(asked, *_joined(found, asked, span), own)
@@ -155,7 +156,7 @@ class Retriever:
         popular: list[Int64] = []
         new: list[Int64] = []
         for cutoff_us, times in zip(asked.cutoff_time_us.tolist(), most.tolist(), strict=True):
-            popular.append(catalog.popularity.top(cutoff_us, min(config.popular * times, POPULAR_MAX))[0])
+            popular.append(catalog.popularity.top(cutoff_us, min(config.popular * times, SNAPSHOT_ITEMS))[0])
             arrived = catalog.newest.newest(cutoff_us, config.new * times)
             new.append(arrived[catalog.first_us(arrived) > cutoff_us - config.new_within_us])
         return [(*_with_questions(popular), Source.POPULAR), (*_with_questions(new), Source.NEW)]
@@ -166,18 +167,14 @@ class Retriever:
         """Leave out what the question leaves out and what had not arrived by its cut-off."""
         kept = ~among(question, item, asked.without.question, asked.without.row)
         if asked.exclude_seen.any():
-            kept &= ~(among(question, item, own_question(own), own.item) & asked.exclude_seen[question])
+            kept &= ~(among(question, item, owners(own.offset), own.item) & asked.exclude_seen[question])
         kept &= self._catalog.first_us(item) <= asked.cutoff_time_us[question]
         return question[kept], item[kept], source[kept]
 
 
-POPULAR_MAX = 1000
-"""The longest list of popular items that is kept (`popularity.SNAPSHOT_ITEMS`)."""
-
-
 def newest(histories: Histories, limit: int) -> Histories:
     """Return the newest `limit` entries of each history whose item the graph knows."""
-    question = own_question(histories)
+    question = owners(histories.offset)
     known = histories.item >= 0
     before: Int64 = np.cumsum(known) - known
     starts = np.append(before, before[-1] if len(before) else 0)[np.minimum(histories.offset[:-1], len(before))]
@@ -191,22 +188,6 @@ def newest(histories: Histories, limit: int) -> Histories:
     )
 
 
-def own_question(histories: Histories) -> Int64:
-    """Return int64[h]: whose history each entry is in."""
-    return np.repeat(np.arange(len(histories)), np.diff(histories.offset))
-
-
-def among(question: Int64, item: Int64, of_question: Int64, of_item: Int64) -> Mask:
-    """Return bool[n]: which pairs stand among others; an item below 0 does not."""
-    span = np.int64(max(int(item.max(initial=0)), int(of_item.max(initial=0))) + 1)
-    known = np.unique((of_question * span + of_item)[of_item >= 0])
-    if not len(known):
-        return np.zeros(len(item), dtype=bool)
-    key = question * span + item
-    found: Mask = known[np.minimum(np.searchsorted(known, key), len(known) - 1)] == key
-    return found
-
-
 def _with_questions(lists: list[Int64]) -> tuple[Int64, Int64]:
     count = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     return np.repeat(np.arange(len(lists)), count), np.concatenate([*lists, np.zeros(0, np.int64)])
@@ -218,11 +199,10 @@ def _joined(found: list[tuple[Int64, Int64, Source]], asked: Asked, span: int) -
     item = np.concatenate([each[1] for each in found])
     flag = np.repeat([int(each[2]) for each in found], [len(each[1]) for each in found])
     if asked.is_given.any():
-        _, at = taken(asked.given.offset, np.arange(len(asked)))
         given = among(question, item, asked.given.question, asked.given.row)
         kept = given | ~asked.is_given[question]
         question = np.concatenate([question[kept], asked.given.question])
-        flag = np.concatenate([flag[kept], np.full(len(at), int(Source.GIVEN))])
+        flag = np.concatenate([flag[kept], np.full(len(asked.given.row), int(Source.GIVEN))])
         item = np.concatenate([item[kept], asked.given.row])
     known = item >= 0
     key = question[known] * np.int64(span) + item[known]

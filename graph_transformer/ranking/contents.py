@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.statistics import ELEMENT_SEPARATOR
+from graph_transformer.ranking.asked import offsets, owners, taken
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
 from temporal_graph.schema import ColumnKind
@@ -44,14 +45,12 @@ class ItemTokens:
     @property
     def owner(self) -> Int64:
         """int64[m]: which item each token is of."""
-        return np.repeat(np.arange(len(self.there)), np.diff(self.offset))
+        return owners(self.offset)
 
     def select(self, places: Int64) -> ItemTokens:
         """Return the items at these places."""
-        count = np.diff(self.offset)[places]
-        offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-        at = np.repeat(self.offset[:-1][places] - offset[:-1], count) + np.arange(offset[-1])
-        return ItemTokens(offset, self.token[at], self.there[places])
+        count, at = taken(self.offset, places)
+        return ItemTokens(offsets(count), self.token[at], self.there[places])
 
 
 class _Codes:
@@ -67,10 +66,7 @@ class _Codes:
         """Return (counts int64[n], tokens int64[m]) of codes int32[n]."""
         if int(code.max(initial=0)) >= len(self._offset) - 1:
             self._grow()
-        code = np.maximum(code, 0).astype(np.int64)
-        low = self._offset[code]
-        count = self._offset[code + 1] - low
-        at = np.repeat(low - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
+        count, at = taken(self._offset, np.maximum(code, 0).astype(np.int64))
         return count, self._token[at]
 
     def _grow(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.ranking.asked import offsets
+from graph_transformer.ranking.asked import offsets, owners
 from online_sampler.co_visits import CoVisits, Histories
 
 Int64 = NDArray[np.int64]
@@ -48,7 +48,7 @@ class Entries:
     @classmethod
     def of(cls, histories: Histories, decay: float) -> Entries:
         """Return the entries with the decay of their places."""
-        question = np.repeat(np.arange(len(histories)), np.diff(histories.offset))
+        question = owners(histories.offset)
         place = places(histories.offset, histories.event_time_us)
         return cls(question, place, histories.item, (decay**place).astype(np.float32))
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.ranking.asked import Asked
-from graph_transformer.ranking.candidates import Retrieved, own_question
+from graph_transformer.ranking.asked import Asked, owners
+from graph_transformer.ranking.candidates import Retrieved
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.evidence import EVEN, PLAIN, damped, places
@@ -31,6 +31,8 @@ SMALL, SMALL_MIXED = 0.01, 0.03
 """What is added before logarithms: about the weight of one faint pair."""
 CONTENT_SHARE = 0.1
 """What the cosine of contents adds to the walk's score where no walk arrives."""
+UNDAMPED = ("entries", "raw")
+"""Sums of the walk that go in as they are."""
 RANK_FEATURES = ("rank_walk", "rank_far", "rank_content")
 SHARES = ("share_best", "share_all")
 WALK = tuple(f"walk_{name}" for name in PLAIN)
@@ -71,14 +73,14 @@ class Features:
         line = found.evidence.lines(found.question, found.item)
         sums = np.append(found.evidence.sums, np.zeros((1, len(PLAIN)), dtype=np.float32), axis=0)[line]
         counts = self._catalog.visited.counts(found.item, asked.cutoff_time_us[found.question])
-        columns += [_log(damped(sums[:, at], counts)) for at in range(len(PLAIN))]
-        columns[PLAIN.index("entries")] = np.log1p(sums[:, PLAIN.index("entries")])
-        columns[PLAIN.index("raw")] = np.log1p(sums[:, PLAIN.index("raw")])
-        line = found.second.lines(found.question, found.item)
-        far: Float32 = damped(np.append(found.second.sums[:, EVEN], np.float32(0.0)).astype(np.float32)[line], counts)
+        for name, each in zip(PLAIN, sums.T, strict=True):
+            columns.append(np.log1p(each) if name in UNDAMPED else _log(damped(each, counts)))
+        second = found.second.lines(found.question, found.item)
+        far: Float32 = damped(np.append(found.second.sums[:, EVEN], np.float32(0.0)).astype(np.float32)[second], counts)
         columns.append(_log(far))
-        cosine = self._cosines(asked, found)
-        mixed, of_walk = _content_walk(found, cosine, counts)
+        target = _targets(found, line)
+        cosine = self._cosines(asked, found, target)
+        mixed, of_walk = _content_walk(found, target, cosine, counts)
         columns += of_walk
         columns += [cosine.decayed, cosine.last, cosine.even, cosine.best]
         columns += self._own(asked, found)
@@ -92,8 +94,8 @@ class Features:
         made: Float32 = np.stack(columns, axis=1).astype(np.float32, copy=False)
         return made
 
-    def _cosines(self, asked: Asked, found: Retrieved) -> _Cosines:
-        """Compare each question's candidates with its history, as of its cut-off."""
+    def _cosines(self, asked: Asked, found: Retrieved, target: Int64) -> _Cosines:
+        """Compare each question's candidates with its history, as of its cut-off; `target` as `_targets` says."""
         contents, entries = self._catalog.contents, found.entries
         count = len(found)
         by_place = np.zeros((4, count), dtype=np.float32)
@@ -102,7 +104,6 @@ class Features:
         tokens = contents.read(entries.item, cutoff_us, self._catalog.bare(entries.item))
         entry_at = np.searchsorted(entries.question, np.arange(len(asked) + 1))
         pair_at = np.searchsorted(found.evidence.pair_entry, entry_at)
-        target = _targets(found)
         for question in np.flatnonzero((np.diff(entry_at) > 0) & (np.diff(found.offset) > 0)).tolist():
             mine = slice(entry_at[question], entry_at[question + 1])
             low, high = int(found.offset[question]), int(found.offset[question + 1])
@@ -123,7 +124,7 @@ class Features:
 
     def _own(self, asked: Asked, found: Retrieved) -> list[Float32]:
         """Return what the user's own history says of each candidate: the signs of a repeat."""
-        own, question = found.own, own_question(found.own)
+        own, question = found.own, owners(found.own.offset)
         span = np.int64(found.evidence.span)
         known = np.flatnonzero(own.item >= 0)
         if not len(known):
@@ -177,18 +178,19 @@ class Features:
         ]
 
 
-def _targets(found: Retrieved) -> Int64:
-    """Return int64[p]: the candidate that each pair of the walk leads to, -1 for those that are none."""
-    line = found.evidence.lines(found.question, found.item)
+def _targets(found: Retrieved, line: Int64) -> Int64:
+    """Return int64[p]: the candidate that each pair of the walk leads to, -1 for those that are none.
+
+    `line` int64[N] are the candidates' own of the evidence.
+    """
     candidate = np.full(len(found.evidence.key) + 1, -1, dtype=np.int64)
     candidate[line] = np.arange(len(found))
     candidate[-1] = -1
     return candidate[found.evidence.pair_group]
 
 
-def _content_walk(found: Retrieved, cosine: _Cosines, counts: Int64) -> tuple[Float32, list[Float32]]:
+def _content_walk(found: Retrieved, target: Int64, cosine: _Cosines, counts: Int64) -> tuple[Float32, list[Float32]]:
     """Return the walk's score with what contents add, and its parts as features: pairs weigh 1 + their cosine."""
-    target = _targets(found)
     inside = target >= 0
     entry, at = found.evidence.pair_entry[inside], target[inside]
     edge = found.evidence.pair_weight[inside] * (1.0 + cosine.pair[inside])
@@ -201,7 +203,7 @@ def _content_walk(found: Retrieved, cosine: _Cosines, counts: Int64) -> tuple[Fl
 def _users(asked: Asked, found: Retrieved) -> list[Float32]:
     """Return what is known of the user, the same for all candidates of a question."""
     own = found.own
-    question = own_question(own)
+    question = owners(own.offset)
     count = _distinct_times(own.event_time_us, question, len(asked))
     idle = np.zeros(len(asked))
     entries = np.diff(own.offset)

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.rows import RowSource
-from graph_transformer.finetune.ranking.histories import is_among
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.session_events import session_events
-from graph_transformer.ranking.asked import Asked, Ragged, offsets
+from graph_transformer.ranking.asked import Asked, Ragged, among, offsets, owners
 from graph_transformer.ranking.candidates import Retrieved
 from graph_transformer.ranking.lists import Source
 from graph_transformer.ranking.scoring import Scored, Scorer, Towers
@@ -76,17 +75,22 @@ class KeptTowers:
         return found
 
 
+def together(count: int) -> Iterator[Int64]:
+    """Yield the positions of so many questions, TOGETHER at a time."""
+    for start in range(0, count, TOGETHER):
+        yield np.arange(start, min(start + TOGETHER, count))
+
+
 def scored_parts(scorer: Scorer, asked: Asked) -> Iterator[tuple[Int64, Scored]]:
     """Yield (positions of questions, their scored candidates), TOGETHER at a time."""
     scorer.refresh()
-    for start in range(0, len(asked), TOGETHER):
-        places = np.arange(start, min(start + TOGETHER, len(asked)))
+    for places in together(len(asked)):
         yield places, scorer.scored(asked.select(places))
 
 
 def right_ones(part: RankingQuestions, found: Retrieved) -> Mask:
     """Return bool[N]: which candidates answer their question."""
-    return is_among(found.question, found.item, part.question, part.item)
+    return among(found.question, found.item, part.question, part.item)
 
 
 @dataclass
@@ -117,7 +121,7 @@ class Recall:
 
 def best_items(offset: Int64, item: Int64, score: Float32, width: int) -> Int64:
     """Return int64[n, width]: each question's items of the largest scores, ties by row, -1 where there is no more."""
-    question = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+    question = owners(offset)
     order = np.lexsort((item, -score, question))
     rank = np.arange(len(order)) - offset[:-1][question]
     listed = np.full((len(offset) - 1, width), -1, dtype=np.int64)

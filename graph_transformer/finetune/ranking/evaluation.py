@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.asking import (
-    TOGETHER,
     Recall,
     asked_of_past,
     best_items,
     right_ones,
     scored_parts,
+    together,
     without,
 )
 from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX, FusionLists, learned_lists
@@ -73,14 +73,11 @@ def answers(
 
 def wide_recall(source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, seed: int) -> float:
     """Return the recall of all candidates of a scorer together, over RECALL_MAX questions at most; scores nothing."""
-    if len(questions) > RECALL_MAX:
-        chosen = np.random.default_rng(seed).permutation(len(questions))[:RECALL_MAX]
-        questions = questions.select(np.sort(chosen))
+    questions = questions.drawn(RECALL_MAX, np.random.default_rng(seed))
     asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
     recall = Recall()
     scorer.refresh()
-    for start in range(0, len(asked), TOGETHER):
-        places = np.arange(start, min(start + TOGETHER, len(asked)))
+    for places in together(len(asked)):
         recall.take(questions.select(places), scorer.retrieved(asked.select(places)))
     return recall.shares()["union"]
 
@@ -109,8 +106,7 @@ def fusion_lists(
 ) -> FusionLists:
     """Return what a fusion learns from questions: of LISTS_MAX of them at most, drawn at random."""
     random = np.random.default_rng(seed)
-    if len(questions) > LISTS_MAX:
-        questions = questions.select(np.sort(random.permutation(len(questions))[:LISTS_MAX]))
+    questions = questions.drawn(LISTS_MAX, random)
     asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
     parts = []
     for places, scored in scored_parts(scorer, asked):
@@ -131,9 +127,7 @@ class Judged:
     def __init__(
         self, source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, top: int, seed: int
     ) -> None:
-        if len(questions) > CHOICE_MAX:
-            chosen = np.random.default_rng(seed).permutation(len(questions))[:CHOICE_MAX]
-            questions = questions.select(np.sort(chosen))
+        questions = questions.drawn(CHOICE_MAX, np.random.default_rng(seed))
         asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
         self._parts = []
         for places, scored in scored_parts(scorer, asked):

@@ -51,14 +51,13 @@ class Popular:
 
     def scores(self, questions: RankingQuestions, _: Histories) -> Scores:
         """Return float32 [n, columns]: the counts of the most popular, 0 of others."""
-        found = np.zeros((len(questions), len(self.columns)), dtype=np.float32)
         times, asked = np.unique(questions.cutoff_time_us, return_inverse=True)
         of_time = np.zeros((len(times), len(self.columns)), dtype=np.float32)
         for line, time_us in zip(of_time, times.tolist(), strict=True):
             item, score = self.popularity.top(time_us, SNAPSHOT_ITEMS)
             line[self.columns.of(item)] = score / max(score.max(initial=0.0), 1e-300)  # old counts alone are tiny
-        found[:] = of_time[asked]
-        return found
+        scores: Scores = of_time[asked]
+        return scores
 
 
 @dataclass(frozen=True)

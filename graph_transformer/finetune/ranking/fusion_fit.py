@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graph_transformer.errors import NotEnoughExamples, TrainingDiverged
-from graph_transformer.ranking.asked import offsets, taken
+from graph_transformer.ranking.asked import offsets, owners, taken
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.fusion import Fusion, FusionConfig
 
@@ -70,7 +70,7 @@ def learned_lists(
     names: tuple[str, ...], offset: Int64, features: NDArray[np.float32], right: Mask, random: np.random.Generator
 ) -> FusionLists:
     """Return what is learned from scored candidates: lists with a right one, and at most OTHERS_MAX wrong ones each."""
-    owner = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+    owner = owners(offset)
     some = np.bincount(owner[right], minlength=len(offset) - 1) > 0
     draw = np.where(right, -1.0, random.random(len(right)))
     order = np.lexsort((draw, owner))

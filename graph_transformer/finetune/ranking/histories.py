@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.ranking.asked import offsets, owners, spans, taken
 from graph_transformer.target import Ranked
 
 Int64 = NDArray[np.int64]
@@ -31,15 +32,13 @@ class Histories:
 
     def select(self, places: Int64) -> Histories:
         """Return the histories of the questions at these positions."""
-        count = np.diff(self.offset)[places]
-        offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-        at = np.repeat(self.offset[places] - offset[:-1], count) + np.arange(offset[-1])
-        return Histories(offset, self.item[at], self.event_time_us[at])
+        count, at = taken(self.offset, places)
+        return Histories(offsets(count), self.item[at], self.event_time_us[at])
 
     @property
     def question(self) -> Int64:
         """int64 [h]: whose history each interaction is of."""
-        return np.repeat(np.arange(len(self.offset) - 1), np.diff(self.offset))
+        return owners(self.offset)
 
     @property
     def place(self) -> Int64:
@@ -120,31 +119,17 @@ class Interactions:
     def histories(self, questions: RankingQuestions) -> Histories:
         """Return what each question sees of its user's interactions at its cut-off, and its session."""
         low = np.searchsorted(self.user, questions.user, side="left")
-        count = np.searchsorted(self.user, questions.user, side="right") - low
-        count = np.where(questions.user >= 0, count, 0)
-        owner = np.repeat(np.arange(len(questions)), count)
-        at = np.repeat(low - np.cumsum(count) + count, count) + np.arange(count.sum())
+        high = np.searchsorted(self.user, questions.user, side="right")
+        at, owner = spans(low, np.where(questions.user >= 0, high, low))
         cutoff_us = questions.cutoff_time_us[owner]
         seen = (self.from_us[at] <= cutoff_us) & (cutoff_us < self.to_us[at])
         owner, item, time_us = owner[seen], self.item[at[seen]], self.event_time_us[at[seen]]
         if questions.sessions is not None:
             session = questions.sessions
-            theirs = np.repeat(np.arange(len(questions)), np.diff(session.offset))
+            theirs = owners(session.offset)
             owner = np.concatenate([owner, theirs])
             item, time_us = np.append(item, session.item), np.append(time_us, session.event_time_us)
             order = np.lexsort((time_us, owner))
             owner, item, time_us = owner[order], item[order], time_us[order]
         offset = np.searchsorted(owner, np.arange(len(questions) + 1)).astype(np.int64)
         return Histories(offset, item, time_us)
-
-
-def is_among(owner: Int64, item: Int64, list_owner: Int64, listed: Int64) -> NDArray[np.bool_]:
-    """Return which pairs (question, item) stand among others; items below 0 do not. The first two broadcast."""
-    span = np.int64(max(int(item.max(initial=0)), int(listed.max(initial=0))) + 1)
-    pair = np.where(item >= 0, owner * span + item, -1)
-    known = np.sort(list_owner * span + listed)
-    if not len(known):
-        return np.zeros(pair.shape, dtype=bool)
-    place = np.minimum(np.searchsorted(known, pair), len(known) - 1)
-    found: NDArray[np.bool_] = known[place] == pair
-    return found

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.finetune.metrics.base import Metrics, shown
-from graph_transformer.finetune.ranking.histories import Histories, Interactions, is_among
+from graph_transformer.finetune.ranking.histories import Histories, Interactions
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.ranking.asked import among
 
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -103,9 +104,9 @@ class Measured:
         questions = self.questions
         _check(lists, len(questions), k)
         asked = np.arange(len(questions))[:, None]
-        found = is_among(asked, lists, questions.question, questions.item)
-        had = is_among(asked, lists, self.seen.question, self.seen.item)
-        repeated = is_among(questions.question, questions.item, self.seen.question, self.seen.item)
+        found = among(asked, lists, questions.question, questions.item)
+        had = among(asked, lists, self.seen.question, self.seen.item)
+        repeated = among(questions.question, questions.item, self.seen.question, self.seen.item)
         wanted = np.diff(questions.item_offset)
         parts = {
             "repeats": self._part(lists, found, had, repeated, k),
@@ -155,7 +156,7 @@ def recall_of(lists: Int64, questions: RankingQuestions) -> float:
     if not len(questions):
         return np.nan
     asked = np.arange(len(questions))[:, None]
-    found = is_among(asked, lists, questions.question, questions.item)
+    found = among(asked, lists, questions.question, questions.item)
     return float((found.sum(axis=1) / np.diff(questions.item_offset)).mean())
 
 

@@ -24,6 +24,7 @@ from graph_transformer.finetune.query.rows import RowSource, States
 from graph_transformer.finetune.query.syntax import Aggregation
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.task_file import Anchors
+from graph_transformer.ranking.asked import offsets, owners, spans, taken
 from graph_transformer.splits import Interval
 from graph_transformer.target import Kind, Ranked, Target
 from temporal_graph.time_rule import cutoff_for_event
@@ -70,25 +71,33 @@ class RankingQuestions:
     @property
     def question(self) -> Int64:
         """int64 [items]: whose question each of the items answers."""
-        return np.repeat(np.arange(len(self)), np.diff(self.item_offset))
+        return owners(self.item_offset)
 
     def select(self, chosen: NDArray[Any]) -> RankingQuestions:
         """Return the questions at these positions, or where this mask is true."""
         places = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
-        offset, at = _picked(self.item_offset, places)
+        count, at = taken(self.item_offset, places)
         sessions = self.sessions
         if sessions is not None:
-            their, of = _picked(sessions.offset, places)
-            sessions = Sessions(their, sessions.interaction[of], sessions.item[of], sessions.event_time_us[of])
+            theirs, of = taken(sessions.offset, places)
+            sessions = Sessions(
+                offsets(theirs), sessions.interaction[of], sessions.item[of], sessions.event_time_us[of]
+            )
         return RankingQuestions(
             self.user[places],
             self.time_us[places],
             self.cutoff_time_us[places],
             self.known_time_us[places],
-            offset,
+            offsets(count),
             self.item[at],
             sessions,
         )
+
+    def drawn(self, most: int, random: np.random.Generator) -> RankingQuestions:
+        """Return at most so many questions, drawn alike and in their order; all of them where they are no more."""
+        if len(self) <= most:
+            return self
+        return self.select(np.sort(random.permutation(len(self))[:most]))
 
     def interval(self, interval: Interval) -> RankingQuestions:
         """Return the questions that are asked in an interval."""
@@ -134,7 +143,7 @@ def questions_of_labels(labels: LabelTable) -> RankingQuestions:
         labels.anchor_time_us,
         labels.anchor_time_us,
         labels.known_time_us,
-        _offset(count),
+        offsets(count),
         labels.item[present],
     )
     return made if (count > 0).all() else made.select(count > 0)
@@ -212,8 +221,8 @@ def _any_of_group(starts: NDArray[np.bool_], flag: NDArray[np.bool_]) -> NDArray
 def _listed(found: Contributions, order: Int64, low: Int64, high: Int64, asked: Int64) -> RankingQuestions:
     """Return the questions `asked` (int64 [3, n]: user, cut-off, end) with what finally stands at [low, high)."""
     user, cutoff_us, ends_us = asked
-    _, at = _picked(np.append(low, 0), np.arange(len(low)), counts=high - low)
-    at, owner = order[at], np.repeat(np.arange(len(low)), high - low)
+    at, owner = spans(low, high)
+    at = order[at]
     known_us = ends_us.copy()
     np.maximum.at(known_us, owner, np.where(found.final[at], found.from_us[at], found.to_us[at]))
     stands = found.final[at]
@@ -222,7 +231,7 @@ def _listed(found: Contributions, order: Int64, low: Int64, high: Int64, asked: 
     pair = np.unique(owner[stands] * span + items)
     owner, items = np.divmod(pair, span)
     count = np.bincount(owner, minlength=len(low))
-    made = RankingQuestions(user, cutoff_us, cutoff_us, known_us, _offset(count), items)
+    made = RankingQuestions(user, cutoff_us, cutoff_us, known_us, offsets(count), items)
     return made.select(count > 0)
 
 
@@ -237,22 +246,11 @@ def _sessions(questions: RankingQuestions, cutoff_us: Int64, source: RowSource, 
     shown = shown[np.lexsort((versions.event_time_us[shown], user[shown]))]
     low = np.searchsorted(user[shown], questions.user, side="left")
     high = np.searchsorted(user[shown], questions.user, side="right")
-    _, at = _picked(np.append(low, 0), np.arange(len(low)), counts=high - low)
-    owner, at = np.repeat(np.arange(len(low)), high - low), shown[at]
+    at, owner = spans(low, high)
+    at = shown[at]
     asked_us = questions.time_us[owner]
     keep = (born_us[at] > cutoff_us[owner]) & (versions.valid_from_us[at] <= asked_us)
     keep &= asked_us < versions.valid_to_us[at]
     owner, at = owner[keep], at[keep]
-    offset = _offset(np.bincount(owner, minlength=len(low)))
+    offset = offsets(np.bincount(owner, minlength=len(low)))
     return Sessions(offset, versions.row[at], item[at], versions.event_time_us[at])
-
-
-def _offset(count: Int64) -> Int64:
-    return np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-
-
-def _picked(offset: Int64, places: Int64, *, counts: Int64 | None = None) -> tuple[Int64, Int64]:
-    """Return the offsets of the lists at these places, and where their entries stand."""
-    count = (np.diff(offset) if counts is None else counts)[places]
-    new = _offset(count)
-    return new, np.repeat(offset[places] - new[:-1], count) + np.arange(new[-1])

@@ -28,6 +28,7 @@ from graph_transformer.finetune.ranking.tower_score import TowerScorer, tower_va
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.state import key_of
 from graph_transformer.finetune.steps import Steps
+from graph_transformer.ranking.asked import offsets
 from graph_transformer.ranking.identity import BoundIdentities, Identities, identities_of
 from graph_transformer.ranking.model import RankingModel, build_ranking
 from graph_transformer.ranking.parts import RankingParts
@@ -164,8 +165,7 @@ def answerable(questions: RankingQuestions, presence: Presence) -> RankingQuesti
     if there.all():
         return questions
     count = np.bincount(owner[there], minlength=len(questions))
-    offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-    return replace(questions, item_offset=offset, item=questions.item[there]).select(count > 0)
+    return replace(questions, item_offset=offsets(count), item=questions.item[there]).select(count > 0)
 
 
 def _choice(scorer: TowerScorer, view: GraphView, later: RankingQuestions | None, seed: int) -> Choice | None:

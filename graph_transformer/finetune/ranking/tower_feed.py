@@ -25,6 +25,7 @@ from graph_transformer.finetune.ahead import Ahead
 from graph_transformer.finetune.feed import rounds
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranks import Ranks
+from graph_transformer.ranking.asked import spans
 from graph_transformer.ranking.identity import BoundIdentities
 from graph_transformer.ranking.towers import TowerBatches
 from graph_transformer.task import Task
@@ -143,9 +144,8 @@ def owned(questions: RankingQuestions, item: Int64) -> tuple[Int64, Int64]:
     """Return the places (question, column) where one of n questions' own items is among the columns' int64 [C]."""
     order = np.argsort(item, kind="stable")
     low = np.searchsorted(item[order], questions.item, side="left")
-    count = np.searchsorted(item[order], questions.item, side="right") - low
-    at = np.repeat(low - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
-    return np.repeat(questions.question, count), order[at]
+    at, which = spans(low, np.searchsorted(item[order], questions.item, side="right"))
+    return questions.question[which], order[at]
 
 
 def tower_feed(

@@ -110,10 +110,7 @@ def tower_validator(scorer: TowerScorer, source: RowSource, questions: RankingQu
     ranked, most = scorer.task.target.ranked, scorer.task.training.validation_examples
     assert ranked is not None
     top = ranked.top
-    part = questions
-    if len(questions) > most:
-        part = questions.select(np.sort(np.random.default_rng(seed).permutation(len(questions))[:most]))
-
+    part = questions.drawn(most, np.random.default_rng(seed))
     events = None if part.sessions is None else session_events(source, ranked, part.sessions)
     judge = Measured(
         questions=part,

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graph_transformer.finetune.query import BoundQuery
-from graph_transformer.finetune.ranking.histories import Interactions, is_among
+from graph_transformer.finetune.ranking.histories import Interactions
 from graph_transformer.finetune.ranking.questions import RankingQuestions, questions_before
 from graph_transformer.finetune.task_file import Anchors
+from graph_transformer.ranking.asked import among
 
 from .conftest import Shop, order_event
 
@@ -76,7 +77,7 @@ def test_a_session_is_the_newest_of_a_history(opened: Shop, bound: Callable[[str
 def test_pairs_are_found_among_others() -> None:
     """Of the same question only; no item is in no list."""
     lists = np.array([[3, 5, -1], [5, 3, 9]])
-    found = is_among(np.arange(2)[:, None], lists, np.array([0, 1]), np.array([5, 9]))
+    found = among(np.arange(2)[:, None], lists, np.array([0, 1]), np.array([5, 9]))
     assert found.tolist() == [[False, True, False], [False, False, True]]
     nothing = np.zeros(0, dtype=np.int64)
-    assert not is_among(np.arange(2)[:, None], lists, nothing, nothing).any()
+    assert not among(np.arange(2)[:, None], lists, nothing, nothing).any()
