@@ -21,6 +21,52 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Score, ScoreStream and Rank: interactive. ScoreBatch and RankBatch: batch."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer: a payment, a page."""
+    PRIORITY_BATCH: _Priority.ValueType  # 2
+    """Nobody waits: a nightly run, mail."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """The class of a request: those of a higher class are taken from the queue first, and shed last."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Score, ScoreStream and Rank: interactive. ScoreBatch and RankBatch: batch."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer: a payment, a page."""
+PRIORITY_BATCH: Priority.ValueType  # 2
+"""Nobody waits: a nightly run, mail."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _DegradedReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DegradedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DegradedReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEGRADED_REASON_UNSPECIFIED: _DegradedReason.ValueType  # 0
+    DEGRADED_REASON_STALE_GRAPH: _DegradedReason.ValueType  # 1
+    """The graph is staler than the task's bound, and its policy is to answer nevertheless."""
+    DEGRADED_REASON_RULE: _DegradedReason.ValueType  # 2
+    """The model could not run; a rule of the task's policy answered."""
+
+class DegradedReason(_DegradedReason, metaclass=_DegradedReasonEnumTypeWrapper):
+    """Why an answer is less than the model on a fresh graph would give."""
+
+DEGRADED_REASON_UNSPECIFIED: DegradedReason.ValueType  # 0
+DEGRADED_REASON_STALE_GRAPH: DegradedReason.ValueType  # 1
+"""The graph is staler than the task's bound, and its policy is to answer nevertheless."""
+DEGRADED_REASON_RULE: DegradedReason.ValueType  # 2
+"""The model could not run; a rule of the task's policy answered."""
+Global___DegradedReason: _TypeAlias = DegradedReason  # noqa: Y015
+
 class _TargetKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,12 +137,15 @@ class ScoreRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ROW_FIELD_NUMBER: _builtins.int
     FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task to answer; empty for the server's only one."""
     tenant: _builtins.str
     """Whose graph; empty for the server's only one."""
     request_id: _builtins.str
     """Echoed in the answer and in the predictions topic."""
+    priority: Global___Priority.ValueType
+    """Who is answered first when requests wait."""
     @_builtins.property
     def row(self) -> _row_event_pb2.RowEvent:
         """What is asked about; private values as they are (the server hashes them). Without an event time: the server's clock.
@@ -118,16 +167,51 @@ class ScoreRequest(_message.Message):
         request_id: _builtins.str = ...,
         row: _row_event_pb2.RowEvent | None = ...,
         freshness_token: Global___FreshnessToken | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_token", b"_freshness_token", "freshness_token", b"freshness_token", "row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_token", b"_freshness_token", "freshness_token", b"freshness_token", "request_id", b"request_id", "row", b"row", "task", b"task", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_token", b"_freshness_token", "freshness_token", b"freshness_token", "priority", b"priority", "request_id", b"request_id", "row", b"row", "task", b"task", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__freshness_token: _TypeAlias = _typing.Literal["freshness_token"]  # noqa: Y015
     _WhichOneofArgType__freshness_token: _TypeAlias = _typing.Literal["_freshness_token", b"_freshness_token"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__freshness_token) -> _WhichOneofReturnType__freshness_token | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
+
+@_typing.final
+class Degraded(_message.Message):
+    """Only of an answer that the task's policy gave in place of an error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    GRAPH_STALENESS_US_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    reason: Global___DegradedReason.ValueType
+    graph_staleness_us: _builtins.int
+    """How far the graph lay behind; with DEGRADED_REASON_STALE_GRAPH."""
+    rule: _builtins.str
+    """The rule that answered, and what it says is to be done, such as review; with DEGRADED_REASON_RULE."""
+    decision: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: Global___DegradedReason.ValueType = ...,
+        graph_staleness_us: _builtins.int | None = ...,
+        rule: _builtins.str = ...,
+        decision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_graph_staleness_us", b"_graph_staleness_us", "graph_staleness_us", b"graph_staleness_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_graph_staleness_us", b"_graph_staleness_us", "decision", b"decision", "graph_staleness_us", b"graph_staleness_us", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__graph_staleness_us: _TypeAlias = _typing.Literal["graph_staleness_us"]  # noqa: Y015
+    _WhichOneofArgType__graph_staleness_us: _TypeAlias = _typing.Literal["_graph_staleness_us", b"_graph_staleness_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__graph_staleness_us) -> _WhichOneofReturnType__graph_staleness_us | None: ...
+
+Global___Degraded: _TypeAlias = Degraded  # noqa: Y015
 
 @_typing.final
 class GraphPosition(_message.Message):
@@ -321,6 +405,7 @@ class ScoreResponse(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     QUANTILES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     probability: _builtins.float
@@ -354,6 +439,10 @@ class ScoreResponse(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForecastStep]:
         """The windows of a forecast, the nearest first."""
 
+    @_builtins.property
+    def degraded(self) -> Global___Degraded:
+        """Absent of what the model said of a graph that is fresh enough. A rule's answer has no model version."""
+
     def __init__(
         self,
         *,
@@ -373,10 +462,11 @@ class ScoreResponse(_message.Message):
         value: _builtins.float | None = ...,
         quantiles: _abc.Iterable[Global___Quantile] | None = ...,
         steps: _abc.Iterable[Global___ForecastStep] | None = ...,
+        degraded: Global___Degraded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "_value", b"_value", "graph_position", b"graph_position", "newest_neighbor_age_us", b"newest_neighbor_age_us", "timing", b"timing", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "_value", b"_value", "degraded", b"degraded", "graph_position", b"graph_position", "newest_neighbor_age_us", b"newest_neighbor_age_us", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "_value", b"_value", "classes", b"classes", "cutoff_time_us", b"cutoff_time_us", "graph_position", b"graph_position", "history_count", b"history_count", "kind", b"kind", "logit", b"logit", "model_version", b"model_version", "neighbor_count", b"neighbor_count", "newest_neighbor_age_us", b"newest_neighbor_age_us", "probability", b"probability", "quantiles", b"quantiles", "request_id", b"request_id", "steps", b"steps", "task", b"task", "timing", b"timing", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us", "_value", b"_value", "classes", b"classes", "cutoff_time_us", b"cutoff_time_us", "degraded", b"degraded", "graph_position", b"graph_position", "history_count", b"history_count", "kind", b"kind", "logit", b"logit", "model_version", b"model_version", "neighbor_count", b"neighbor_count", "newest_neighbor_age_us", b"newest_neighbor_age_us", "probability", b"probability", "quantiles", b"quantiles", "request_id", b"request_id", "steps", b"steps", "task", b"task", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newest_neighbor_age_us: _TypeAlias = _typing.Literal["newest_neighbor_age_us"]  # noqa: Y015
     _WhichOneofArgType__newest_neighbor_age_us: _TypeAlias = _typing.Literal["_newest_neighbor_age_us", b"_newest_neighbor_age_us"]  # noqa: Y015
@@ -687,6 +777,7 @@ class Prediction(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ANSWERED_TIME_US_FIELD_NUMBER: _builtins.int
     RANKING_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     answered_time_us: _builtins.int
     """When the answer was given: the server's clock."""
@@ -700,6 +791,10 @@ class Prediction(_message.Message):
     def ranking(self) -> Global___RankPrediction:
         """Of a ranking, in place of the response; the row is the user's, without a key where nobody was known."""
 
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreResponse]:
+        """What models in the shadow said of the same neighbourhood; callers never see it."""
+
     def __init__(
         self,
         *,
@@ -708,10 +803,11 @@ class Prediction(_message.Message):
         response: Global___ScoreResponse | None = ...,
         answered_time_us: _builtins.int = ...,
         ranking: Global___RankPrediction | None = ...,
+        shadows: _abc.Iterable[Global___ScoreResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ranking", b"ranking", "response", b"response", "row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time_us", b"answered_time_us", "ranking", b"ranking", "response", b"response", "row", b"row", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_time_us", b"answered_time_us", "ranking", b"ranking", "response", b"response", "row", b"row", "shadows", b"shadows", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -866,6 +962,7 @@ class RankResponse(_message.Message):
     CUTOFF_TIME_US_FIELD_NUMBER: _builtins.int
     GRAPH_POSITION_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     fallback: _builtins.bool
@@ -892,6 +989,10 @@ class RankResponse(_message.Message):
     def graph_position(self) -> Global___GraphPosition: ...
     @_builtins.property
     def timing(self) -> _ranked_list_pb2.RankTiming: ...
+    @_builtins.property
+    def degraded(self) -> Global___Degraded:
+        """Absent of a list made on a graph that is fresh enough."""
+
     def __init__(
         self,
         *,
@@ -908,10 +1009,11 @@ class RankResponse(_message.Message):
         cutoff_time_us: _builtins.int = ...,
         graph_position: Global___GraphPosition | None = ...,
         timing: _ranked_list_pb2.RankTiming | None = ...,
+        degraded: Global___Degraded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us", "graph_position", b"graph_position", "newest_age_us", b"newest_age_us", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us", "degraded", b"degraded", "graph_position", b"graph_position", "newest_age_us", b"newest_age_us", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us", "applied_rules", b"applied_rules", "candidate_count", b"candidate_count", "cutoff_time_us", b"cutoff_time_us", "fallback", b"fallback", "graph_position", b"graph_position", "history_count", b"history_count", "items", b"items", "model_version", b"model_version", "newest_age_us", b"newest_age_us", "request_id", b"request_id", "session_count", b"session_count", "task", b"task", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us", "applied_rules", b"applied_rules", "candidate_count", b"candidate_count", "cutoff_time_us", b"cutoff_time_us", "degraded", b"degraded", "fallback", b"fallback", "graph_position", b"graph_position", "history_count", b"history_count", "items", b"items", "model_version", b"model_version", "newest_age_us", b"newest_age_us", "request_id", b"request_id", "session_count", b"session_count", "task", b"task", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newest_age_us: _TypeAlias = _typing.Literal["newest_age_us"]  # noqa: Y015
     _WhichOneofArgType__newest_age_us: _TypeAlias = _typing.Literal["_newest_age_us", b"_newest_age_us"]  # noqa: Y015
