@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import structlog
@@ -56,8 +58,13 @@ class Server:
         predictions_topic: str,
         event_log: EventLog | None = None,
         follower: Follower | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        """Answers what is served can be asked. Raises NotConfiguredError for a model that cannot answer its task."""
+        """Answers what is served can be asked; without `credentials` the port speaks plain text.
+
+        Raises NotConfiguredError for a model that cannot answer its task.
+        """
         serving = generations.current()
         task, schema = task_of(serving), serving.watch.schema
         self.metrics = Metrics()
@@ -67,6 +74,8 @@ class Server:
         self.metrics_port = 0
         self._generations = generations
         self._follower = follower
+        self._interceptors = tuple(interceptors)
+        self._credentials = credentials
         reader = RequestReader(schema, settings, task=task.name, target=task.target, privacy=privacy)
         self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
         freshness = Freshness(
@@ -111,12 +120,16 @@ class Server:
         Raises RuntimeError when a port is taken.
         """
         settings = self.settings
-        server = grpc.aio.server(options=_channel_options(settings))
+        server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(settings))
         service_grpc.add_PredictionServiceServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        address = f"{settings.host}:{settings.port}"
+        if self._credentials is None:
+            self.port = server.add_insecure_port(address)
+        else:
+            self.port = server.add_secure_port(address, self._credentials)
         self._endpoint = MetricsEndpoint(self.metrics, host=settings.metrics_host, port=settings.metrics_port)
         self.metrics_port = self._endpoint.port
         self._calls.start()

@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from graph_transformer.target import Kind
 from model_server.background import BackgroundServer
 from model_server.errors import NotConfiguredError
-from model_server.server import HEALTH_NAMES, SERVICE_NAME, build_server
+from model_server.generation import Generations, serving_over
+from model_server.server import HEALTH_NAMES, SERVICE_NAME, Server, build_server
 from model_server.settings import ServerSettings
 from nowgraph.client import Client
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -110,6 +111,25 @@ def test_a_drain_does_not_wait_for_idle_streams(world: Any, settings: ServerSett
             list(call)
         stop.set()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_interceptors_see_every_call(world: Any, settings: ServerSettings) -> None:
+    """What is handed in stands before the service: health checks pass it too."""
+    seen: list[str] = []
+
+    class Seen(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+        async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+            seen.append(details.method)
+            return await continuation(details)
+
+    def build() -> Server:
+        view = world.graph.view()
+        generations = Generations(serving_over(view, world.predictor(view)))
+        return Server(generations, settings, privacy=world.privacy, predictions_topic="p", interceptors=[Seen()])
+
+    with BackgroundServer(build) as running, grpc.insecure_channel(running.target) as channel:
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert seen == ["/grpc.health.v1.Health/Check"]
 
 
 def test_a_drained_server_lets_go_of_the_graph(world: Any, settings: ServerSettings) -> None:
