@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_server.row_check import ELEMENT_SEPARATOR
-from online_sampler.plan import SamplingPlan
+from online_sampler.plan import ALONE, SamplingPlan
 from online_sampler.sampler import Sampler
 from temporal_graph.schema import ColumnKind
 from temporal_graph.view import GraphView
@@ -14,7 +14,6 @@ from temporal_graph.view import GraphView
 Categories = frozenset[str]
 
 # An item alone: its cells are read, its neighbors are not.
-_ALONE = {"num_neighbors": [{"hop1": {"default": 0}}]}
 _NONE: Categories = frozenset()
 
 
@@ -24,7 +23,7 @@ class ItemColumns:
     def __init__(self, view: GraphView, table: str) -> None:
         self._view = view
         self._table = view.schema.table(table)
-        self._sampler = Sampler(view, SamplingPlan.from_dict(_ALONE))
+        self._sampler = Sampler(view, SamplingPlan.from_dict(ALONE))
 
     def categories(self, column: str, item: NDArray[np.int64], cutoff_time_us: int) -> list[Categories]:
         """The categories of each item int64[n] in a categorical or multicategorical column; none where it is null.

@@ -38,6 +38,10 @@ HALF_LIFE_DEFAULT = 32.0
 HALF_LIFE_MAX = 1e9
 
 
+ALONE: Mapping[str, Any] = {"num_neighbors": [{"hop1": {"default": 0}}]}
+"""The plan, as written, that samples the seed alone."""
+
+
 class Strategy(StrEnum):
     """Which of the visible children of a row are taken when there are more than asked for."""
 

@@ -31,7 +31,7 @@ from graph_transformer.splits import NEVER, Splits
 from graph_transformer.target import Kind, Target
 from graph_transformer.task import Task, mapping_of
 from graph_transformer.training import Training
-from online_sampler.plan import SamplingPlan
+from online_sampler.plan import ALONE, SamplingPlan
 from temporal_graph.schema import Schema
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 DAY_US = 86_400_000_000
 ANCHORS_PER_WINDOW = 4
 """Anchors within one label window unless the task says: overlapping windows train better than few."""
-OWN_COLUMNS = {"num_neighbors": [{"hop1": {"default": 0}}]}
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class Question:
             name=self.name,
             target=target,
             splits=splits,
-            sampling_plan=SamplingPlan.from_dict(plan.get("sampling_plan", OWN_COLUMNS)),
+            sampling_plan=SamplingPlan.from_dict(plan.get("sampling_plan", ALONE)),
             model=ModelConfig.from_dict(mapping_of("model", plan.get("model", {}), None)),
             training=Training.from_dict(mapping_of("training", plan.get("training", {}), None)),
             ranking=RankingConfig.from_dict(mapping_of("ranking", plan.get("ranking", {}), None)),

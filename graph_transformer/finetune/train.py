@@ -23,7 +23,7 @@ from graph_transformer.finetune.stages import Outcome, Stages
 from graph_transformer.finetune.state import forget
 from graph_transformer.pretrain.pretrained import Pretrained
 from graph_transformer.task import Task
-from online_sampler.plan import SamplingPlan
+from online_sampler.plan import ALONE, SamplingPlan
 
 if TYPE_CHECKING:
     from temporal_graph.schema import Schema
@@ -64,7 +64,7 @@ class TrainResult:
 
 def own_columns(task: Task) -> Task:
     """Return the same task on the row's own columns alone: no neighbors, the baseline that every graph has to beat."""
-    return replace(task, sampling_plan=SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 0}}]}))
+    return replace(task, sampling_plan=SamplingPlan.from_dict(ALONE))
 
 
 def train(

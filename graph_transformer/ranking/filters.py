@@ -14,7 +14,7 @@ from graph_transformer.encoding.statistics import ELEMENT_SEPARATOR
 from graph_transformer.errors import RankQuestionError
 from graph_transformer.ranking.lists import ItemFilter
 from online_sampler.neighborhood import TableColumns
-from online_sampler.plan import SamplingPlan
+from online_sampler.plan import ALONE, SamplingPlan
 from online_sampler.sampler import Sampler
 from temporal_graph.schema import Column, ColumnKind
 from temporal_graph.view import GraphView
@@ -22,7 +22,6 @@ from temporal_graph.view import GraphView
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_ALONE = {"num_neighbors": [{"hop1": {"default": 0}}]}
 _FILTERED = {
     ColumnKind.CATEGORICAL: str,
     ColumnKind.MULTICATEGORICAL: str,
@@ -38,7 +37,7 @@ class Filters:
     def __init__(self, view: GraphView, table: str) -> None:
         self._view, self._table = view, view.schema.table(table)
         self._columns = {column.name: column for column in self._table.columns}
-        self._sampler = Sampler(view, SamplingPlan.from_dict(_ALONE))
+        self._sampler = Sampler(view, SamplingPlan.from_dict(ALONE))
 
     def check(self, question: int, filters: Sequence[ItemFilter]) -> None:
         """Raise RankQuestionError for a filter of question number `question` that the table can not answer."""

@@ -55,11 +55,6 @@ class Fusion(nn.Module):
         self.last, _ = _layer(members, width, 1)
         self.line = nn.Parameter(torch.zeros(members, size, 1))
 
-    @property
-    def with_towers(self) -> bool:
-        """Whether the features hold those of the two towers."""
-        return "tower" in self.config.features
-
     def members(self, features: Tensor) -> Tensor:
         """Return float32[members, N] of features float32[N, F]."""
         known = ((features - self.mean) * self.scale).clamp(-LIMIT, LIMIT)

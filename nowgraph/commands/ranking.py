@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console, row_bar
-from temporal_graph.duration import parse_duration_us
 from temporal_graph.schema import dump_schema
 
 if TYPE_CHECKING:
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from graph_transformer.splits import Interval
     from graph_transformer.task import Task
     from temporal_graph.view import GraphView
-
-LISTED = 100
-"""Items that are asked for when a ranker is measured: the first ten among repeats, or among new ones, are in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,6 @@ def train_ranking(
                 questions=found.questions,
                 seed=seed,
                 progress=progress,
-                quiet=shown.quiet,
                 floors=floors,
             )
         (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
@@ -121,6 +116,7 @@ def evaluate_ranking(
     """
     from graph_transformer.finetune.query.task_table import read_labels
     from graph_transformer.finetune.ranking.evaluation_tables import measured_split
+    from graph_transformer.finetune.ranking.metrics import LISTED
     from graph_transformer.finetune.ranking.questions import questions_of_labels
     from graph_transformer.ranking.ranker import Ranker
     from nowgraph.ranking import ranked_lists
@@ -133,8 +129,7 @@ def evaluate_ranking(
     questions = questions_of_labels(read_labels(file, view))
     chosen = interval if interval is not None else task.splits.test
     assert chosen is not None
-    new_within_us = parse_duration_us(task.ranking.new_within)
-    split = measured_split(view, ranked, task.splits, questions, chosen, new_within_us=new_within_us)
+    split = measured_split(view, ranked, task.splits, questions, chosen, new_within_us=task.ranking.new_within_us)
     ranker = Ranker.load(checkpoint, view, as_of_us=int(split.questions.cutoff_time_us.min()))
     began_s = time.monotonic()
     with row_bar("ranking", len(split.questions), quiet=quiet) as advance:

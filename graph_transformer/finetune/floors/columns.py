@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.finetune.examples import Examples
 from graph_transformer.target import Target
-from online_sampler.plan import SamplingPlan
+from online_sampler.plan import ALONE, SamplingPlan
 from online_sampler.sampler import Sampler
 from temporal_graph.schema import Column, ColumnKind
 from temporal_graph.time_rule import ALWAYS_US
@@ -26,7 +26,6 @@ SEEDS = 65_536
 """Seeds per call: their own cells are all that is held."""
 DAY_US = 86_400_000_000
 CALENDAR = ("hour", "weekday", "day", "month")
-ALONE = SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 0}}]})
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,7 +49,7 @@ def seed_columns(
     cut-off, among them the row's own time at entity level. Keys, links, texts and the column that is predicted are not
     among them. `read_until_us` is the latest time the graph may be read at.
     """
-    sampler = Sampler(view, ALONE)
+    sampler = Sampler(view, SamplingPlan.from_dict(ALONE))
     parts: list[Floats] = []
     names, categorical = _names(view, target)
     for start in range(0, max(len(examples), 1), SEEDS):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from graph_transformer.finetune.ranking.asking import (
     without,
 )
 from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX, FusionLists, learned_lists
+from graph_transformer.finetune.ranking.metrics import ndcg_of
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.result import OURS
 from graph_transformer.ranking.features import feature_names
@@ -33,7 +35,7 @@ from graph_transformer.ranking.scoring import UNTRAINED, Scored, Scorer
 from graph_transformer.target import Ranked
 
 Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
+FloatT = TypeVar("FloatT", np.float16, np.float32)
 
 GRAPH, SEQUENCE, WALK = "graph alone", "sequence alone", "walk alone"
 """Parts of a ranking: a fusion that knows no towers, the towers' products, and the walk's score as it is."""
@@ -96,8 +98,8 @@ def _lists(scorer: Scorer, scored: Scored, graph: Fusion | None, width: int) -> 
     return lists
 
 
-def graph_columns(names: tuple[str, ...], features: Float32) -> Float32:
-    """Return the columns of features that know no towers."""
+def graph_columns(names: tuple[str, ...], features: NDArray[FloatT]) -> NDArray[FloatT]:
+    """Return the columns of features that know no towers, as a matrix of their own."""
     return np.ascontiguousarray(features[:, [names.index(name) for name in feature_names(towers=False)]])
 
 
@@ -117,8 +119,8 @@ def fusion_lists(
 
 def graph_lists(lists: FusionLists) -> FusionLists:
     """Return the lists as a fusion sees them that knows no towers."""
-    columns = [lists.names.index(name) for name in feature_names(towers=False)]
-    return FusionLists(feature_names(towers=False), lists.offset, lists.features[:, columns], lists.right)
+    features = graph_columns(lists.names, lists.features)
+    return FusionLists(feature_names(towers=False), lists.offset, features, lists.right)
 
 
 class Judged:
@@ -133,8 +135,8 @@ class Judged:
         for places, scored in scored_parts(scorer, asked):
             part = questions.select(places)
             right = right_ones(part, scored.found)
-            ideal = _ideal(np.diff(part.item_offset), top)
-            self._parts.append((scored.found.offset, scored.features.astype(np.float16), right, ideal))
+            wanted = np.diff(part.item_offset)
+            self._parts.append((scored.found.offset, scored.features.astype(np.float16), right, wanted))
         self._top = top
 
     @torch.inference_mode()
@@ -142,16 +144,9 @@ class Judged:
         """Return the mean NDCG of a fusion's order; one without towers reads the graph's features alone."""
         total, count = 0.0, 0
         columns = slice(0, len(fusion.config.features))  # those of towers come last
-        for offset, features, right, ideal in self._parts:
+        for offset, features, right, wanted in self._parts:
             score = fusion(torch.from_numpy(features[:, columns].astype(np.float32))).numpy()
             place = best_items(offset, np.arange(len(score)), score, self._top)
-            gain = (np.append(right, False)[place] / np.log2(np.arange(self._top) + 2.0)).sum(axis=1)
-            total += float((gain / ideal).sum())
-            count += len(gain)
+            total += float(ndcg_of(np.append(right, False)[place], wanted, self._top).sum())
+            count += len(wanted)
         return total / max(1, count)
-
-
-def _ideal(wanted: Int64, top: int) -> NDArray[np.float64]:
-    gains = np.cumsum(1.0 / np.log2(np.arange(top) + 2.0))
-    found: NDArray[np.float64] = gains[np.minimum(np.maximum(wanted, 1), top) - 1]
-    return found

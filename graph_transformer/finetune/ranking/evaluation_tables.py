@@ -11,23 +11,9 @@ from graph_transformer.finetune.ranking.histories import Interactions
 from graph_transformer.finetune.ranking.metrics import ListMetrics, Measured, RankingMetrics
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.finetune.ranking.spans import asked_in, lag_of
 from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Ranked
-
-
-def asked_of(
-    source: RowSource, ranked: Ranked, splits: Splits, questions: RankingQuestions, interval: Interval
-) -> RankingQuestions:
-    """Return the questions of an interval with the graph each may see: a frozen one's where the task has one.
-
-    A test that is asked of a graph that has ended is validated on one that ended when the validation began.
-    """
-    frozen_us = None
-    if splits.frozen_us is not None:
-        validation = splits.validation
-        frozen_us = validation.start_us if validation is not None and interval == validation else None
-        frozen_us = splits.frozen_us if splits.test is not None and interval == splits.test else frozen_us
-    return questions.interval(interval).frozen(frozen_us, source, ranked)
 
 
 def measured_split(
@@ -40,17 +26,18 @@ def measured_split(
     new_within_us: int,
     interactions: Interactions | None = None,
 ) -> Measured:
-    """Return an interval of the questions with what measuring lists of it needs.
+    """Return an interval of the questions with what measuring lists of it needs; asked as the test is, as in training.
 
     Raises:
         TaskError: it has no questions.
     """
-    asked = asked_of(source, ranked, splits, questions, interval)
+    asked = asked_in(interval, lag_of(splits), questions, source, ranked)
     if not len(asked):
         raise TaskError("splits", "intervals in which users are asked", "one without a question")
     interactions = Interactions.of(source, ranked) if interactions is None else interactions
-    presence = Presence(source, ranked.items)
-    return Measured(asked, interactions.histories(asked), presence, interactions, interval.start_us, new_within_us)
+    return Measured.of(
+        asked, interactions, Presence(source, ranked.items), cold_from_us=interval.start_us, new_within_us=new_within_us
+    )
 
 
 def table_of_metrics(metrics: Mapping[str, RankingMetrics]) -> list[dict[str, Any]]:

@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 from graph_transformer.finetune.ranking.floors_counts import HALF_LIVES_US, Columns, Popular, Repeat, Scores
 from graph_transformer.finetune.ranking.floors_items import co_visitation, ease, item_neighbors
 from graph_transformer.finetune.ranking.histories import Histories
-from graph_transformer.finetune.ranking.metrics import Measured, RankingMetrics
+from graph_transformer.finetune.ranking.metrics import LISTED, Measured, RankingMetrics
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 
 Int64 = NDArray[np.int64]
 
 CHUNK_SCORES = 4_000_000
 """Scores made at a time: some tens of megabytes."""
-LISTED = 100
-"""Items of a floor's list: enough for the first k among repeats, or among new items."""
 FLOORS = ("popular", "repeat", "item_knn", "co_visitation", "ease")
 
 

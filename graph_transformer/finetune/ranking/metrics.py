@@ -25,6 +25,9 @@ Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+LISTED = 100
+"""Items of a list that is measured: enough for the first ten among repeats, or among new ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListMetrics(Metrics):
@@ -91,6 +94,19 @@ class Measured:
     cold_from_us: int
     new_within_us: int
 
+    @classmethod
+    def of(
+        cls,
+        questions: RankingQuestions,
+        interactions: Interactions,
+        presence: Presence,
+        *,
+        cold_from_us: int,
+        new_within_us: int,
+    ) -> Measured:
+        """Return what measuring lists of these questions needs."""
+        return cls(questions, interactions.histories(questions), presence, interactions, cold_from_us, new_within_us)
+
     def measure(self, lists: Int64, k: int) -> RankingMetrics:
         """Return the metrics of lists, int64 [n, at least k] of item rows, the best first, -1 where there is no more.
 
@@ -151,15 +167,6 @@ class Measured:
         return float(fresh.sum() / (lists >= 0).sum())
 
 
-def recall_of(lists: Int64, questions: RankingQuestions) -> float:
-    """Return the mean share of the questions' items among candidates, int64 [n, any], -1 where there is none."""
-    if not len(questions):
-        return np.nan
-    asked = np.arange(len(questions))[:, None]
-    found = among(asked, lists, questions.question, questions.item)
-    return float((found.sum(axis=1) / np.diff(questions.item_offset)).mean())
-
-
 def _check(lists: Int64, questions: int, k: int) -> None:
     if lists.ndim != 2 or lists.shape[0] != questions or lists.shape[1] < k:
         raise ValueError(f"lists: expected {questions} of at least {k} items, found the shape {lists.shape}")
@@ -168,16 +175,22 @@ def _check(lists: Int64, questions: int, k: int) -> None:
         raise ValueError("lists: an item stands twice in one of them")
 
 
+def ndcg_of(found: Mask, wanted: Int64, k: int) -> Floats:
+    """Return float64[n]: NDCG of lists with `found` bool [n, at most k] by place, of which `wanted` could be found."""
+    gain = 1.0 / np.log2(np.arange(k) + 2.0)
+    ideal = np.cumsum(gain)[np.clip(wanted, 1, k) - 1]
+    ndcg: Floats = found @ gain[: found.shape[1]] / ideal
+    return ndcg
+
+
 def _means(found: Mask, wanted: Int64, k: int) -> ListMetrics:
     """Return the figures of `found` bool [n, at most k] by place, of questions that want so many items."""
     count = len(found)
     if not count:
         return ListMetrics(0, k, *[np.nan] * 6)
     place = np.arange(found.shape[1])
-    gain = 1.0 / np.log2(place + 2.0)
     possible = np.minimum(wanted, k)
-    best = np.append(0.0, np.cumsum(1.0 / np.log2(np.arange(k) + 2.0)))[possible]
-    ndcg = found @ gain / best
+    ndcg = ndcg_of(found, wanted, k)
     first = np.where(found.any(axis=1), 1.0 / (found.argmax(axis=1) + 1.0), 0.0) if found.shape[1] else np.zeros(count)
     precision = (np.cumsum(found, axis=1) / (place + 1.0) * found).sum(axis=1) / possible
     return ListMetrics(

@@ -118,10 +118,6 @@ class RankingQuestions:
         sessions = _sessions(self, cutoff_time_us, source, ranked)
         return replace(self, cutoff_time_us=cutoff_time_us, sessions=sessions)
 
-    def not_yet(self, source: RowSource, ranked: Ranked) -> int:
-        """Return how many of the items do not exist at their question's cut-off: no list can hold them."""
-        return int((~Presence(source, ranked.items).at(self.item, self.cutoff_time_us[self.question])).sum())
-
     def to_labels(self, target: Target) -> LabelTable:
         """Return the questions as a table of labels, for a file."""
         assert target.ranked is not None

@@ -36,9 +36,11 @@ class RankingResult:
             "version": self.version,
             "task": self.task.name,
             "seconds": self.seconds,
-            "metrics": {
-                split: {name: each.to_dict() for name, each in rankers.items()}
-                for split, rankers in self.metrics.items()
-            },
+            "metrics": metrics_to_dict(self.metrics),
             "recall": {split: dict(sources) for split, sources in self.recall.items()},
         }
+
+
+def metrics_to_dict(metrics: Mapping[str, Mapping[str, RankingMetrics]]) -> dict[str, Any]:
+    """Return plain JSON values of metrics by split and ranker."""
+    return {split: {name: each.to_dict() for name, each in rankers.items()} for split, rankers in metrics.items()}

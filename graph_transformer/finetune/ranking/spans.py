@@ -43,9 +43,7 @@ class Spans:
         Raises:
             TaskError: nothing is left to train the towers on before the fusion's span.
         """
-        lag_us = 0
-        if splits.frozen_us is not None and splits.test is not None:
-            lag_us = max(0, splits.test.start_us - splits.frozen_us)
+        lag_us = lag_of(splits)
         end_us = splits.train.end_us if splits.validation is None else splits.validation.start_us
         fusion = Interval(end_us - fusion_span_us, end_us)
         if fusion.start_us - lag_us <= splits.train.start_us:
@@ -73,6 +71,20 @@ class Spans:
     def asked(
         self, questions: RankingQuestions, interval: Interval, source: RowSource, ranked: Ranked
     ) -> RankingQuestions:
-        """Return the questions of an interval, asked of a graph that ended as long before it as the test's did."""
-        found = questions.interval(interval)
-        return found if not self.lag_us else found.frozen(interval.start_us - self.lag_us, source, ranked)
+        """Return the questions of an interval, as `asked_in`."""
+        return asked_in(interval, self.lag_us, questions, source, ranked)
+
+
+def lag_of(splits: Splits) -> int:
+    """Return how long before the test's start its graph ended, int64 microseconds; 0 where it goes on."""
+    if splits.frozen_us is None or splits.test is None:
+        return 0
+    return max(0, splits.test.start_us - splits.frozen_us)
+
+
+def asked_in(
+    interval: Interval, lag_us: int, questions: RankingQuestions, source: RowSource, ranked: Ranked
+) -> RankingQuestions:
+    """Return the questions of an interval, asked of a graph that ended `lag_us` before it; 0: of one that goes on."""
+    found = questions.interval(interval)
+    return found if not lag_us else found.frozen(interval.start_us - lag_us, source, ranked)

@@ -112,11 +112,10 @@ def tower_validator(scorer: TowerScorer, source: RowSource, questions: RankingQu
     top = ranked.top
     part = questions.drawn(most, np.random.default_rng(seed))
     events = None if part.sessions is None else session_events(source, ranked, part.sessions)
-    judge = Measured(
-        questions=part,
-        seen=scorer.interactions.histories(part),
-        presence=scorer.presence,
-        interactions=scorer.interactions,
+    judge = Measured.of(
+        part,
+        scorer.interactions,
+        scorer.presence,
         cold_from_us=int(part.time_us.min()),
         new_within_us=scorer.task.ranking.new_within_us,
     )

@@ -27,10 +27,10 @@ from graph_transformer.finetune.ranking.evaluation import (
 from graph_transformer.finetune.ranking.floors import measure_floors
 from graph_transformer.finetune.ranking.fusion_fit import LISTS_MIN, FusionLists, fit_fusion
 from graph_transformer.finetune.ranking.histories import Interactions
-from graph_transformer.finetune.ranking.metrics import Measured, RankingMetrics
+from graph_transformer.finetune.ranking.metrics import LISTED, Measured, RankingMetrics
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
-from graph_transformer.finetune.ranking.result import RankingResult
+from graph_transformer.finetune.ranking.result import RankingResult, metrics_to_dict
 from graph_transformer.finetune.ranking.spans import Span, Spans
 from graph_transformer.finetune.ranking.tower import FittedTowers, fit_towers
 from graph_transformer.heads import Unit
@@ -49,8 +49,6 @@ MEMBERS = 2
 """Members of the fusion: what its draw of weights makes of one is up to .001 of NDCG@10; more lists bring more."""
 WIDE = 500
 """Candidates of each walk, and near ones, that recall is told for beside the task's own numbers."""
-LISTED = 100
-"""Items of a list that is measured: enough for the first ten among repeats, or among new ones."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,8 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as a checkpoint keeps them."""
-        figures = {
-            split: {name: each.to_dict() for name, each in rankers.items()} for split, rankers in self.metrics.items()
-        }
-        return figures | {"recall": {split: dict(shares) for split, shares in self.recall.items()}}
+        recall = {split: dict(shares) for split, shares in self.recall.items()}
+        return metrics_to_dict(self.metrics) | {"recall": recall}
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,6 @@ def train(
     questions: RankingQuestions,
     seed: int = 0,
     progress: Report = silent,
-    quiet: bool = False,  # noqa: ARG001  # all that is shown goes through `progress`
     floors: bool = True,
 ) -> RankingResult:
     """Fit a ranking to questions whose items are known; save it, with figures of it, its parts and floors, in `output`.
@@ -248,13 +243,12 @@ class Training:
         return Fusions(whole, graph, steps, graph_steps, lists)
 
     def _measured(self, interval: Interval, questions: RankingQuestions) -> Measured:
-        return Measured(
+        return Measured.of(
             questions,
-            self.interactions.histories(questions),
-            self.presence,
             self.interactions,
-            interval.start_us,
-            self.task.ranking.new_within_us,
+            self.presence,
+            cold_from_us=interval.start_us,
+            new_within_us=self.task.ranking.new_within_us,
         )
 
     def _floors(self, split: str, measured: Measured) -> dict[str, RankingMetrics]:

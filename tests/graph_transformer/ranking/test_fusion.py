@@ -40,7 +40,6 @@ def test_a_fusion_comes_back_from_plain_values() -> None:
 
     assert built.config == own.config
     assert np.array_equal(built.eval()(line).detach().numpy(), own(line).detach().numpy())
-    assert own.with_towers
 
 
 @pytest.mark.parametrize(("members", "names"), [(0, ("a", "b")), (17, ("a", "b")), (1, ("a",))])

@@ -10,12 +10,12 @@ import pytest
 from graph_transformer.errors import TaskError
 from graph_transformer.finetune.query import BoundQuery
 from graph_transformer.finetune.ranking.evaluation_tables import (
-    asked_of,
     measured_split,
     table_of_metrics,
     table_of_parts,
 )
 from graph_transformer.finetune.ranking.questions import questions_before
+from graph_transformer.finetune.ranking.spans import Spans
 from graph_transformer.finetune.task_file import Anchors
 from graph_transformer.splits import Interval, Splits
 
@@ -27,23 +27,22 @@ NEXT = "PREDICT LIST_DISTINCT(orders.item_id, 0, 1, seconds) RANK TOP 3 FOR EACH
 SPLITS = Splits(Interval(0, 20 * S), Interval(20 * S, 30 * S), test=Interval(30 * S, 40 * S), frozen_us=20 * S)
 
 
-def test_a_frozen_task_is_validated_on_a_frozen_graph_too(opened: Shop, bound: Bind) -> None:
-    """The test's graph ends where the task says, the validation's where it begins; training is as it is."""
+def test_a_split_is_measured_as_the_test_is_asked(opened: Shop, bound: Bind) -> None:
+    """The test's graph ends where the task says, the validation's as long before it, as training has it."""
     view, query = opened([(7, 0, 10 * S), (7, 1, 15 * S), (7, 2, 25 * S), (7, 3, 35 * S)]), bound(NEXT)
     ranked = query.target("next").ranked
     assert ranked is not None
     questions = questions_before(view, query, Anchors(before="orders", last_us=50 * S))
     assert SPLITS.validation is not None
     assert SPLITS.test is not None
-    for interval, cutoffs, sessions in (
-        (SPLITS.train, [10 * S - 1, 15 * S - 1], None),
-        (SPLITS.validation, [20 * S], 0),
-        (SPLITS.test, [20 * S], 1),
-    ):
-        asked = asked_of(view, ranked, SPLITS, questions, interval)
+    spans = Spans.of(SPLITS, 5 * S)
+    for interval, cutoffs in ((SPLITS.validation, [10 * S]), (SPLITS.test, [20 * S])):
+        asked = measured_split(view, ranked, SPLITS, questions, interval, new_within_us=S).questions
         assert asked.cutoff_time_us.tolist() == cutoffs
-        assert (asked.sessions is None) == (sessions is None)
-        assert asked.sessions is None or len(asked.sessions.item) == sessions
+        assert asked.sessions is not None
+        assert len(asked.sessions.item) == 1
+        trained = spans.asked(questions, interval, view, ranked)
+        assert trained.cutoff_time_us.tolist() == cutoffs
     part = measured_split(view, ranked, SPLITS, questions, SPLITS.test, new_within_us=S)
     assert part.seen.offset.tolist() == [0, 3]
     with pytest.raises(TaskError):

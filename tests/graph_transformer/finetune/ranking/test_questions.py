@@ -112,16 +112,6 @@ def test_questions_are_chosen_with_their_items(opened: Shop, bound: Bind) -> Non
     assert found.question.tolist() == [0, 0, 1, 2]
 
 
-def test_items_that_do_not_exist_yet_are_counted(opened: Shop, bound: Bind) -> None:
-    """An item that appears with the basket was not there just before; one visible at the cut-off was."""
-    view = opened([(7, 0, 10 * S), (7, 1, 10 * S), (7, 2, 10 * S)], items=[10 * S - 1, 10 * S])
-    query = bound(NEXT.format(1))
-    found, ranked = questions_before(view, query, BEFORE), query.target("next").ranked
-    assert ranked is not None
-    assert len(found.item) == 3
-    assert found.not_yet(view, ranked) == 2  # item 2 is named by the order alone
-
-
 def test_a_graph_that_ended_leaves_the_rest_to_the_session(opened: Shop, bound: Bind) -> None:
     """What the user did between the end and the question comes as a session, oldest first; nothing of others does."""
     view = opened([(7, 0, 10 * S), (7, 1, 12 * S), (8, 3, 13 * S), (7, 2, 14 * S), (7, 3, 20 * S)])
