@@ -88,7 +88,9 @@ class Ranking:
 
     def _answer(self, asked: AskedList, listed: Listed, waited_s: float, start_s: float) -> service_pb2.RankResponse:
         total_s = time.monotonic() - start_s
+        start_encode_s = time.perf_counter()
         response = list_answer(asked, listed, task=self._task, waited_s=waited_s, total_s=total_s)
+        self._metrics.stages["encode"].observe(time.perf_counter() - start_encode_s)
         request = asked.request
         user = row_event_pb2.RowEvent(table=self._table, key=request.user, event_time_us=request.event_time_us)
         self._predictions.publish_list(user, request, response)

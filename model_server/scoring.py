@@ -81,7 +81,9 @@ class Scoring:
 
     def _answer(self, asked: AskedRow, scored: Scored, waited_s: float, start_s: float) -> service_pb2.ScoreResponse:
         total_s = time.monotonic() - start_s
+        start_encode_s = time.perf_counter()
         response = answer_of(asked, scored, task=self._task, target=self._target, waited_s=waited_s, total_s=total_s)
+        self._metrics.stages["encode"].observe(time.perf_counter() - start_encode_s)
         self._predictions.publish(asked.row, response)
         if waited_s:
             self._metrics.stages["freshness"].observe(waited_s)

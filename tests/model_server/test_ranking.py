@@ -54,7 +54,7 @@ def server_of(shop: Any, settings: ServerSettings) -> Callable[..., AbstractCont
 
 def metric(running: BackgroundServer, name: str, **labels: str) -> float:
     """A value of the server's registry."""
-    return running.server.metrics.registry.get_sample_value(name, labels) or 0.0
+    return running.server.metrics.registry.total(name, **labels)
 
 
 def after_all(shop: Any) -> int:
