@@ -52,6 +52,14 @@ class PredictionFailedError(ServerError):
     """The sampler or the model failed on this request alone."""
 
 
+class UnauthenticatedError(ServerError):
+    """The call has no credentials, or none that are known here."""
+
+
+class PermissionDeniedError(ServerError):
+    """The caller is known and lacks the role that the method asks for."""
+
+
 CODES: dict[type[ServerError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownTaskError: grpc.StatusCode.NOT_FOUND,
@@ -62,6 +70,8 @@ CODES: dict[type[ServerError], grpc.StatusCode] = {
     NotConfiguredError: grpc.StatusCode.FAILED_PRECONDITION,
     LogUnavailableError: grpc.StatusCode.UNAVAILABLE,
     PredictionFailedError: grpc.StatusCode.INTERNAL,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 # The key under which gRPC clients of every language look for a google.rpc.Status.

@@ -23,6 +23,18 @@ class ServerSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9464, ge=0, le=65535)
 
+    # TLS: PEM files of the server's certificate chain and its key, read anew for new connections after they changed.
+    tls_certificate_path: Path | None = None
+    tls_key_path: Path | None = None
+    # With it every client shows a certificate of this CA (mTLS), health probes included.
+    tls_client_ca_path: Path | None = None
+    # Bearer tokens by their hashes, names of client certificates, and the roles of both.
+    access_path: Path | None = None
+    # Plain text where other machines can reach it: only behind what encrypts and keeps strangers out by itself.
+    insecure: bool = False
+    # Lists the methods to who asks (grpcurl); with callers that are known, to those with the role admin.
+    reflection: bool = True
+
     # What is served (attached mode; embedded mode gets the objects themselves).
     schema_path: Path | None = None
     arena_path: Path | None = None
