@@ -41,7 +41,10 @@ def update(
     arena_bytes: Annotated[
         int, typer.Option(help="Size of the arena: address space, pages as they are used.")
     ] = ARENA_BYTES,
-    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics on loopback; 0 for none.")] = 9465,
+    metrics_port: Annotated[int, typer.Option(help="The port of Prometheus metrics; 0 for none.")] = 9465,
+    metrics_host: Annotated[
+        str, typer.Option(envvar="NOWGRAPH_UPDATER_METRICS_HOST", help="The address they are served on.")
+    ] = "127.0.0.1",
     until_caught_up: Annotated[bool, typer.Option(help="End once the log's present end is applied.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -63,7 +66,7 @@ def update(
         source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
         updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
         if metrics_port:
-            server, thread = start_http_server(metrics_port, addr="127.0.0.1", registry=updater.metrics.registry)
+            server, thread = start_http_server(metrics_port, addr=metrics_host, registry=updater.metrics.registry)
             stack.callback(thread.join)
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
