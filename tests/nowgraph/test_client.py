@@ -11,7 +11,6 @@ import pytest
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
 from nowgraph.client import (
-    SERVICE_CONFIG,
     AsyncClient,
     Client,
     DeadlineError,
@@ -24,6 +23,7 @@ from nowgraph.client import (
     UnavailableError,
     UnknownTaskError,
 )
+from nowgraph.client_channel import SERVICE_CONFIG
 
 pytestmark = pytest.mark.integration
 LIMITS = {"port": 0, "metrics_port": 0, "deadline_default_ms": 20_000, "batch_request_limit": 64}
