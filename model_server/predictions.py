@@ -23,8 +23,10 @@ from model_server.errors import OverloadedError
 from model_server.event_log import EventLog
 from model_server.metrics import Metrics
 from model_server.settings import ServerSettings
+from model_server.tracing import current_headers
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
+from stream.batch import Header
 from stream.errors import DeliveryError
 from stream.producer import Delivery, event_key
 
@@ -32,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 # How soon a record that the producer refused is offered again.
 RETRY_S = 0.05
+_Record = tuple[bytes | None, bytes, tuple[Header, ...]]  # key, value, headers
 
 
 class Predictions:
@@ -53,7 +56,7 @@ class Predictions:
         self._clock_us = clock_us
         self._lock = threading.Lock()
         self._unconfirmed = 0
-        self._backlog: deque[tuple[bytes | None, bytes]] = deque()
+        self._backlog: deque[_Record] = deque()
         self._retrying: asyncio.Task[None] | None = None
 
     @property
@@ -84,7 +87,7 @@ class Predictions:
         record.tenant, record.answered_time_us = self._settings.tenant, self._clock_us()
         with self._lock:
             self._unconfirmed += 1
-        self._send(event_key(row), record.SerializeToString())
+        self._send((event_key(row), record.SerializeToString(), current_headers()))
         if self._backlog:
             self._retry_soon()
         self._metrics.predictions_waiting.set(self._unconfirmed)
@@ -106,22 +109,23 @@ class Predictions:
             log.error("predictions_lost", answers=lost)
         return lost
 
-    def _send(self, key: bytes | None, value: bytes) -> None:
+    def _send(self, record: _Record) -> None:
         assert self._log is not None
+        key, value, headers = record
 
         def on_delivery(delivery: Delivery) -> None:
             if delivery.error is not None:
                 self._metrics.predictions_retried.inc()
-                self._backlog.append((key, value))
+                self._backlog.append(record)
                 return
             self._metrics.predictions_delivered.inc()
             with self._lock:
                 self._unconfirmed -= 1
 
         try:
-            self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery)
+            self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery, headers=headers)
         except BufferError:
-            self._backlog.append((key, value))
+            self._backlog.append(record)
         except DeliveryError as error:  # too large for the topic: it will never be sent
             with self._lock:
                 self._unconfirmed -= 1
@@ -140,4 +144,4 @@ class Predictions:
     def _offer_again(self) -> None:
         """Offers what waits once, oldest first; what is refused again goes to the end."""
         for _ in range(len(self._backlog)):
-            self._send(*self._backlog.popleft())
+            self._send(self._backlog.popleft())

@@ -33,6 +33,7 @@ from model_server.request import RequestReader
 from model_server.security.guard import guard_of
 from model_server.service import InFlight, PredictionService
 from model_server.settings import ServerSettings
+from model_server.tracing import TracingInterceptor
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 from stream.errors import ConfigurationError
@@ -208,10 +209,12 @@ def build_server(
     privacy: Privacy | None = None,
     event_log: EventLog | None = None,
     predictions_topic: str = "nowgraph.predictions",
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] | None = None,
 ) -> Server:
     """A server over a graph of this process (`graph.view()`); the view and the model loaded for it are its own now.
 
-    Without `event_log` answers are not recorded and Ingest is refused. Raises ConfigurationError when the schema has
+    Without `event_log` answers are not recorded and Ingest is refused; without `interceptors` calls are traced by the
+    process's OpenTelemetry. Raises ConfigurationError when the schema has
     private values and there is no `privacy` to hash them.
     """
     if privacy is None and any(is_private(table) for table in view.schema.tables):
@@ -222,6 +225,7 @@ def build_server(
         privacy=privacy,
         predictions_topic=predictions_topic,
         event_log=event_log,
+        interceptors=(TracingInterceptor(),) if interceptors is None else interceptors,
     )
 
 

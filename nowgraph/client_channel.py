@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
+from opentelemetry import trace
+
+from stream.trace_context import fields_of
 
 MESSAGE_BYTES_LIMIT = 16 * 1024 * 1024
 SERVICE = "nowgraph.v1.PredictionService"
@@ -79,10 +82,12 @@ class Calls:
         self._file: tuple[tuple[int, int, int], str] | None = None
 
     def metadata(self) -> Metadata:
-        """Of a call that is made now. Raises OSError for a token's file that cannot be read."""
+        """Of a call that is made now, with the current span's trace. Raises OSError for a token file it cannot read."""
+        context = trace.get_current_span().get_span_context()
+        traced = tuple(fields_of(context).items()) if context.is_valid else ()
         if self._token is None:
-            return self._name
-        return (("authorization", f"Bearer {self._current(self._token)}"), *self._name)
+            return (*self._name, *traced)
+        return (("authorization", f"Bearer {self._current(self._token)}"), *self._name, *traced)
 
     def _current(self, token: Token) -> str:
         if isinstance(token, str):
