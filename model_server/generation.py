@@ -9,7 +9,7 @@ meanwhile. The old generation's memory goes with the last batch that used it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -30,7 +30,8 @@ class Serving:
 
     A view or a sampler belongs to one thread at a time, so each thread has its own: `view` and `sampler` are the
     engine's (its predictor reads the view too), `watch` is the event loop's, `look` and `look_sampler` are the
-    inspection's. Nobody else keeps them, so that a generation's memory goes with its Serving.
+    inspection's, and the shadows read one of their own. Nobody else keeps them, so that a generation's memory goes with
+    its Serving.
     """
 
     view: GraphView
@@ -39,13 +40,22 @@ class Serving:
     predictor: Predictor
     sampler: Sampler
     look_sampler: Sampler
+    shadows: tuple[Predictor, ...] = ()
 
     @classmethod
-    def over(cls, view: GraphView, predictor: Predictor) -> Serving:
-        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on."""
+    def over(cls, view: GraphView, predictor: Predictor, shadows: Sequence[Predictor] = ()) -> Serving:
+        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on.
+
+        `shadows` are loaded for a twin of it, and have the predictor's sampling plan.
+        """
         look = view.twin()
         plan = predictor.sampling_plan
-        return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan))
+        return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan), tuple(shadows))
+
+    @property
+    def version(self) -> str:
+        """The model's."""
+        return self.predictor.version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +75,11 @@ class RankServing:
         ranked = ranker.task.target.ranked
         assert ranked is not None  # of a ranking
         return cls(view.twin(), ranker, ItemColumns(view, ranked.items))
+
+    @property
+    def version(self) -> str:
+        """The model's."""
+        return self.ranker.version
 
 
 Served = Serving | RankServing
