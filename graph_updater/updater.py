@@ -74,7 +74,9 @@ class Updater:
         self._view = graph.view()
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
-        self._lag = LagWatch(lambda: self._positions, ends, self._settings, self.metrics)
+        self._lag = LagWatch(
+            lambda: self._positions, ends, self._settings, self.metrics, complete=graph.set_complete_time
+        )
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
