@@ -15,13 +15,15 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
 from model_server.errors import OverloadedError
 from model_server.event_log import EventLog
 from model_server.metrics import Metrics
+from model_server.models.shadow import Place
 from model_server.settings import ServerSettings
 from model_server.tracing import current_headers
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -70,9 +72,18 @@ class Predictions:
             self._metrics.shed.labels("predictions").inc()
             raise OverloadedError(f"{self._settings.predictions_buffer_limit} answers wait to be recorded already")
 
-    def publish(self, row: row_event_pb2.RowEvent, response: service_pb2.ScoreResponse) -> None:
-        """Records an answer; the same row's answers keep their order (one key, one partition)."""
-        if self._log is not None:
+    def publish(
+        self, row: row_event_pb2.RowEvent, response: service_pb2.ScoreResponse, shadow: Place | None = None
+    ) -> None:
+        """Records an answer; the same row's answers keep their order (one key, one partition).
+
+        With `shadow` the record waits until other models have said of the same question what they say, or were skipped.
+        """
+        if shadow is not None:
+            record = service_pb2.Prediction(row=row, response=response)
+            self._stamp(record)
+            shadow.when_done(partial(self._record_with, row, record))
+        elif self._log is not None:
             self._record(row, service_pb2.Prediction(row=row, response=response))
 
     def publish_list(
@@ -83,10 +94,30 @@ class Predictions:
             ranking = service_pb2.RankPrediction(request=request, response=response)
             self._record(user, service_pb2.Prediction(row=user, ranking=ranking))
 
+    def _record_with(
+        self,
+        row: row_event_pb2.RowEvent,
+        record: service_pb2.Prediction,
+        shadows: Sequence[service_pb2.ScoreResponse],
+    ) -> None:
+        for one in shadows:
+            one.task, one.cutoff_time_us = record.response.task, record.response.cutoff_time_us
+        record.shadows.extend(shadows)
+        if self._log is not None:
+            self._offer(row, record)
+
     def _record(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
+        self._stamp(record)
+        self._offer(row, record)
+
+    def _stamp(self, record: service_pb2.Prediction) -> None:
+        """From here on the answer counts as one that is to be recorded."""
         record.tenant, record.answered_time_us = self._settings.tenant, self._clock_us()
-        with self._lock:
-            self._unconfirmed += 1
+        if self._log is not None:
+            with self._lock:
+                self._unconfirmed += 1
+
+    def _offer(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
         self._send((event_key(row), record.SerializeToString(), current_headers()))
         if self._backlog:
             self._retry_soon()

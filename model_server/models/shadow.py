@@ -1,11 +1,12 @@
 """Models that only watch: they score the neighborhoods that the live model was given, after its answers have left.
 
-    engine's worker: sample ─► live model ─► answers ─► callers
-                        └► Neighborhood ─► bounded queue ─► shadow thread: shadows ─► compared, measured
-                                                                  └► predictions topic, with the live answer
+    engine's worker: sample ─► live model ─► answers ─► event loop ─► callers
+                        └► Ticket with the Neighborhood ────┴► bounded queue ─► shadow thread: compared, measured
+                                                                              └► predictions topic, with the live one
 
-Nothing is sampled twice and nobody waits: a shadow that cannot keep up is skipped for whole batches, and counted. The
-queue keeps its order, skipped batches too, so that records of one row stay in theirs.
+Nothing is sampled twice and nobody waits: a batch is queued once the event loop has handed out its answers, a shadow
+that cannot keep up is skipped for whole batches, and counted. The queue keeps its order, skipped batches too, so that
+records of one row stay in theirs.
 """
 
 from __future__ import annotations
@@ -46,19 +47,26 @@ Done = Callable[[Sequence[service_pb2.ScoreResponse]], None]
 class Ticket:
     """A batch on its way through the shadows. Its methods belong to the event loop."""
 
-    target: Target
+    owner: Shadows
     neighborhood: Neighborhood | None
     live: Prediction | None
     shadows: Sequence[Predictor]
     answers: Mapping[str, Sequence[Answer]] | None = None
+    _released: bool = False
     _waiting: list[tuple[int, Done, Context]] = field(default_factory=list)
 
     def when_done(self, place: int, done: Done) -> None:
-        """Calls `done` with what the shadows said of the question at a place of the batch; of skipped ones nothing."""
+        """Calls `done` with what the shadows said of the question at a place of the batch; of skipped ones nothing.
+
+        The first call lets the batch go, behind what the event loop has to do now: hand out the answers.
+        """
         if self.answers is not None:
             done(self._of(place))
-        else:
-            self._waiting.append((place, done, copy_context()))
+            return
+        self._waiting.append((place, done, copy_context()))
+        if not self._released:
+            self._released = True
+            asyncio.get_running_loop().call_soon(self.owner.release, self)
 
     def finish(self, answers: Mapping[str, Sequence[Answer]]) -> None:
         """Tells everybody who waits."""
@@ -72,7 +80,7 @@ class Ticket:
         said = []
         for version, answers in self.answers.items():
             response = service_pb2.ScoreResponse(model_version=version)
-            write_answer(response, self.target, answers[place])
+            write_answer(response, self.owner.target, answers[place])
             said.append(response)
         return said
 
@@ -90,13 +98,13 @@ class Place:
 
 
 class Shadows:
-    """The thread that shadows of one task run on. `offer` is called by the engine's worker, the rest by the event loop.
+    """The thread that shadows of one task run on. `offer` is for the engine's worker, the rest for the event loop.
 
     The thread begins with the first batch: a task without shadows has none.
     """
 
     def __init__(self, target: Target, metrics: ModelMetrics) -> None:
-        self._target = target
+        self.target = target
         self._metrics = metrics
         self._tickets: deque[Ticket] = deque()
         self._changed = threading.Condition()
@@ -104,28 +112,26 @@ class Shadows:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
 
-    def start(self) -> None:
-        """Answers come back on the running event loop."""
-        self._loop = asyncio.get_running_loop()
-
     def offer(self, shadows: Sequence[Predictor], neighborhood: Neighborhood, live: Prediction) -> Ticket:
-        """Takes a batch that the live model has answered, and returns at once."""
+        """What waits for a batch that the live model has answered; nothing runs before somebody waits."""
+        return Ticket(self, neighborhood, live, shadows)
+
+    def release(self, ticket: Ticket) -> None:
+        """Queues a batch; one that finds the queue full is skipped when its turn comes."""
+        if self._closing:
+            ticket.finish({})
+            return
+        self._loop = asyncio.get_running_loop()
         with self._changed:
-            busy = sum(ticket.neighborhood is not None for ticket in self._tickets)
-            skip = self._closing or self._loop is None or busy >= BATCHES_LIMIT
-            ticket = Ticket(self._target, None if skip else neighborhood, None if skip else live, shadows)
-            if self._closing or self._loop is None:
-                ticket.answers = {}
-                return ticket
+            if sum(one.neighborhood is not None for one in self._tickets) >= BATCHES_LIMIT:
+                for shadow in ticket.shadows:
+                    self._metrics.shadow(shadow.version).rows["skipped"].inc(_rows(ticket))
+                ticket.neighborhood = ticket.live = None
             self._tickets.append(ticket)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="nowgraph-shadows", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        if skip:
-            for shadow in shadows:
-                self._metrics.shadow(shadow.version).rows["skipped"].inc(len(live.output))
-        return ticket
 
     async def close(self) -> None:
         """Skips what waits and ends the thread; every ticket is finished before this returns."""
@@ -167,7 +173,7 @@ class Shadows:
             start_s = time.perf_counter()
             try:
                 prediction = shadow.predict(neighborhood)
-                difference, disagrees = compare(self._target, live, prediction)
+                difference, disagrees = compare(self.target, live, prediction)
             except Exception as error:  # noqa: BLE001 - whatever a shadow does wrong, the live model goes on
                 metrics.rows["failed"].inc(len(live.output))
                 log.error("shadow_failed", model_version=shadow.version, error=type(error).__name__)  # noqa: TRY400
@@ -179,3 +185,7 @@ class Shadows:
                 metrics.difference.observe(one)
             answers[shadow.version] = answers_of(prediction)
         return answers
+
+
+def _rows(ticket: Ticket) -> int:
+    return 0 if ticket.live is None else len(ticket.live.output)
