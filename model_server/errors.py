@@ -32,6 +32,10 @@ class OverloadedError(ServerError):
     """A bounded buffer is full: the request was refused before any work was done for it."""
 
 
+class StaleGraphError(ServerError):
+    """The graph lies further behind its log than the task allows."""
+
+
 class DeadlinePassedError(ServerError):
     """The request's deadline passed while it waited; the model never saw it."""
 
@@ -65,6 +69,7 @@ CODES: dict[type[ServerError], grpc.StatusCode] = {
     UnknownTaskError: grpc.StatusCode.NOT_FOUND,
     NotFreshError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StaleGraphError: grpc.StatusCode.FAILED_PRECONDITION,
     DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
     NotConfiguredError: grpc.StatusCode.FAILED_PRECONDITION,
