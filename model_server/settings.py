@@ -20,6 +20,8 @@ class ServerSettings(BaseSettings):
     host: str = "127.0.0.1"
     # 0 takes a free port.
     port: int = Field(default=50051, ge=0, le=65535)
+    # Several processes share the port (`nowgraph serve --workers`); by accident they would share each other's requests.
+    reuse_port: bool = False
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9464, ge=0, le=65535)
 
@@ -54,6 +56,19 @@ class ServerSettings(BaseSettings):
 
     # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
     queue_limit: int = Field(default=1_024, gt=0)
+    # Rows that may wait before those of the batch class are refused: the other half is for whom somebody waits.
+    queue_batch_limit: int = Field(default=512, gt=0)
+    # Of the rows taken while both classes wait, this share is of the batch class: slow, and never at a standstill.
+    queue_batch_share: float = Field(default=0.1, gt=0, lt=1)
+    # Rows of one ScoreBatch that wait for the worker at a time: two full batches keep it busy and leave others room.
+    score_batch_inflight_limit: int = Field(default=128, gt=0)
+    # Rows a second that one caller may ask, by name; 0 for no quota. A burst may be as large as so many seconds of it.
+    quota_rows_per_s: float = Field(default=0.0, ge=0)
+    quota_burst_s: float = Field(default=1.0, gt=0)
+    # Callers with a rate of their own: {"checkout": 5000}, 0 for no quota.
+    quota_rows_per_s_by_caller: dict[str, float] = Field(default_factory=dict)
+    # Names whose buckets are kept: when more are busy at once, newcomers share one.
+    quota_names_limit: int = Field(default=1_024, gt=0)
     # Rows scored in one forward pass: past this a batch's latency grows faster than its throughput on a CPU.
     batch_limit: int = Field(default=64, gt=0)
     # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.
