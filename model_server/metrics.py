@@ -110,12 +110,25 @@ class Families:
             registry=r,
         )
         self.build = Info("nowgraph_build", "What is running.", registry=r)
-        ProcessCollector(registry=r)
-        GCCollector(registry=r)
+        observe_process(r)
 
     def histogram(self, name: str, text: str, *labels: str) -> Histogram:
         """A histogram of durations with the edges of the objectives."""
         return Histogram(name, text, labels, buckets=LATENCY_EDGES_S, registry=self.registry)
+
+
+class ProcessMetrics:
+    """Memory, CPU and open files of this process, and Python's collector: what every process says of itself."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        observe_process(self.registry)
+
+
+def observe_process(registry: CollectorRegistry) -> None:
+    """Adds what `ProcessMetrics` are to a registry."""
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
 
 
 class Metrics:

@@ -82,7 +82,7 @@ class Predictions:
         if shadow is not None:
             record = service_pb2.Prediction(row=row, response=response)
             self._stamp(record)
-            shadow.when_done(partial(self._record_with, row, record))
+            shadow.when_done(partial(self._record_with, row, record, current_headers()))
         elif self._log is not None:
             self._record(row, service_pb2.Prediction(row=row, response=response))
 
@@ -98,17 +98,18 @@ class Predictions:
         self,
         row: row_event_pb2.RowEvent,
         record: service_pb2.Prediction,
+        headers: tuple[Header, ...],
         shadows: Sequence[service_pb2.ScoreResponse],
     ) -> None:
         for one in shadows:
             one.task, one.cutoff_time_us = record.response.task, record.response.cutoff_time_us
         record.shadows.extend(shadows)
         if self._log is not None:
-            self._offer(row, record)
+            self._offer(row, record, headers)
 
     def _record(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
         self._stamp(record)
-        self._offer(row, record)
+        self._offer(row, record, current_headers())
 
     def _stamp(self, record: service_pb2.Prediction) -> None:
         """From here on the answer counts as one that is to be recorded."""
@@ -117,8 +118,8 @@ class Predictions:
             with self._lock:
                 self._unconfirmed += 1
 
-    def _offer(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
-        self._send((event_key(row), record.SerializeToString(), current_headers()))
+    def _offer(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction, headers: tuple[Header, ...]) -> None:
+        self._send((event_key(row), record.SerializeToString(), headers))
         if self._backlog:
             self._retry_soon()
         self._metrics.predictions_waiting.set(self._unconfirmed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from prometheus_client import start_http_server
 
 from graph_updater.embedded import UpdaterThread
 from graph_updater.updater import Updater
+from model_server.metrics import ProcessMetrics
+from model_server.metrics_endpoint import MetricsEndpoint
 from nowgraph.assembly import EMBEDDED, broker_address, live_source, parse_positions, updater_of
 from nowgraph.commands.options import ArenaPath, AsJson, Bootstrap, Quiet, SchemaPath
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.report import emit, progress_console
+from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
@@ -54,6 +57,7 @@ def update(
     Each start is a new generation, rebuilt from files and log; servers switch to it once it has caught up.
     """
     loaded = load_schema(schema)
+    configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:
         address = broker_address(bootstrap_servers, loaded, stack)
@@ -66,10 +70,8 @@ def update(
         source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
         updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
         if metrics_port:
-            server, thread = start_http_server(metrics_port, addr=metrics_host, registry=updater.metrics.registry)
-            stack.callback(thread.join)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+            endpoint = MetricsEndpoint(updater.metrics, ProcessMetrics(), host=metrics_host, port=metrics_port)
+            stack.callback(endpoint.close)
         with UpdaterThread(updater) as running:
             _keep(updater, running, graph, stop, until_caught_up=until_caught_up, quiet=quiet)
         state = _state(updater, graph)
