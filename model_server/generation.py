@@ -9,7 +9,7 @@ meanwhile. The old generation's memory goes with the last batch that used it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -30,8 +30,8 @@ class Serving:
 
     A view or a sampler belongs to one thread at a time, so each thread has its own: `view` and `sampler` are the
     engine's (its predictor reads the view too), `watch` is the event loop's, `look` and `look_sampler` are the
-    inspection's, and the shadows read one of their own. Nobody else keeps them, so that a generation's memory goes with
-    its Serving.
+    inspection's; `shadows` read one of their own, and have the predictor's sampling plan. Nobody else keeps them, so
+    that a generation's memory goes with its Serving.
     """
 
     view: GraphView
@@ -43,14 +43,11 @@ class Serving:
     shadows: tuple[Predictor, ...] = ()
 
     @classmethod
-    def over(cls, view: GraphView, predictor: Predictor, shadows: Sequence[Predictor] = ()) -> Serving:
-        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on.
-
-        `shadows` are loaded for a twin of it, and have the predictor's sampling plan.
-        """
+    def over(cls, view: GraphView, predictor: Predictor) -> Serving:
+        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on."""
         look = view.twin()
         plan = predictor.sampling_plan
-        return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan), tuple(shadows))
+        return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan))
 
     @property
     def version(self) -> str:
