@@ -21,8 +21,10 @@ from model_server.freshness import Freshness
 from model_server.generation import Generations, RankServing, Served, Serving
 from model_server.inspection import Inspection
 from model_server.metrics import Metrics
+from model_server.models.metrics import ModelMetrics
+from model_server.models.shadow import Shadows
 from model_server.predictions import Predictions
-from model_server.quotas import quotas_of
+from model_server.quotas import Quotas, quotas_of
 from model_server.ranking import Ranking
 from model_server.ranking_metrics import RankMetrics
 from model_server.ranking_request import RankReader
@@ -42,7 +44,10 @@ WARM_UP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What both kinds of calls are built from; `reader` reads requests about rows, and events."""
+    """What both kinds of calls are built from; `reader` reads requests about rows, and events.
+
+    `quotas` are shared by all tasks of a tenant, and `models` by all models of a task; each is built where it is None.
+    """
 
     settings: ServerSettings
     metrics: Metrics
@@ -50,6 +55,8 @@ class Parts:
     freshness: Freshness
     predictions: Predictions
     privacy: Privacy | None
+    quotas: Quotas | None = None
+    models: ModelMetrics | None = None
 
 
 class Calls:
@@ -100,13 +107,15 @@ class ScoreCalls(Calls):
         settings, metrics = parts.settings, parts.metrics
         self._table = serving().view.schema.table(self.task.table)
         self._reader = parts.reader
-        self._engine: Engine[Question, Scored] = Engine(Scorer(serving, metrics), settings, metrics)
+        self._shadows = Shadows(target, parts.models or ModelMetrics(metrics))
+        scorer = Scorer(serving, metrics, self._shadows)
+        self._engine: Engine[Question, Scored] = Engine(scorer, settings, metrics)
         self._scoring = Scoring(
             reader=parts.reader,
             freshness=parts.freshness,
             engine=self._engine,
             predictions=parts.predictions,
-            quotas=quotas_of(settings, metrics),
+            quotas=parts.quotas or quotas_of(settings, metrics),
             metrics=metrics,
             task=self.task.name,
             target=target,
@@ -138,6 +147,7 @@ class ScoreCalls(Calls):
     async def close(self) -> None:
         """As `Calls.close`."""
         await self._engine.close()
+        await self._shadows.close()
         self._inspection.close()
 
 
@@ -158,7 +168,7 @@ class RankCalls(Calls):
             freshness=parts.freshness,
             engine=self._engine,
             predictions=parts.predictions,
-            quotas=quotas_of(settings, parts.metrics),
+            quotas=parts.quotas or quotas_of(settings, parts.metrics),
             metrics=metrics,
             task=self.task.name,
             table=self.task.table,

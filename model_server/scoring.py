@@ -106,7 +106,7 @@ class Scoring:
         self._metrics.stages["encode"].observe(encode_s)
         if (call := current_call()) is not None:
             trace_score(call, scored, waited_s=waited_s, total_s=total_s, encode_s=encode_s)
-        self._predictions.publish(asked.row, response)
+        self._predictions.publish(asked.row, response, scored.shadow)
         if waited_s:
             self._metrics.stages["freshness"].observe(waited_s)
         self._metrics.stages["total"].observe(total_s, current_exemplar())
