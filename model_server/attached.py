@@ -6,8 +6,10 @@ settings ─► schema, arena, checkpoint ─► Server ─► SIGTERM or SIGINT
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -19,6 +21,7 @@ from model_server.loading import load_model
 from model_server.server import Server
 from model_server.settings import ServerSettings
 from model_server.tracing import TracingInterceptor
+from model_server.worker_link import Ready, SupervisorLink
 from stream.privacy import privacy_for
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
@@ -42,9 +45,16 @@ def serve(settings: ServerSettings, stream_settings: StreamSettings | None = Non
     secret = (stream_settings or StreamSettings()).secret_bytes()
     privacy = privacy_for(schema, secret)
 
+    took = Took()
+
     def attach() -> Served:
+        started_s = time.perf_counter()
         view = GraphView.attach(schema, arena)
-        return serving_over(view, load_model(checkpoint, view, settings))
+        attached_s = time.perf_counter()
+        model = load_model(checkpoint, view, settings)
+        took.attach_ms, took.model_ms = (attached_s - started_s) * 1e3, (time.perf_counter() - attached_s) * 1e3
+        log.info("attached", attach_ms=round(took.attach_ms, 2), model_ms=round(took.model_ms, 1))
+        return serving_over(view, model)
 
     wait_for_graph(schema, arena, timeout_s=settings.attach_timeout_s)
     generations = Generations(attach())
@@ -62,7 +72,9 @@ def serve(settings: ServerSettings, stream_settings: StreamSettings | None = Non
                     event_log=producer,
                     follower=follower,
                     interceptors=(TracingInterceptor(),),
-                )
+                ),
+                SupervisorLink.of_environment(),
+                took,
             )
         )
     finally:
@@ -88,12 +100,27 @@ def wait_for_graph(schema: Schema, arena: Path, *, timeout_s: float) -> None:
             return
 
 
-async def _run(server: Server) -> None:
+@dataclass(slots=True)
+class Took:
+    """How long the newest attaching took: mapping the arena, and loading the model for it."""
+
+    attach_ms: float = 0.0
+    model_ms: float = 0.0
+
+
+async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
     loop = asyncio.get_running_loop()
     draining: list[asyncio.Task[None]] = []
+
+    def drain() -> None:
+        draining.append(asyncio.create_task(server.drain()))
+
     await server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: draining.append(asyncio.create_task(server.drain())))
+        loop.add_signal_handler(number, drain)
+    if link is not None:
+        link.watch(drain)
+        link.say(Ready(os.getpid(), server.port, server.metrics_port, took.attach_ms, took.model_ms))
     await server.wait()
 
 

@@ -131,6 +131,10 @@ class Server:
         if settings.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if settings.reuse_port:
+            # Other processes serve the port meanwhile: no connection may come here before its requests are answered.
+            self._calls.start()
+            await self._calls.warm_up()
         address = f"{settings.host}:{settings.port}"
         if self._credentials is None:
             self.port = server.add_insecure_port(address)
@@ -138,10 +142,12 @@ class Server:
             self.port = server.add_secure_port(address, self._credentials)
         self._endpoint = MetricsEndpoint(self.metrics, host=settings.metrics_host, port=settings.metrics_port)
         self.metrics_port = self._endpoint.port
-        self._calls.start()
+        if not settings.reuse_port:
+            self._calls.start()
         await server.start()
         self._grpc = server
-        await self._calls.warm_up()
+        if not settings.reuse_port:
+            await self._calls.warm_up()
         self._background.append(asyncio.create_task(self._pulse()))
         self._background.append(asyncio.create_task(watch_loop(self.metrics.event_loop_stall)))
         if self._follower is not None:
@@ -239,5 +245,5 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # A client may ping as often as we do; more is abuse and its connection is closed.
         ("grpc.http2.min_ping_interval_without_data_ms", settings.keepalive_time_ms // 2),
         # Two servers on one port by accident would share its requests.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
     ]

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from temporal_graph.schema import Schema
 
 _TICK_S = 0.2
+# More processes than cores answer no more; this stops a slip of the finger.
+WORKERS_MAX = 256
 
 
 def serve(
+    context: typer.Context,
     *,
     checkpoint: CheckpointPath,
     schema: CheckpointSchemaPath = None,
@@ -41,6 +44,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port of gRPC; 0 takes a free one.")] = 50051,
     metrics_port: Annotated[int, typer.Option(help="The port of Prometheus; 0 takes a free one.")] = 9464,
+    workers: Annotated[
+        int, typer.Option(min=1, max=WORKERS_MAX, help="Processes that share the port and the --arena.")
+    ] = 1,
     fixed_shape: FixedShape = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -48,6 +54,7 @@ def serve(
     """Serve answers over gRPC until stopped.
 
     With --arena beside a `nowgraph update`; without it in one process: history, then Kafka, into a graph of its own.
+    Of several --workers each is restarted when it ends; SIGHUP replaces them one by one, under load.
     """
     from model_server.settings import ServerSettings
     from nowgraph.assembly import schema_of
@@ -63,6 +70,9 @@ def serve(
     )
     if fixed_shape:  # without the option the environment decides
         settings = settings.model_copy(update={"fixed_shape": True})
+    if workers > 1:
+        _several(context, settings, workers, quiet=quiet, as_json=as_json)
+        return
     if arena is not None:
         _beside(settings, bootstrap_servers, files)
         return
@@ -81,6 +91,27 @@ def _beside(settings: ServerSettings, bootstrap: str, history: list[Path]) -> No
     if history or bootstrap == EMBEDDED:
         raise UsageError("with --arena the updater loads history and runs the broker: give these options to it")
     attached.serve(settings, StreamSettings(kafka_bootstrap=bootstrap) if bootstrap else None)
+
+
+def _several(context: typer.Context, settings: ServerSettings, workers: int, *, quiet: bool, as_json: bool) -> None:
+    from nowgraph.workers import run_workers, worker_command
+
+    if settings.arena_path is None:
+        raise UsageError("--workers share the graph of a running `nowgraph update`: give its --arena")
+
+    def say(where: dict[str, object]) -> None:
+        if as_json:
+            emit_json(where)
+        elif not quiet:
+            text = f"Serving on {where['grpc']} by {workers} processes; SIGHUP replaces them one by one"
+            progress_console().print(text, highlight=False, soft_wrap=True)
+
+    run_workers(
+        settings,
+        workers,
+        lambda port: worker_command(context, port=port, metrics_port=0, quiet=True, as_json=False),
+        all_serve=say,
+    )
 
 
 @dataclass(frozen=True)
