@@ -123,7 +123,11 @@ class PredictionService(service_grpc.PredictionServiceServicer):
                 self._count("ScoreStream", _code_name(result))
                 yield service_pb2.ScoreStreamResponse(result=result)
                 places.release()
-            await reader
+            try:
+                await reader
+            except Exception as error:  # noqa: BLE001 - as in `_answer`
+                self._count("ScoreStream", "INTERNAL")
+                await _abort_bug("ScoreStream", context, error)
             if self._in_flight.draining.is_set():
                 await _abort(context, DrainingError("the server is stopping: send unanswered requests again"))
         finally:
@@ -176,8 +180,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
                 raise
             except Exception as error:  # noqa: BLE001 - a bug must not show a row's values to the caller or the log
                 self._count(method, "INTERNAL")
-                _log_bug(method, error)
-                await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")
+                await _abort_bug(method, context, error)
         self._count(method, "OK")
         self._metrics.request_seconds.labels(method).observe(time.monotonic() - start_s, current_exemplar())
         return response
@@ -220,6 +223,10 @@ async def _abort(context: Context, error: ServerError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def _log_bug(method: str, error: Exception) -> None:
+async def _abort_bug(method: str, context: Context, error: Exception) -> NoReturn:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     log.error("request_failed", method=method, error=type(error).__name__, where=where[-6:])
+    await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")
+    raise AssertionError("abort raises")
