@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from graph_transformer.ranking.lists import LIMIT_MAX
@@ -102,6 +103,18 @@ class ServerSettings(BaseSettings):
     # Answers waiting for Kafka's confirmation: the audit trail's buffer. When it is full new requests are refused,
     # because an answer that cannot be recorded must not be given.
     predictions_buffer_limit: int = Field(default=16_384, gt=0)
+
+    # What a server with one task answers when its graph is stale or its model cannot (serving.yaml has it per task).
+    degraded_path: Path | None = None
+    # A request id that comes again within this time has the answer it had, from any process. Needs a Redis; None only
+    # echoes ids. As long as callers may try again: answers are held in Redis's memory for as long.
+    idempotency_window_s: float | None = Field(default=None, gt=0, le=86_400)
+    # redis://, rediss:// or unix://; may hold a password.
+    redis_url: SecretStr | None = None
+    # A Redis of the same network answers within a millisecond; one that does not is away, and a request has a deadline.
+    redis_timeout_ms: int = Field(default=100, gt=0)
+    # Without Redis an answer could be another one than before: refuse (UNAVAILABLE), or answer all the same.
+    idempotency_on_failure: Literal["refuse", "answer"] = "refuse"
 
     keepalive_time_ms: int = Field(default=30_000, gt=0)
     keepalive_timeout_ms: int = Field(default=10_000, gt=0)
