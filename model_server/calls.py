@@ -15,10 +15,13 @@ from typing import NoReturn, cast
 
 from graph_transformer.task import Task
 from model_server.answer import KINDS
+from model_server.degraded import DegradedPolicy, check_policy
+from model_server.degraded_answer import GraphBound, RuleAnswers
 from model_server.engine import Engine
 from model_server.errors import NotConfiguredError
 from model_server.freshness import Freshness
 from model_server.generation import Generations, RankServing, Served, Serving
+from model_server.idempotency import Idempotency, Repeats
 from model_server.inspection import Inspection
 from model_server.metrics import Metrics
 from model_server.models.metrics import ModelMetrics
@@ -37,6 +40,7 @@ from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.privacy import Privacy
+from temporal_graph.view import GraphView
 
 # How long the first answer may take, compilers and page faults included.
 WARM_UP_S = 60.0
@@ -47,6 +51,7 @@ class Parts:
     """What both kinds of calls are built from; `reader` reads requests about rows, and events.
 
     `quotas` are shared by all tasks of a tenant, and `models` by all models of a task; each is built where it is None.
+    `policy` is the task's degraded one; `idempotency` is the process's, where request ids have one answer.
     """
 
     settings: ServerSettings
@@ -57,6 +62,8 @@ class Parts:
     privacy: Privacy | None
     quotas: Quotas | None = None
     models: ModelMetrics | None = None
+    policy: DegradedPolicy | None = None
+    idempotency: Idempotency | None = None
 
 
 class Calls:
@@ -120,8 +127,17 @@ class ScoreCalls(Calls):
             task=self.task.name,
             target=target,
             inflight_limit=settings.score_batch_inflight_limit,
+            bound=bound_of(parts, lambda: serving().watch),
+            rules=self._rules(parts),
+            repeats=repeats_of(parts, self.task.name, "Score"),
         )
         self._inspection = Inspection(serving, parts.reader, parts.freshness, settings, metrics)
+
+    def _rules(self, parts: Parts) -> RuleAnswers | None:
+        target, policy = self.task.target, parts.policy
+        if policy is None or not policy.rules:
+            return None
+        return RuleAnswers(policy, parts.reader, parts.predictions, parts.metrics, task=self.task.name, target=target)
 
     @property
     def scoring(self) -> Scoring:
@@ -173,6 +189,8 @@ class RankCalls(Calls):
             task=self.task.name,
             table=self.task.table,
             inflight_limit=settings.rank_batch_inflight_limit,
+            bound=bound_of(parts, lambda: serving().watch),
+            repeats=repeats_of(parts, self.task.name, "Rank"),
         )
 
     @property
@@ -195,8 +213,27 @@ class RankCalls(Calls):
         await self._engine.close()
 
 
+def bound_of(parts: Parts, view: Callable[[], GraphView]) -> GraphBound | None:
+    """How stale the task's graph may be; None where its policy does not say."""
+    policy = parts.policy
+    return None if policy is None or policy.stale_graph is None else GraphBound(policy, view, parts.metrics)
+
+
+def repeats_of(parts: Parts, task: str, method: str) -> Repeats | None:
+    """What gives a request id of this method its one answer."""
+    if parts.idempotency is None:
+        return None
+    return Repeats(parts.idempotency, parts.settings.tenant, task, method)
+
+
 def calls_of(generations: Generations, parts: Parts) -> Calls:
-    """The calls that what is served can answer; every later generation is of the first one's kind."""
+    """The calls that what is served can answer; every later generation is of the first one's kind.
+
+    Raises NotConfiguredError for a degraded policy that does not fit the task.
+    """
+    if parts.policy is not None:
+        serving = generations.current()
+        check_policy(parts.policy, task_of(serving).target, serving.watch.schema)
     if isinstance(generations.current(), RankServing):
         return RankCalls(cast("Callable[[], RankServing]", generations.current), parts)
     return ScoreCalls(cast("Callable[[], Serving]", generations.current), parts)

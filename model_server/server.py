@@ -21,9 +21,11 @@ from grpc_reflection.v1alpha import reflection
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
 from model_server.calls import Parts, calls_of, task_of
+from model_server.degraded import load_policy
 from model_server.event_log import EventLog
 from model_server.freshness import Freshness
 from model_server.generation import Follower, Generations, serving_over
+from model_server.idempotency import idempotency_of
 from model_server.ingest import Ingest
 from model_server.loop_watch import watch_loop
 from model_server.metrics import Metrics
@@ -88,6 +90,7 @@ class Server:
             poll_s=settings.freshness_poll_ms / 1e3,
             reserve_s=settings.deadline_reserve_ms / 1e3,
         )
+        self._idempotency = idempotency_of(settings, self.metrics)
         self._calls = calls_of(
             generations,
             Parts(
@@ -97,6 +100,8 @@ class Server:
                 freshness=freshness,
                 predictions=self._predictions,
                 privacy=privacy,
+                policy=None if settings.degraded_path is None else load_policy(settings.degraded_path),
+                idempotency=self._idempotency,
             ),
         )
         self._in_flight = InFlight()
@@ -122,9 +127,12 @@ class Server:
     async def start(self) -> None:
         """Binds the ports (`port` and `metrics_port` say which), warms up, and then says SERVING.
 
-        Raises RuntimeError when a port is taken.
+        Raises RuntimeError when a port is taken, NotConfiguredError when request ids are to have one answer and Redis
+        does not answer.
         """
         settings = self.settings
+        if self._idempotency is not None:
+            await self._idempotency.start()
         server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(settings))
         service_grpc.add_PredictionServiceServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -181,6 +189,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self._background.clear()
+        if self._idempotency is not None:
+            await self._idempotency.close()
         await self._predictions.close(self.settings.drain_grace_s)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
