@@ -22,6 +22,7 @@ from nowgraph.commands import (
     plan,
     predict,
     pretrain,
+    quality,
     replay,
     schema,
     serve,
@@ -66,6 +67,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("quality")(quality.quality)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
 app.command("demo-rank")(demo_rank.demo_rank)

@@ -32,9 +32,9 @@ _DIGEST = 16  # bytes of a record's name; the partition follows, since only its 
 class FaustQuality:
     """A Faust application around a feed. `app` is Faust's own: start it, or give it to `faust.Worker`.
 
-    `partitions` of the topics are those of their tables' changelogs; `declare` creates the changelog topics, which a
-    broker without admin requests must have beforehand: `<name>-<table>-changelog`. After `takeover_s` without a sign of
-    life a worker counts as gone.
+    `partitions` of the topics to read are those of their tables' changelogs too. `declare` creates the changelog
+    topics, which a broker without admin requests must have beforehand: `<name>-<table>-changelog`. After `takeover_s`
+    without a sign of life a worker counts as gone.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class FaustQuality:
             topic_disable_leader=True,
             web_enabled=False,
         )
-        for topic in feed.topics:
+        for topic, count in partitions.items():
             table = "answers" if topic == feed.predictions_topic else f"outcomes-{topic}"
-            self._read(topic, table, partitions[topic])
+            self._read(topic, table, count)
         self.app.timer(report_every_s)(self.report)
 
     async def report(self) -> Report:

@@ -9,6 +9,7 @@ figures are shown once that is done. It is the same state that the process befor
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -68,6 +69,10 @@ class QualityReader:
         report = self._feed.report()
         self.metrics.show(report, lag_records=self._source.lag_records())
         return report
+
+    def partitions(self) -> dict[str, int]:
+        """Return how many partitions each topic has."""
+        return dict(Counter(topic for topic, _ in self._source.positions))
 
     def close(self) -> None:
         """Leave the broker."""
