@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from model_server.degraded import DegradedPolicy
 from model_server.settings import ServerSettings
 
 # A name that stands in health checks, metrics and folders: as in Kubernetes, with underscores.
@@ -84,7 +85,7 @@ class TaskConfig(_Part):
     canary: CanaryConfig | None = None
     shadow: tuple[Version, ...] | None = Field(default=None, max_length=SHADOWS_LIMIT)
     # What is answered when the model cannot, or the graph is stale (docs/SERVING.md).
-    degraded: Mapping[str, Any] | None = None
+    degraded: DegradedPolicy | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

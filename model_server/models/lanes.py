@@ -97,7 +97,13 @@ class Lanes:
             self.canary.share = share
         else:
             generations = Generations(serving)
-            calls = calls_of(generations, replace(self._parts, metrics=self._canary_metrics()))
+            policy = self._parts.policy
+            parts = replace(
+                self._parts,
+                metrics=self._canary_metrics(),
+                policy=None if policy is None else policy.beside_another(),
+            )
+            calls = calls_of(generations, parts)
             calls.start()
             try:
                 await calls.warm_up()
