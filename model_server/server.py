@@ -22,6 +22,7 @@ from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
 from model_server.calls import Parts, calls_of, task_of
 from model_server.degraded import load_policy
+from model_server.degraded_answer import staleness_us
 from model_server.event_log import EventLog
 from model_server.freshness import Freshness
 from model_server.generation import Follower, Generations, serving_over
@@ -215,6 +216,7 @@ class Server:
         watermark_s = math.nan if watermark_us == ALWAYS_US else watermark_us / 1e6  # no row has a time yet
         self.metrics.graph_watermark.set(watermark_s)
         self.metrics.graph_staleness.set(max(time.time() - watermark_s, 0.0))
+        self.metrics.graph_behind.set(staleness_us(view, time.time_ns() // 1_000) / 1e6)
 
 
 def build_server(
