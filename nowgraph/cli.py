@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from nowgraph.commands import (
+    config,
     dead_letters,
     demo,
     demo_rank,
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(schema.app, name="schema")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(config.app, name="config")
 app.command("serve")(serve.serve)
 app.command("token")(token.token)
 app.command("update")(update.update)
