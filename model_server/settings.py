@@ -42,6 +42,10 @@ class ServerSettings(BaseSettings):
     schema_path: Path | None = None
     arena_path: Path | None = None
     checkpoint_path: Path | None = None
+    # serving.yaml: several tenants and tasks, and models of registries, in place of the paths above.
+    config: Path | None = None
+    # Versions of registries that lie elsewhere; by default ~/.cache/nowgraph/models.
+    model_cache_path: Path | None = None
     tenant: str = ""
     # Where Ingest publishes an event whose table has no protobuf source of its own.
     ingest_topic: str = EVENTS_TOPIC
@@ -54,6 +58,8 @@ class ServerSettings(BaseSettings):
     attach_timeout_s: float = Field(default=600.0, ge=0)
     freshness_poll_ms: float = Field(default=1.0, gt=0)
     generation_poll_ms: float = Field(default=100.0, gt=0)
+    # How often a registry's channel is read: a small file; nobody promotes faster than a few seconds.
+    models_poll_s: float = Field(default=2.0, gt=0)
 
     # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
     queue_limit: int = Field(default=1_024, gt=0)

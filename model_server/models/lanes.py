@@ -10,15 +10,15 @@ others nothing. A key stays on its side as long as the share does, and when the 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import structlog
 
 from graph_transformer.task import Task
-from model_server.calls import Calls, Parts, calls_of, task_of
-from model_server.generation import Generations, Served
-from model_server.metrics import Metrics
+from model_server.calls import Calls, Parts, calls_of
+from model_server.generation import Generations, Served, Serving
 from model_server.models.metrics import ModelMetrics
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
@@ -97,13 +97,7 @@ class Lanes:
             self.canary.share = share
         else:
             generations = Generations(serving)
-            policy = self._parts.policy
-            parts = replace(
-                self._parts,
-                metrics=self._canary_metrics(),
-                policy=None if policy is None else policy.beside_another(),
-            )
-            calls = calls_of(generations, parts)
+            calls = calls_of(generations, self._canary_parts())
             calls.start()
             try:
                 await calls.warm_up()
@@ -137,17 +131,27 @@ class Lanes:
         """Lets go of the graph."""
         self.generations.release()
 
-    def _canary_metrics(self) -> Metrics:
-        """The canary's stages and batches are told apart by the task's name with `/canary` behind it."""
+    def tell(self) -> None:
+        """Tells the metrics which models are served now."""
+        serving = self.generations.current()
+        models = [("live", serving.version)]
+        if self.canary is not None:
+            models.append(("canary", self.canary.generations.current().version))
+        if isinstance(serving, Serving):
+            models += [("shadow", shadow.version) for shadow in serving.shadows]
+        self.models.serving(models, time.time())
+
+    def _canary_parts(self) -> Parts:
+        """As the live model's; its metrics have the task's name with `/canary` behind it."""
         tenant, task = self.metrics.task_labels
-        return self.metrics.for_task(tenant, f"{task or self.task.name}/canary")
+        policy = self._parts.policy
+        return replace(
+            self._parts,
+            metrics=self.metrics.for_task(tenant, f"{task or self.task.name}/canary"),
+            policy=None if policy is None else policy.beside_another(),
+        )
 
 
 async def _close(canary: CanaryLane) -> None:
     await canary.calls.close()
     canary.generations.release()
-
-
-def task_name(generations: Generations) -> str:
-    """The name of the task that is served."""
-    return task_of(generations.current()).name

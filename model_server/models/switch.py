@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
-from model_server.generation import Served, Serving
+from model_server.generation import Served
 from model_server.models.errors import ModelRefused, Reason, RegistryError
 from model_server.models.lanes import Lanes
 from model_server.models.loader import Loader, Wanted
@@ -58,7 +58,7 @@ class Switch:
         self._next_look_s = self._next_generation_s = 0.0
         self._unavailable = False
         self._unreadable = ""
-        self._tell()
+        lanes.tell()
 
     async def run(self) -> None:
         """Looks until cancelled; whatever goes wrong, what is served goes on."""
@@ -89,7 +89,7 @@ class Switch:
         if self._unavailable:
             self._next_look_s = time.monotonic() + RETRY_S
         if changed:
-            self._tell()
+            self._lanes.tell()
 
     async def _read(self) -> Wanted:
         try:
@@ -187,13 +187,3 @@ class Switch:
             reason=str(error),
             serving=lanes.version,
         )
-
-    def _tell(self) -> None:
-        lanes = self._lanes
-        serving = lanes.generations.current()
-        models = [("live", serving.version)]
-        if lanes.canary is not None:
-            models.append(("canary", lanes.canary.generations.current().version))
-        if isinstance(serving, Serving):
-            models += [("shadow", shadow.version) for shadow in serving.shadows]
-        lanes.models.serving(models, time.time())
