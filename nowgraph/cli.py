@@ -17,6 +17,7 @@ from nowgraph.commands import (
     dead_letters,
     demo,
     demo_rank,
+    doctor,
     evaluate,
     health,
     labels,
@@ -60,6 +61,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
 app.command("serve")(serve.serve)
 app.command("token")(token.token)
+app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
 app.command("health")(health.health)
 app.command("plan")(plan.plan)
