@@ -120,7 +120,9 @@ def _kafka(stream: StreamSettings, schemas: list[Schema]) -> Iterator[Finding]:
     from stream.kafka_source import KafkaSource
     from stream.settings import EVENTS_TOPIC
 
-    asking = stream.model_copy(update={"broker_timeout_s": ASK_TIMEOUT_S})
+    # librdkafka logs every attempt: one a second is enough to be told once.
+    config = {**stream.kafka_config, "reconnect.backoff.ms": "1000", "reconnect.backoff.max.ms": "2000"}
+    asking = stream.model_copy(update={"broker_timeout_s": ASK_TIMEOUT_S, "kafka_config": config})
     needed = [source.topic for schema in schemas for source in schema.sources]
     made = [stream.predictions_topic, stream.dead_letter_topic, EVENTS_TOPIC]
     for topic in dict.fromkeys(needed + made):
