@@ -119,7 +119,7 @@ async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
     if link is not None:
-        link.watch(drain)
+        link.watch(drain, lambda: draining.append(asyncio.create_task(server.leave())))
         link.say(Ready(os.getpid(), server.port, server.metrics_port, took.attach_ms, took.model_ms))
     await server.wait()
 

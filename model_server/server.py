@@ -23,6 +23,7 @@ from model_server.degraded import load_policy
 from model_server.event_log import EventLog
 from model_server.generation import Follower, Generations, serving_over
 from model_server.idempotency import idempotency_of
+from model_server.leaving import leave
 from model_server.loop_watch import watch_loop
 from model_server.metrics import Metrics
 from model_server.metrics_endpoint import MetricsEndpoint
@@ -146,6 +147,15 @@ class Server:
         """Returns when a drain is done."""
         await self._drained.wait()
 
+    async def leave(self) -> None:
+        """Leaves the port to the other processes that serve it, without failing a request, and then drains."""
+        if self._grpc is None or self._leaving:
+            return
+        self._leaving = True
+        left = await leave(self.port, age_s=self.settings.connection_age_s)
+        log.info("left", connections=left)
+        await self.drain()
+
     async def drain(self) -> None:
         """Stops without failing a request that was taken: they have `drain_grace_s` to finish."""
         if self._grpc is None:
@@ -236,7 +246,9 @@ def build_server(
 
 
 def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    age_ms = round(1e3 * settings.connection_age_s)
     return [
+        *([("grpc.max_connection_age_ms", age_ms)] if age_ms else []),
         ("grpc.max_receive_message_length", settings.message_bytes_limit),
         ("grpc.max_send_message_length", settings.message_bytes_limit),
         ("grpc.keepalive_time_ms", settings.keepalive_time_ms),

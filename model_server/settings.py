@@ -23,6 +23,9 @@ class ServerSettings(BaseSettings):
     port: int = Field(default=50051, ge=0, le=65535)
     # Several processes share the port (`nowgraph serve --workers`); by accident they would share each other's requests.
     reuse_port: bool = False
+    # A connection is asked to make room for another after this long; 0 for never. Several processes on a port need it:
+    # new connections spread over all of them, and one that leaves waits until its last has gone.
+    connection_age_s: float = Field(default=0.0, ge=0)
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9464, ge=0, le=65535)
 

@@ -1,6 +1,7 @@
 """What a worker tells its supervisor, and how it hears that the supervisor is gone: one socket pair.
 
 worker ── {"pid": ..., "port": ..., "attach_ms": ...} once it serves ──► supervisor
+worker ◄── "leave": another serves in its place
 worker ◄── end of the stream: the supervisor ended, however it did ── so the worker drains
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Self
 
+LEAVE = b"leave\n"
 ENVIRONMENT = "NOWGRAPH_WORKER_SOCKET"
 """The descriptor of the worker's end, inherited; set by the supervisor alone."""
 
@@ -57,13 +59,14 @@ class SupervisorLink:
         """Tells the supervisor that this worker serves."""
         self._end.send(ready.to_line())
 
-    def watch(self, gone: Callable[[], None]) -> None:
-        """Calls `gone` on the running loop when the supervisor has ended."""
+    def watch(self, gone: Callable[[], None], leave: Callable[[], None]) -> None:
+        """Calls `gone` on the running loop when the supervisor has ended, `leave` when it says so."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:
             try:
                 if self._end.recv(1024):
+                    leave()
                     return
             except BlockingIOError:
                 return

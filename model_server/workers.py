@@ -16,12 +16,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from model_server.worker_link import ENVIRONMENT, Ready
+from model_server.worker_link import ENVIRONMENT, LEAVE, Ready
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class Workers:
         count: int,
         *,
         environment: Mapping[str, str],
+        leave_s: float,
         drain_s: float,
         metrics: WorkersMetrics,
         all_serve: Callable[[Sequence[Ready]], None] = lambda _: None,
@@ -115,6 +117,7 @@ class Workers:
         self._environment = os.environ | environment
         self._count = count
         self._drain_s = drain_s + DRAIN_MARGIN_S
+        self._leave_s = leave_s + self._drain_s
         self._metrics = metrics
         self._all_serve = all_serve
         self._backoff_s = backoff_s
@@ -183,7 +186,7 @@ class Workers:
                     return False
                 self._take(worker, "replaced")
                 if old is not None:
-                    await self._end(old)
+                    await self._leave(old)
             return True
 
     async def _first_start(self) -> None:
@@ -266,6 +269,17 @@ class Workers:
         self._slots[worker.slot] = worker
         self._metrics.restarted(reason)
         self._metrics.serving(len(self.ready))
+
+    async def _leave(self, worker: Worker) -> None:
+        """Lets a worker that was replaced leave its connections to the others, then end."""
+        with suppress(OSError):
+            worker.link.send(LEAVE)
+        try:
+            async with asyncio.timeout(self._leave_s):
+                await asyncio.shield(worker.exited)
+        except TimeoutError:
+            log.warning("worker_does_not_leave", slot=worker.slot, pid=worker.process.pid)
+        await self._end(worker)
 
     async def _end(self, worker: Worker) -> int:
         """Lets a worker drain, and kills it when it does not end."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from model_server.worker_link import Ready
 
 LOOPBACK = "127.0.0.1"
+# A connection costs a client about a millisecond, so every ten seconds is nothing; a rolling restart waits as long for
+# each worker.
+CONNECTION_AGE_S = 10.0
 
 
 def worker_command(context: typer.Context, **instead: object) -> list[str]:
@@ -64,9 +67,11 @@ async def _run(
     command: Callable[[int], list[str]],
     all_serve: Callable[[dict[str, object]], None],
 ) -> None:
+    from model_server.leaving import AGE_SPREAD
     from model_server.worker_endpoints import SupervisorEndpoint, SupervisorMetrics, pass_on
     from model_server.workers import Workers, reserve_port
 
+    age_s = settings.connection_age_s or CONNECTION_AGE_S
     host, base = settings.metrics_host, settings.metrics_port
     async with AsyncExitStack() as stack:
         kept, port = reserve_port(settings.host, settings.port)
@@ -84,7 +89,12 @@ async def _run(
             command(port),
             count,
             # What the workers' settings are, beside their command line.
-            environment={"NOWGRAPH_SERVER_REUSE_PORT": "true", "NOWGRAPH_SERVER_METRICS_HOST": LOOPBACK},
+            environment={
+                "NOWGRAPH_SERVER_REUSE_PORT": "true",
+                "NOWGRAPH_SERVER_METRICS_HOST": LOOPBACK,
+                "NOWGRAPH_SERVER_CONNECTION_AGE_S": str(age_s),
+            },
+            leave_s=AGE_SPREAD * age_s,
             drain_s=settings.drain_notice_s + 2 * settings.drain_grace_s,  # requests, then the audit trail
             metrics=metrics,
             all_serve=serving,

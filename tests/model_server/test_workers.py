@@ -29,7 +29,7 @@ async def main():
     else:
         loop.add_signal_handler(signal.SIGTERM, end.set)
     link = SupervisorLink.of_environment()
-    link.watch(end.set)
+    link.watch(end.set, end.set)
     if os.path.exists(sys.argv[1]):
         sys.exit(3)
     link.say(Ready(os.getpid(), 1, 2, 0.1, 1.0))
@@ -60,7 +60,7 @@ class Counted:
 def supervisor(broken: Path, count: int, *more: str, **options: Any) -> tuple[Workers, Counted]:
     """Workers that speak the link and nothing else; they end with 3 while the file `broken` is there."""
     counted = Counted()
-    options = {"drain_s": 10.0, "backoff_s": 0.05} | options
+    options = {"leave_s": 1.0, "drain_s": 10.0, "backoff_s": 0.05} | options
     command = [sys.executable, "-c", WORKER, str(broken), *more]
     return Workers(command, count, environment={}, metrics=counted, **options), counted
 
