@@ -225,7 +225,12 @@ class RoutedScoring(_Routed[service_pb2.ScoreRequest, service_pb2.ScoreResult]):
     """As `Scoring`, over every task."""
 
     async def score(
-        self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+        self,
+        request: service_pb2.ScoreRequest,
+        deadline_s: float,
+        default: Priority = Priority.INTERACTIVE,
+        *,
+        remembered: bool = True,
     ) -> service_pb2.ScoreResponse:
         """As `Scoring.score`."""
         tenant, lanes = self._router.find(request)
@@ -233,17 +238,17 @@ class RoutedScoring(_Routed[service_pb2.ScoreRequest, service_pb2.ScoreResult]):
         calls = lanes.for_row(request)
         if calls is not lanes.live:
             try:
-                return await calls.scoring.score(request, deadline_s, default)
+                return await calls.scoring.score(request, deadline_s, default, remembered=remembered)
             except CANARY_ERRORS:
                 lanes.models.canary_failed(1)
-        return await lanes.live.scoring.score(request, deadline_s, default)
+        return await lanes.live.scoring.score(request, deadline_s, default, remembered=remembered)
 
     async def result(
         self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
     ) -> service_pb2.ScoreResult:
         """As `Scoring.result`."""
         try:
-            return service_pb2.ScoreResult(response=await self.score(request, deadline_s, default))
+            return service_pb2.ScoreResult(response=await self.score(request, deadline_s, default, remembered=False))
         except ServerError as error:
             return self._error(request, error)
 

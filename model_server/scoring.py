@@ -67,10 +67,18 @@ class Scoring:
         self._repeats = repeats
 
     async def score(
-        self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+        self,
+        request: service_pb2.ScoreRequest,
+        deadline_s: float,
+        default: Priority = Priority.INTERACTIVE,
+        *,
+        remembered: bool = True,
     ) -> service_pb2.ScoreResponse:
-        """One answer, or the ServerError that says why there is none; `default` is the class of one that names none."""
-        if self._repeats is None or not request.request_id:
+        """One answer, or the ServerError that says why there is none; `default` is the class of one that names none.
+
+        Without `remembered` the request's id only matches the answer to it.
+        """
+        if self._repeats is None or not remembered or not request.request_id:
             return await self._score(request, deadline_s, default)
         work = partial(self._score, request, deadline_s, default)
         return await self._repeats.answer(request, service_pb2.ScoreResponse, deadline_s, work)
@@ -103,7 +111,7 @@ class Scoring:
         self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
     ) -> service_pb2.ScoreResult:
         """As `score`, with the error as a value: one item of a stream, whose ids only match answers to requests."""
-        return await self._result(self._score(request, deadline_s, default), request)
+        return await self._result(self.score(request, deadline_s, default, remembered=False), request)
 
     async def _result(
         self, answer: Awaitable[service_pb2.ScoreResponse], request: service_pb2.ScoreRequest

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from graph_transformer.predictor import Predictor
 from model_server.background import BackgroundServer
 from model_server.errors import NotConfiguredError
 from model_server.settings import ServerSettings
@@ -45,13 +46,13 @@ def now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def break_model(server: BackgroundServer) -> None:
+def break_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on every prediction fails, as it would with a broken device."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the device is gone")
 
-    server.server._generations.current().predictor.predict = fail  # type: ignore[union-attr, method-assign]
+    monkeypatch.setattr(Predictor, "predict", fail)
 
 
 def test_a_stale_graph_is_flagged_until_it_has_caught_up(world: Any, with_policy: Callable) -> None:
@@ -102,7 +103,7 @@ def test_a_list_on_a_stale_graph_says_so(shop: Any, with_policy: Callable) -> No
         shop.server(with_policy(RULES))
 
 
-def test_a_rule_answers_and_is_recorded(world: Any, with_policy: Callable) -> None:
+def test_a_rule_answers_and_is_recorded(world: Any, with_policy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Single, batch and stream; where no rule fits the failure stands; what was answered is on the topic, marked."""
     topics = {"nowgraph.predictions": 1}
     large = Row("transactions", 1, {"tx_amount": 5000.0})
@@ -114,7 +115,7 @@ def test_a_rule_answers_and_is_recorded(world: Any, with_policy: Callable) -> No
             Client(server.target, timeout_s=20) as client,
         ):
             assert client.score("transactions", 1, large.cells).degraded is None
-            break_model(server)
+            break_model(monkeypatch)
             answers = [
                 client.score("transactions", 1, large.cells),
                 *client.score_batch([large, Row("transactions", 2, {"channel": "shop"})]),
@@ -142,21 +143,19 @@ def test_a_rule_answers_and_is_recorded(world: Any, with_policy: Callable) -> No
     assert [record.response.HasField("degraded") for record in records].count(False) == 1
 
 
-def test_a_late_answer_is_a_rules_in_time(world: Any, with_policy: Callable) -> None:
+def test_a_late_answer_is_a_rules_in_time(world: Any, with_policy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the policy says so: the model takes too long, and before the deadline the rule has answered."""
     settings = with_policy(RULES + "rules_on: [late]\n")
     with BackgroundServer(lambda: world.server(settings)) as server, Client(server.target, timeout_s=20) as client:
-        predictor = server.server._generations.current().predictor
-        quick = predictor.predict
+        quick = Predictor.predict
 
         def slow(*asked: Any, **more: Any) -> Any:
             time.sleep(0.6)
             return quick(*asked, **more)
 
-        predictor.predict = slow
+        monkeypatch.setattr(Predictor, "predict", slow)
         score = client.score("transactions", 1, {"tx_amount": 5000.0}, timeout_s=0.4)
         assert score.degraded == Degraded("rule", rule="large", decision="review")
-        predictor.predict = quick
 
 
 def test_a_policy_that_does_not_fit_keeps_the_server_from_starting(world: Any, with_policy: Callable) -> None:
