@@ -113,9 +113,9 @@ protos: $(VENV)/.dependencies
 baseline: $(VENV)/.dependencies
 	$(BIN)/buf build -o protos/baseline.binpb
 
-# What goes into the container image: every package by version and hash. Needs a package index.
+# What goes into the container image: every package by version and hash; LOCK_ARGS=--upgrade for the newest. Needs a package index.
 lock: $(VENV)/.dependencies
-	$(BIN)/python -P scripts/lock_image.py
+	$(BIN)/python -P scripts/lock_image.py $(LOCK_ARGS)
 
 # Its bill of materials (CycloneDX).
 SBOM ?= build/sbom.cdx.json

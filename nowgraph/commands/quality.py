@@ -51,7 +51,8 @@ def quality(
     references: Annotated[
         Path | None, typer.Option(help="File of what is usual of scores and inputs: read if it is there, kept up.")
     ] = None,
-    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics on loopback; 0 for none.")] = 9466,
+    metrics_port: Annotated[int, typer.Option(help="The port of Prometheus metrics; 0 for none.")] = 9466,
+    metrics_host: Annotated[str, typer.Option(help="The address they are served on.")] = "127.0.0.1",
     once: Annotated[bool, typer.Option("--once", help="Read to the topics' present end, report and end.")] = False,
     faust: Annotated[bool, typer.Option("--faust", help="By Faust: state in changelog topics, not read anew.")] = False,
     quiet: Quiet = False,
@@ -85,9 +86,9 @@ def quality(
                 _keep(references, feed.monitor.references())
 
         if faust and not once:
-            _by_faust(feed, stream, settings, stop, on_report, metrics_port=metrics_port)
+            _by_faust(feed, stream, settings, stop, on_report, metrics=(metrics_host, metrics_port))
         else:
-            _by_kafka(feed, stream, settings, stop, on_report, metrics_port=metrics_port, once=once)
+            _by_kafka(feed, stream, settings, stop, on_report, metrics=(metrics_host, metrics_port), once=once)
     if last:
         emit(rows_of(last[0]), title="Quality", as_json=as_json, document=document_of(last[0]))
 
@@ -99,7 +100,7 @@ def _by_kafka(
     stop: Stop,
     on_report: _OnReport,
     *,
-    metrics_port: int,
+    metrics: tuple[str, int],
     once: bool,
 ) -> None:
     with ExitStack() as stack:
@@ -107,7 +108,7 @@ def _by_kafka(
         if once:
             on_report(reader.catch_up(lambda: stop.wait(0)))
             return
-        _serve_metrics(metrics_port, reader.metrics.registry, stack)
+        _serve_metrics(*metrics, reader.metrics.registry, stack)
         reader.run(lambda: stop.wait(0), on_report)
 
 
@@ -118,7 +119,7 @@ def _by_faust(
     stop: Stop,
     on_report: _OnReport,
     *,
-    metrics_port: int,
+    metrics: tuple[str, int],
 ) -> None:
     from stream.quality.faust_app import FaustQuality
 
@@ -135,7 +136,7 @@ def _by_faust(
             report_every_s=settings.report_every_s,
             on_report=on_report,
         )
-        _serve_metrics(metrics_port, shell.metrics.registry, stack)
+        _serve_metrics(*metrics, shell.metrics.registry, stack)
 
         async def run() -> None:
             await shell.app.start()
@@ -160,9 +161,9 @@ def _reader(feed: Feed, stream: StreamSettings, settings: QualitySettings) -> Qu
     return QualityReader(feed, stream, report_every_s=every_s)
 
 
-def _serve_metrics(port: int, registry: CollectorRegistry, stack: ExitStack) -> None:
+def _serve_metrics(host: str, port: int, registry: CollectorRegistry, stack: ExitStack) -> None:
     if port:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        server, thread = start_http_server(port, addr=host, registry=registry)
         stack.callback(thread.join)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)

@@ -19,7 +19,6 @@ FOLDER = REPOSITORY / "deploy" / "kubernetes"
 OVERLAYS = ("base", "embedded", "production", "production-tls", "shared-node", "canary")
 # The oldest that has all of it: sidecars, and sleep in preStop.
 KUBERNETES = "1.30"
-NAME = "app.kubernetes.io/name"
 Object = dict[str, Any]
 Accepts = Callable[[Sequence[str]], None]
 
