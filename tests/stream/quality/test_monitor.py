@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from stream.errors import ConfigurationError
-from stream.quality.config import QualitySettings, QualityTask
-from stream.quality.figures import BinaryFigures, ListFigures
+from stream.quality.config import AnswerKind, QualitySettings, QualityTask
+from stream.quality.figures import BinaryFigures, ListFigures, NumberFigures
 from stream.quality.monitor import Monitor
 from stream.quality.records import Answer, Interaction, Outcome, Record, ShownList, Stream
 from stream.quality.report import Measured, Report
@@ -84,6 +85,79 @@ def test_figures_are_those_of_the_offline_table_in_any_order(
                     assert found.examples == value
                 else:
                     assert getattr(found.figures, name) == pytest.approx(value, abs=1e-9), name
+
+
+def psi(then: np.ndarray, now: np.ndarray) -> float:
+    """The stability index by its definition, over deciles of what was."""
+    edges = np.unique(np.nanquantile(then, np.arange(1, 10) / 10))
+    shares = []
+    for values in (then, now):
+        known = values[~np.isnan(values)]
+        counts = [np.sum((known > low) & (known <= high)) for low, high in pairwise([-np.inf, *edges, np.inf])]
+        smoothed = np.array([*counts, np.isnan(values).sum()]) + 0.5
+        shares.append(smoothed / smoothed.sum())
+    return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**16))
+def test_drift_is_that_of_the_offline_table_in_any_order(
+    story_type: type, fraud: QualityTask, small_settings: QualitySettings, seed: int
+) -> None:
+    """Scores and inputs of the newest days against those of the first day, nulls included, whatever came first."""
+    story = story_type()
+    story.tell(seed)
+    records = list(story.records)
+    random.Random(seed).shuffle(records)
+    wide = small_settings.model_copy(update={"windows_us": (8 * DAY_US, 60 * DAY_US)})
+    found = measured(told([fraud], wide, records), "live", 8 * DAY_US)
+    last: dict[object, Answer] = {}
+    for one in sorted((r for r in records if isinstance(r, Answer)), key=lambda r: r.answered_time_us):
+        if one.stream.role == "live":
+            last[one.key] = one
+    now_us = max(r.event_time_us if isinstance(r, Answer) else r.known_time_us for r in records)
+    first_us = min(one.event_time_us for one in last.values())
+    then = [one for one in last.values() if one.event_time_us < first_us + small_settings.reference_us]
+    now = [one for one in last.values() if one.event_time_us > now_us - 8 * DAY_US]
+    if len(then) < small_settings.drift_answers_min or len(now) < small_settings.drift_answers_min:
+        assert np.isnan(found.score_drift)
+        return
+    scores = [np.array([one.scores[0] for one in part]) for part in (then, now)]
+    amounts = [np.array([one.numbers[0] for one in part]) for part in (then, now)]
+    assert found.score_drift == pytest.approx(psi(*scores), abs=1e-9)
+    assert found.input_drift["tx_amount"] == pytest.approx(psi(*amounts), abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16))
+def test_numbers_of_entities_are_those_of_the_offline_table_in_any_order(seed: int) -> None:
+    """Quantiles of entities as of many times, labels by anchor, some late, some revised, some never."""
+    task = QualityTask("spend", AnswerKind.REGRESSION, "customers", False, DAY_US, levels=(0.1, 0.5, 0.9))
+    rng, stream = np.random.default_rng(seed), Stream("", "spend", "v1")
+    records: list[Record] = []
+    errors, losses = [], []
+    for customer in range(10):
+        for day in range(6):
+            at_us = START_US + day * DAY_US + customer
+            quantiles = np.sort(rng.normal(10, 3, 3))
+            records.append(Answer(stream, (customer,), at_us, at_us, tuple(quantiles)))
+            if rng.random() < 0.3:
+                continue
+            known_us, truth = at_us + DAY_US + int(rng.integers(0, DAY_US)), float(rng.normal(10, 3))
+            records.append(Outcome("spend", (customer,), known_us, (truth - 1,), at_us))
+            records.append(Outcome("spend", (customer,), known_us + 1, (truth,), at_us))
+            errors.append(abs(truth - quantiles[1]))
+            losses += [
+                level * (truth - q) if truth > q else (1 - level) * (q - truth)
+                for level, q in zip(task.levels, quantiles, strict=True)
+            ]
+    records.append(Outcome("spend", (99,), START_US + 10 * DAY_US, (0.0,), START_US))
+    random.Random(seed).shuffle(records)
+    (found,) = told([task], QualitySettings(windows_us=(30 * DAY_US,)), records).measured
+    assert isinstance(found.figures, NumberFigures)
+    assert (found.examples, found.unlabeled) == (len(errors), 60 - len(errors))
+    assert found.figures.mean_absolute_error == pytest.approx(np.mean(errors))
+    assert found.figures.pinball_loss == pytest.approx(np.mean(losses))
 
 
 def test_what_is_let_go_of_changes_no_figure(story, fraud: QualityTask, small_settings: QualitySettings) -> None:

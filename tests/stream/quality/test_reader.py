@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import confluent_kafka
 import pytest
 
 from stream.embedded_broker import EmbeddedBroker
@@ -13,6 +14,16 @@ from stream.settings import StreamSettings
 from temporal_graph.schema import parse_schema
 
 pytestmark = pytest.mark.integration
+SCHEMA = """
+version: 1
+name: payments
+tables:
+  transactions:
+    primary_key: {transaction_id: integer}
+    time_column: tx_datetime
+    columns: {tx_fraud: {kind: boolean, outcome: true}}
+sources: [{topic: EVENTS, table: transactions, format: json}]
+"""
 
 
 def test_the_topics_say_what_the_library_says_and_again_after_a_restart(
@@ -60,3 +71,20 @@ def test_running_reports_until_it_is_stopped(
     assert len(reports) == 3
     assert reports[0].taken["answers"] > 400
     assert reports[0].taken == reports[2].taken
+
+
+@pytest.mark.kafka
+def test_a_log_that_ends_with_a_transaction_is_read_to_its_end(
+    apache_kafka: str, kafka_topic: Callable[..., str], fraud: QualityTask
+) -> None:
+    """The mark of a committed transaction is an offset that no reader is given: the start does not wait for it."""
+    predictions, events = kafka_topic(1), kafka_topic(1)
+    producer = confluent_kafka.Producer({"bootstrap.servers": apache_kafka, "transactional.id": events})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(events, b'{"transaction_id": 1, "tx_datetime": 1700000000, "tx_fraud": true}')
+    producer.commit_transaction(20)
+    schema = parse_schema(SCHEMA.replace("EVENTS", events))
+    settings = StreamSettings(kafka_bootstrap=apache_kafka, predictions_topic=predictions)
+    with QualityReader(Feed([fraud], schema, stream=settings), settings) as reader:
+        assert reader.catch_up().taken == {"outcomes": 1}
