@@ -21,12 +21,12 @@ from graph_transformer.ranking.lists import ListRanker
 from model_server.calls import task_of
 from model_server.degraded import load_policy
 from model_server.event_log import EventLog
-from model_server.generation import Follower, Generations, serving_over
+from model_server.generation import Generations, serving_over
 from model_server.idempotency import idempotency_of
 from model_server.leaving import leave
 from model_server.loop_watch import watch_loop
 from model_server.metrics import Metrics
-from model_server.metrics_endpoint import MetricsEndpoint
+from model_server.metrics_endpoint import HasRegistry, MetricsEndpoint
 from model_server.router import Router
 from model_server.security.guard import guard_of
 from model_server.service import InFlight, PredictionService
@@ -59,18 +59,17 @@ class Server:
         privacy: Privacy | None = None,
         predictions_topic: str = "",
         event_log: EventLog | None = None,
-        follower: Follower | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        """Serves tenants, or one task of one tenant, whose `privacy`, `predictions_topic` and `follower` are given.
+        """Serves tenants, or one task of one tenant, whose `privacy` and `predictions_topic` are given.
 
         Without `credentials` the port speaks as the settings say. Raises NotConfiguredError for a model that cannot
         answer its task.
         """
         if isinstance(served, Generations):
             policy = None if settings.degraded_path is None else load_policy(settings.degraded_path)
-            task = TaskSource(served, policy, follower)
+            task = TaskSource(served, policy)
             served = [TenantSource(settings, [task], privacy, predictions_topic)]
         first = served[0].tasks[0].generations.current()
         self.metrics = Metrics()
@@ -142,6 +141,11 @@ class Server:
             self._background += [asyncio.ensure_future(work()) for work in parts.background]
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", host=settings.host, port=self.port, metrics_port=self.metrics_port)
+
+    def show(self, metrics: HasRegistry) -> None:
+        """Shows metrics of somebody else in this process beside the server's, such as an updater's; once started."""
+        if self._endpoint is not None:
+            self._endpoint.add(metrics)
 
     async def wait(self) -> None:
         """Returns when a drain is done."""
@@ -246,9 +250,12 @@ def build_server(
 
 
 def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
-    age_ms = round(1e3 * settings.connection_age_s)
     return [
-        *([("grpc.max_connection_age_ms", age_ms)] if age_ms else []),
+        *(
+            [("grpc.max_connection_age_ms", round(1e3 * settings.connection_age_s))]
+            if settings.connection_age_s
+            else []
+        ),
         ("grpc.max_receive_message_length", settings.message_bytes_limit),
         ("grpc.max_send_message_length", settings.message_bytes_limit),
         ("grpc.keepalive_time_ms", settings.keepalive_time_ms),

@@ -20,7 +20,7 @@ from model_server.degraded_answer import staleness_us
 from model_server.errors import NotConfiguredError
 from model_server.event_log import EventLog
 from model_server.freshness import Freshness
-from model_server.generation import Follower, Generations
+from model_server.generation import Generations
 from model_server.idempotency import Idempotency
 from model_server.ingest import Ingest
 from model_server.metrics import Metrics
@@ -51,11 +51,10 @@ class Following:
 
 @dataclass(frozen=True, slots=True)
 class TaskSource:
-    """One task: what serves it first, and who keeps that current: a follower of generations, or of models too."""
+    """One task: what serves it first, and where newer graphs and models come from, if they do."""
 
     generations: Generations
     policy: DegradedPolicy | None = None
-    follower: Follower | None = None
     following: Following | None = None
 
 
@@ -157,7 +156,7 @@ def _lanes(
 def _kept(lanes: Lanes, one: TaskSource, settings: ServerSettings) -> list[Callable[[], Awaitable[None]]]:
     """What runs beside the traffic, to keep what is served current."""
     if one.following is None:
-        return [] if one.follower is None else [one.follower.run]
+        return []
     switch = Switch(
         lanes,
         one.following.loader,

@@ -115,7 +115,8 @@ class Switch:
             serving = await self._loaded_live(served)  # the graph goes on, with the model that answers now
         self._settled_live = None if self._unavailable else asked
         if serving is None:
-            self._next_generation_s = time.monotonic() + GENERATION_RETRY_S
+            if superseded:
+                self._next_generation_s = time.monotonic() + GENERATION_RETRY_S
             return False
         self._served = served
         was = lanes.version

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from model_server.models.switch import Switch
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
 from model_server.settings import ServerSettings
+from temporal_graph.graph import TemporalGraph
 from temporal_graph.view import GraphView
 
 Pushed = Callable[..., str]
@@ -186,4 +188,75 @@ async def test_swaps_leave_no_reader_behind(world: Any, registry: Registry, push
         gc.collect()
         counts.append(world.graph.readers())
     assert counts[-1] == counts[0]
+    await watched.lanes.close()
+
+
+async def test_a_new_generation_is_followed(world: Any, registry: Registry, pushed: Pushed, tmp_path: Path) -> None:
+    """When the next writer publishes its generation, all is of that one: live model, canary, shadow."""
+    first, second = pushed(), pushed(1.1)
+    change(registry, lambda found: found.with_canary(Canary(second, 0.5)).with_shadows([second]))
+    arena = tmp_path / "arena"
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20) as one:
+        one.apply([world.event(1, world.start_us)], backfill=True)
+        watched = Watched(world, registry, attach=partial(GraphView.attach, world.schema, arena))
+        await watched.look()
+    old = watched.lanes.generations.current()
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20, publish=False) as two:
+        two.apply([world.event(n, world.start_us + n) for n in range(2)], backfill=True)
+        await watched.look()
+        assert watched.lanes.generations.current() is old
+        two.publish_generation()
+        assert await watched.look() == first
+    new = watched.lanes.generations.current()
+    assert new.watch.generation == old.watch.generation + 1
+    assert (new.watch.row_count("transactions"), old.watch.row_count("transactions")) == (2, 1)
+    assert watched.lanes.canary is not None
+    assert watched.lanes.canary.generations.current().watch.generation == new.watch.generation
+    assert (watched.canary, watched.shadows) == ((second, 0.5), [second])
+    await watched.lanes.close()
+
+
+async def test_a_new_generation_takes_the_model_that_answers(
+    world: Any, registry: Registry, pushed: Pushed, tmp_path: Path
+) -> None:
+    """A promoted version that is refused does not keep the server from the new graph: the old model goes on there."""
+    first, second = pushed(), pushed(1.1)
+    arena = tmp_path / "arena"
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20) as one:
+        one.apply([world.event(1, world.start_us)], backfill=True)
+        watched = Watched(world, registry, attach=partial(GraphView.attach, world.schema, arena))
+        spoil(registry, second)
+        change(registry, lambda found: found.promote(second))
+        assert await watched.look() == first
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20) as two:
+        two.apply([world.event(1, world.start_us)], backfill=True)
+        assert await watched.look() == first
+        assert watched.lanes.generations.current().watch.generation == 2
+    await watched.lanes.close()
+
+
+async def test_a_generation_that_cannot_be_attached_leaves_the_old_one(
+    world: Any, registry: Registry, pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing attachment is tried again, and meanwhile the old generation is served."""
+    monkeypatch.setattr("model_server.models.switch.GENERATION_RETRY_S", 0.0)
+    monkeypatch.setattr("model_server.models.switch.RETRY_S", 0.0)
+    pushed()
+    arena, fail = tmp_path / "arena", False
+
+    def attach() -> GraphView:
+        if fail:
+            raise OSError("no memory")
+        return GraphView.attach(world.schema, arena)
+
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20):
+        watched = Watched(world, registry, attach=attach)
+    old, fail = watched.lanes.generations.current(), True
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20):
+        for _ in range(2):
+            await watched.look()
+        assert watched.lanes.generations.current() is old
+        fail = False
+        await watched.look()
+        assert watched.lanes.generations.current().watch.generation == 2
     await watched.lanes.close()
