@@ -33,6 +33,7 @@ from model_server.errors import (
     NotConfiguredError,
 )
 from model_server.metrics import Families, Metrics
+from model_server.redis_commands import Command, RedisCommands, RedisUnavailable
 from model_server.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
@@ -42,9 +43,10 @@ ResponseT = TypeVar("ResponseT", bound=Message)
 KEY_PREFIX = "nowgraph:answer:"
 # SET with NX and GET together, which makes a claim one round trip, is Redis 7's.
 REDIS_VERSION_MIN = (7, 0)
-CONNECTIONS_MAX = 64
 # How soon a waiter looks again: at first about as soon as a score takes.
 POLL_S, POLL_MAX_S = 0.002, 0.05
+# A Redis that is away is one line in the log now and then, not one for each request.
+WARN_EVERY_S = 1.0
 # A claim outlives its request's deadline by this, so that its owner can still keep what it found in time.
 CLAIM_GRACE_S = 0.05
 
@@ -85,26 +87,24 @@ class Idempotency:
         """Raises NotConfiguredError for a URL that is none, and where the package `redis` is missing."""
         self._metrics = metrics.extension(IdempotencyFamilies).requests
         self._window_ms = round(window_s * 1e3)
-        self._timeout_s = timeout_s
         self._refuse = on_failure == "refuse"
-        self._redis, self._failures = _connect(url, timeout_s)
-        self._keep = self._redis.register_script(_KEEP)
-        self._release_script = self._redis.register_script(_RELEASE)
+        self._redis = RedisCommands(url, timeout_s=timeout_s)
+        self._warn_s = 0.0
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Looks whether Redis is there and new enough; raises NotConfiguredError: half a promise is not made."""
         try:
-            version = str((await self._redis.info("server"))["redis_version"])
-        except self._failures as error:
-            raise NotConfiguredError(f"idempotency: Redis does not answer ({type(error).__name__})") from None
+            version = await self._redis.version()
+        except RedisUnavailable as error:
+            raise NotConfiguredError(f"idempotency: Redis does not answer ({error})") from None
         if tuple(int(part) for part in version.split(".")[:2]) < REDIS_VERSION_MIN:
             raise NotConfiguredError(f"idempotency: Redis {version} is too old, 7.0 is needed")
 
     async def close(self) -> None:
         """Gives back what is still claimed and closes the connections."""
         await asyncio.gather(*self._releasing, return_exceptions=True)
-        await self._redis.aclose()
+        await self._redis.close()
 
     async def answer(
         self,
@@ -156,7 +156,7 @@ class Idempotency:
         digest = claim[1 : 1 + _DIGEST_BYTES]
         kept = _ANSWERED + digest + response.SerializeToString()
         try:
-            found = await self._call(self._keep(keys=[key], args=[claim, kept, self._window_ms]))
+            found = await self._call(lambda pipe: pipe.eval(_KEEP, 1, key, claim, kept, self._window_ms))
         except IdempotencyUnavailableError:
             if self._refuse:
                 raise
@@ -173,7 +173,7 @@ class Idempotency:
     async def _claim(self, key: str, claim: bytes, remaining_s: float) -> bytes | None:
         """Claims the id for as long as its request may take; what stands there already, None if it is ours now."""
         lease_ms = max(1, round((remaining_s + CLAIM_GRACE_S) * 1e3))
-        found: bytes | None = await self._call(self._redis.set(key, claim, nx=True, get=True, px=lease_ms))
+        found: bytes | None = await self._call(lambda pipe: pipe.set(key, claim, nx=True, get=True, px=lease_ms))
         return None if found == claim else found  # ours already: the first try's reply was lost, not its effect
 
     def _known(self, found: bytes, digest: bytes, response_type: type[ResponseT]) -> ResponseT | None:
@@ -191,7 +191,7 @@ class Idempotency:
 
         async def release() -> None:
             try:
-                await self._call(self._release_script(keys=[key], args=[claim]))
+                await self._call(lambda pipe: pipe.eval(_RELEASE, 1, key, claim))
             except IdempotencyUnavailableError:
                 return  # it runs out by itself
 
@@ -199,13 +199,15 @@ class Idempotency:
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
-    async def _call(self, command: Awaitable[Any]) -> Any:
+    async def _call(self, command: Command) -> Any:
         try:
-            async with asyncio.timeout(2 * self._timeout_s):  # the client tries a lost connection once more
-                return await command
-        except self._failures as error:
+            return await self._redis.send(command)
+        except RedisUnavailable as error:
             self._count("unavailable")
-            log.warning("redis_unavailable", error=type(error).__name__)
+            now_s = time.monotonic()
+            if now_s >= self._warn_s:
+                self._warn_s = now_s + WARN_EVERY_S
+                log.warning("redis_unavailable", error=str(error))
             raise IdempotencyUnavailableError("request ids cannot be looked up: send the request again") from None
 
     def _count(self, outcome: str) -> None:
@@ -255,28 +257,3 @@ def key_of(place: tuple[str, ...], caller: str, request_id: str) -> str:
     """Where an answer is kept: of one length, and no two requests' the same; ids are not readable in it."""
     parts = b"".join(len(part).to_bytes(4) + part for part in (text.encode() for text in (*place, caller, request_id)))
     return KEY_PREFIX + hashlib.sha256(parts).hexdigest()
-
-
-def _connect(url: str, timeout_s: float) -> tuple[Any, tuple[type[Exception], ...]]:
-    try:
-        import redis.asyncio as redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-        from redis.exceptions import ConnectionError as LostError
-        from redis.exceptions import RedisError
-    except ImportError:
-        raise NotConfiguredError("idempotency needs the extra `redis`: pip install 'nowgraph[redis]'") from None
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS_MAX,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            # A connection that Redis closed while nobody used it is opened anew; a request that it may have run is safe
-            # to send again, since each compares what stands there.
-            retry=Retry(NoBackoff(), 1, supported_errors=(LostError,)),
-        )
-    except ValueError:
-        raise NotConfiguredError("redis_url: expected redis://host:port/number, rediss:// or unix://") from None
-    return redis.Redis(connection_pool=pool), (RedisError, OSError)  # TimeoutError is one
