@@ -10,20 +10,28 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.predictor import Predictor
 from model_server.background import BackgroundServer
+from model_server.generation import Generations, Serving
+from model_server.server import Server
 from model_server.settings import ServerSettings
 from nowgraph.client import Client, Row
 from nowgraph.quality import quality_task
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.embedded_broker import EmbeddedBroker
+from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
 from stream.quality.feed import Feed
 from stream.quality.figures import ListFigures
@@ -33,6 +41,7 @@ from stream.settings import StreamSettings
 pytestmark = pytest.mark.integration
 HOUR_US = 3_600_000_000
 PAYMENTS = 150
+Floats = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -41,9 +50,9 @@ class Lived:
 
     bootstrap: str
     arguments: list[str]
-    version: str
-    score: np.ndarray[Any, Any]
-    fraud: np.ndarray[Any, Any]
+    versions: dict[str, str]
+    scores: dict[str, Floats]
+    fraud: Floats
 
 
 def report_of(number: int, known_us: int, *, fraud: bool) -> row_event_pb2.RowEvent:
@@ -54,11 +63,43 @@ def report_of(number: int, known_us: int, *, fraud: bool) -> row_event_pb2.RowEv
     return event
 
 
+def shadow_of(world: Any, folder: Path) -> Path:
+    """A second model: the first one's, a little off."""
+    first = Checkpoint.load(world.checkpoint)
+    weights = {name: value * 1.3 if value.is_floating_point() else value for name, value in first.weights.items()}
+    replace(first, weights=weights).save(folder)
+    return folder
+
+
+def server_of(world: Any, shadow: Path, settings: ServerSettings, producer: EventProducer) -> Server:
+    """The world's server, with a second model in the shadow."""
+    view = world.graph.view()
+    beside = Predictor.load(shadow, world.graph.view(), threads=1)
+    serving = replace(Serving.over(view, world.predictor(view)), shadows=(beside,))
+    generations, topic = Generations(serving), "nowgraph.predictions"
+    return Server(generations, settings, privacy=world.privacy, predictions_topic=topic, event_log=producer)
+
+
+def shadows_said(stream: StreamSettings) -> dict[str, dict[int, float]]:
+    """What the predictions topic holds of shadows: probabilities by version and payment."""
+    source = KafkaSource(["nowgraph.predictions"], settings=stream)
+    found: dict[str, dict[int, float]] = {}
+    until_s, count = time.monotonic() + 20, 0
+    while count < PAYMENTS and time.monotonic() < until_s:
+        for value in source.poll(1000, 0.2).values:
+            record = service_pb2.Prediction.FromString(value or b"")
+            count += 1
+            for one in record.shadows:
+                found.setdefault(one.model_version, {})[record.row.key.parts[0].integer] = one.probability
+    source.close()
+    return found
+
+
 @pytest.fixture
 def lived(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lived]:
     """Payments scored by a live server, and reports: early, late, revised, doubled, in disorder, or never."""
     monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", world.secret)
-    rng = np.random.default_rng(4)
+    rng, shadow = np.random.default_rng(4), shadow_of(world, tmp_path / "shadow")
     schema = tmp_path / "schema.yaml"
     schema.write_text(world.schema_text)
     start_us = world.start_us + 3 * HOUR_US
@@ -69,7 +110,7 @@ def lived(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=20_000)
         with EventProducer(stream) as producer:
             with (
-                BackgroundServer(lambda: world.server(settings, event_log=producer)) as server,
+                BackgroundServer(lambda: server_of(world, shadow, settings, producer)) as server,
                 Client(server.target, timeout_s=20) as client,
             ):
                 rows = [
@@ -97,64 +138,125 @@ def lived(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             assert producer.flush(20) == 0
         arguments = ["--checkpoint", str(world.checkpoint), "--schema", str(schema), "--window", "30d"]
         arguments += ["--bootstrap-servers", broker.bootstrap, "--label-delay", "1h"]
-        probability = np.array([one.probability for one in scores])  # type: ignore[union-attr]
-        yield Lived(broker.bootstrap, arguments, scores[0].model_version, probability, fraud)  # type: ignore[union-attr]
+        ((version, beside),) = shadows_said(stream).items()
+        yield Lived(
+            bootstrap=broker.bootstrap,
+            arguments=arguments,
+            versions={"live": scores[0].model_version, "shadow": version},  # type: ignore[union-attr]
+            scores={
+                "live": np.array([one.probability for one in scores]),  # type: ignore[union-attr]
+                "shadow": np.array([beside[10_000 + n] for n in range(PAYMENTS)]),
+            },
+            fraud=fraud,
+        )
 
 
-def expected(lived: Lived) -> dict[str, float]:
-    label = lived.fraud.astype(float)
+def expected(lived: Lived, role: str) -> dict[str, float]:
+    label, score = lived.fraud.astype(float), lived.scores[role]
     return {
-        "roc_auc": float(roc_auc_score(label, lived.score)),
-        "average_precision": float(average_precision_score(label, lived.score)),
-        "log_loss": float(log_loss(label, lived.score)),
-        "brier": float(((label - lived.score) ** 2).mean()),
+        "roc_auc": float(roc_auc_score(label, score)),
+        "average_precision": float(average_precision_score(label, score)),
+        "log_loss": float(log_loss(label, score)),
+        "brier": float(((label - score) ** 2).mean()),
         "base_rate": float(label.mean()),
-        "mean_prediction": float(lived.score.mean()),
+        "mean_prediction": float(score.mean()),
     }
 
 
 def test_figures_of_a_live_server_are_those_of_the_table(lived: Lived, run_json: Callable[..., Any]) -> None:
-    """Scored over gRPC, reported late on Kafka: read to the end, the command prints what scikit-learn says."""
+    """Scored over gRPC, in the shadow too, reported late on Kafka: the command prints what scikit-learn says."""
     document = run_json("quality", *lived.arguments, "--once")
-    (found,) = document["measured"]
-    assert (found["examples"], found["answers"]) == (PAYMENTS, PAYMENTS)
-    assert (found["task"], found["model_version"], found["role"]) == ("fraud", lived.version, "live")
-    for name, value in expected(lived).items():
-        assert found["figures"][name] == pytest.approx(value, abs=1e-9), name
+    by_role = {one["role"]: one for one in document["measured"]}
+    assert sorted(by_role) == ["live", "shadow"]
+    for role, found in by_role.items():
+        assert (found["examples"], found["answers"], found["task"]) == (PAYMENTS, PAYMENTS, "fraud")
+        assert found["model_version"] == lived.versions[role]
+        for name, value in expected(lived, role).items():
+            assert found["figures"][name] == pytest.approx(value, abs=1e-9), (role, name)
+    assert by_role["live"]["figures"]["log_loss"] != by_role["shadow"]["figures"]["log_loss"]
     assert document["tasks"][0]["unmatched_outcomes"] == 1
 
 
-def test_prometheus_reads_the_same_while_it_runs(lived: Lived, free_port: Callable[[], int], tmp_path: Path) -> None:
-    """A process of its own: its metrics have the figures, SIGTERM ends it with the table, the references are kept."""
-    port = free_port()
-    command = [sys.executable, "-P", "-m", "nowgraph.cli", "quality", *lived.arguments, "--metrics-port", str(port)]
-    command += ["--references", str(tmp_path / "usual.json"), "--quiet", "--json"]
+def sample(text: str, name: str, role: str) -> float:
+    """The one sample of a name and a role."""
+    found = [
+        one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+        if one.name == name and one.labels["role"] == role
+    ]
+    assert len(found) == 1, (name, role, found)
+    return found[0]
+
+
+@contextmanager
+def running(port: int, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], str]]]:
+    """The command as a process, and what scrapes it until a text is there."""
+    command = [sys.executable, "-P", "-m", "nowgraph.cli", "quality", *arguments, "--metrics-port", str(port)]
+    command += ["--quiet", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    try:
+
+    def scraped(wanted: str) -> str:
         text, deadline_s = "", time.monotonic() + 60
-        while "nowgraph_quality_roc_auc{" not in text:
+        while wanted not in text:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline_s
+            assert time.monotonic() < deadline_s, text
             time.sleep(0.2)
             try:
                 text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
             except OSError:
                 continue
-        labels = f'{{model_version="{lived.version}",role="live",task="fraud",tenant="",window="720h"}}'
-        values = {
-            line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"
-        }
-        for name, value in expected(lived).items():
-            found = {key: v for key, v in values.items() if key.startswith(f"nowgraph_quality_{name}{{")}
-            assert list(found.values()) == [pytest.approx(value, abs=1e-9)], (labels, found)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
-        assert process.returncode == 0, err
-        assert json.loads(out)["measured"][0]["examples"] == PAYMENTS
-        assert json.loads((tmp_path / "usual.json").read_text()) == []  # too few answers to be a reference
+        return text
+
+    try:
+        yield process, scraped
     finally:
         process.kill()
         process.communicate()
+
+
+def test_prometheus_reads_the_same_while_it_runs(lived: Lived, free_port: Callable[[], int], tmp_path: Path) -> None:
+    """A process of its own: its metrics have the figures, SIGTERM ends it with the table, the references are kept."""
+    usual = tmp_path / "usual.json"
+    with running(free_port(), *lived.arguments, "--references", str(usual)) as (process, scraped):
+        text = scraped("nowgraph_quality_roc_auc{")
+        for role in ("live", "shadow"):
+            for name, value in expected(lived, role).items():
+                assert sample(text, f"nowgraph_quality_{name}", role) == pytest.approx(value, abs=1e-9), (role, name)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert json.loads(out)["measured"][0]["examples"] == PAYMENTS
+    assert json.loads(usual.read_text()) == []  # too few answers to be a reference
+
+
+@pytest.mark.kafka
+def test_faust_runs_as_a_command(
+    world: Any,
+    apache_kafka: str,
+    kafka_topic: Callable[..., str],
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Apache Kafka, with topics that have different numbers of partitions: state on Prometheus, a clean end."""
+    monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", world.secret)
+    monkeypatch.setenv("NOWGRAPH_PREDICTIONS_TOPIC", kafka_topic(2))
+    monkeypatch.setenv("NOWGRAPH_QUALITY_REPORT_EVERY_S", "0.5")
+    raw, events = kafka_topic(1), kafka_topic(3)
+    (tmp_path / "schema.yaml").write_text(
+        world.schema_text.replace("topic: transactions,", f"topic: {raw},").replace("transaction_events", events)
+    )
+    with EventProducer(StreamSettings(kafka_bootstrap=apache_kafka)) as producer:
+        producer.publish_event(events, report_of(7, world.start_us, fraud=True)).result(20)
+    arguments = ["--checkpoint", str(world.checkpoint), "--schema", str(tmp_path / "schema.yaml"), "--faust"]
+    arguments += ["--bootstrap-servers", apache_kafka, "--label-delay", "1h"]
+    with running(free_port(), *arguments) as (process, scraped):
+        assert 'nowgraph_quality_unmatched_outcomes{task="fraud"} 1.0' in scraped('records_total{kind="outcomes"} 1')
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert json.loads(out)["rows"] == 1
 
 
 def test_lists_of_a_live_server_are_followed_by_clicks(shop: Any) -> None:
