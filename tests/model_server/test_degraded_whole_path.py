@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graph_transformer.predictor import Predictor
+from graph_updater.embedded import UpdaterThread
+from graph_updater.settings import UpdaterSettings
+from graph_updater.updater import Updater
 from model_server.background import BackgroundServer
 from model_server.errors import NotConfiguredError
 from model_server.settings import ServerSettings
 from nowgraph.client import Client, Degraded, InvalidRequestError, NotReadyError, Row, ServerFailureError
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from stream.dead_letters import DeadLetters
+from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
 from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
@@ -83,6 +89,40 @@ def test_a_stale_graph_is_refused_where_the_policy_says_so(world: Any, with_poli
         assert server.server.metrics.families.registry.total("nowgraph_model_rows_total") == rows
         world.graph.set_complete_time(now_us())
         assert client.score("transactions", 1).degraded is None
+
+
+def test_a_quiet_log_is_fresh_and_an_updater_that_ends_is_not(world: Any, with_policy: Callable) -> None:
+    """With a real updater: nothing comes in for longer than the bound, and answers are fresh; it ends, and they are not.
+
+    What was never on the log of this graph, its history of years ago, plays no part.
+    """
+    settings = with_policy("stale_graph: {bound: 1500ms, answer: flag}")
+    inputs = {"transactions": 1, "transaction_events": 1}
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker({**inputs, "nowgraph.dead-letters": 1}))
+        stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
+        producer = stack.enter_context(EventProducer(stream))
+        source = KafkaSource(list(inputs), settings=stream)
+        decoder = Decoder(world.schema, world.privacy, settings=stream)
+        letters = DeadLetters(producer, settings=stream)
+        looking = UpdaterSettings(lag_interval_s=0.2)
+        updater = Updater(world.graph, [source], decoder, letters, settings=looking)
+        server = stack.enter_context(BackgroundServer(lambda: world.server(settings)))
+        client = stack.enter_context(Client(server.target, timeout_s=20))
+        with UpdaterThread(updater):
+            until_s = time.monotonic() + 20
+            while not updater.caught_up() and time.monotonic() < until_s:
+                time.sleep(0.05)
+            for _ in range(5):
+                time.sleep(0.5)
+                assert client.score("transactions", 1).degraded is None
+        time.sleep(2.5)
+        found = client.score("transactions", 1).degraded
+        assert found is not None
+        assert found.reason == "stale_graph"
+        behind = server.server.metrics.families.registry.get_sample_value("nowgraph_graph_behind_seconds")
+        assert behind is not None
+        assert behind > 1.0
 
 
 def test_a_list_on_a_stale_graph_says_so(shop: Any, with_policy: Callable) -> None:
