@@ -21,6 +21,7 @@ from nowgraph.commands import (
     evaluate,
     health,
     labels,
+    models,
     plan,
     predict,
     pretrain,
@@ -57,6 +58,7 @@ app = typer.Typer(
     help="A live temporal graph of your tables, and a graph transformer that answers on it.",
 )
 app.add_typer(schema.app, name="schema")
+app.add_typer(models.app, name="models")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
 app.command("serve")(serve.serve)
