@@ -92,11 +92,11 @@ def test_a_stale_graph_is_refused_where_the_policy_says_so(world: Any, with_poli
 
 
 def test_a_quiet_log_is_fresh_and_an_updater_that_ends_is_not(world: Any, with_policy: Callable) -> None:
-    """With a real updater: nothing comes in for longer than the bound, and answers are fresh; it ends, and they are not.
+    """With a real updater: nothing comes for longer than the bound, and answers are fresh; it ends, and they are not.
 
     What was never on the log of this graph, its history of years ago, plays no part.
     """
-    settings = with_policy("stale_graph: {bound: 1500ms, answer: flag}")
+    settings = with_policy("stale_graph: {bound: 3s, answer: flag}")
     inputs = {"transactions": 1, "transaction_events": 1}
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker({**inputs, "nowgraph.dead-letters": 1}))
@@ -113,16 +113,16 @@ def test_a_quiet_log_is_fresh_and_an_updater_that_ends_is_not(world: Any, with_p
             until_s = time.monotonic() + 20
             while not updater.caught_up() and time.monotonic() < until_s:
                 time.sleep(0.05)
-            for _ in range(5):
+            for _ in range(7):
                 time.sleep(0.5)
                 assert client.score("transactions", 1).degraded is None
-        time.sleep(2.5)
+        time.sleep(4)
         found = client.score("transactions", 1).degraded
         assert found is not None
         assert found.reason == "stale_graph"
         behind = server.server.metrics.families.registry.get_sample_value("nowgraph_graph_behind_seconds")
         assert behind is not None
-        assert behind > 1.0
+        assert behind > 2.0
 
 
 def test_a_list_on_a_stale_graph_says_so(shop: Any, with_policy: Callable) -> None:
