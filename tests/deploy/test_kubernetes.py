@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -254,6 +255,26 @@ def test_selectors_pick_whom_they_mean(overlay: str) -> None:
         ]
         ports = {port["name"] for one in picked_services for port in one["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+@needs_kubectl
+def test_a_graph_may_begin_with_files(tmp_path: Path, accepts: Accepts) -> None:
+    """The component `history` fits over production: its files are mounted and given to the updater, nobody else."""
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(FOLDER / "production", tmp_path)],
+        "components": [os.path.relpath(FOLDER / "components" / "history", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    objects = rendered(str(tmp_path))
+    found = containers(workloads(objects)["nowgraph"])
+    accepts(found["updater"]["args"])
+    assert found["updater"]["args"][-2:] == ["--history", "/history"]
+    assert "/history" in {mount["mountPath"] for mount in found["updater"]["volumeMounts"]}
+    assert "/history" not in {mount["mountPath"] for mount in found["server"]["volumeMounts"]}
+    for one in objects:
+        check_object(one)
 
 
 @needs_kubectl
