@@ -175,3 +175,19 @@ def test_a_wrong_option_is_found(accepts: Callable[[Sequence[str]], None]) -> No
     """The check of command lines can fail."""
     with pytest.raises(AssertionError, match="has no --arenas"):
         accepts(["serve", "--arenas", "/arena"])
+
+
+def test_grafana_finds_prometheus_and_its_dashboards() -> None:
+    """The data source's address is a service of this file, and dashboards are mounted where their provider looks."""
+    found = services()
+    grafana = found["grafana"]
+    folder = REPOSITORY / "deploy" / "grafana" / "provisioning"
+    source = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())["datasources"][0]
+    address = grafana["environment"][source["url"].removeprefix("$")]
+    host, _, port = address.removeprefix("http://").partition(":")
+    assert found[host]["healthcheck"]["test"][-1].startswith(f"http://127.0.0.1:{port}/")
+    provider = yaml.safe_load((folder / "dashboards" / "nowgraph.yaml").read_text())["providers"][0]
+    mounts = {volume.split(":")[1]: volume.split(":")[0] for volume in grafana["volumes"]}
+    assert list((FOLDER / mounts[provider["options"]["path"]]).glob("*.json"))
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (FOLDER / mounts[str(home.parent)] / home.name).is_file()
