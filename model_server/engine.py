@@ -13,6 +13,7 @@ lock, so the event loop keeps reading requests meanwhile.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import traceback
@@ -31,6 +32,12 @@ from model_server.service_time import ServiceTime
 from model_server.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
+
+
+# After a batch of fewer rows the next one is taken at once: few callers gain nothing by waiting for each other.
+GATHER_FROM = 4
+# Of the time, what batches may cost whatever their size while they are small.
+BASE_SHARE = 0.2
 
 
 class Asked(Protocol):
@@ -86,6 +93,9 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._worker = threading.Thread(target=self._work, name="nowgraph-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
+        # How many rows the worker sleeps for, and a deadline before which wakes it too.
+        self._wake_at = 1
+        self._hurry_s = math.inf
 
     def start(self) -> None:
         """Starts the worker; answers come back on the running event loop."""
@@ -115,6 +125,10 @@ class Engine(Generic[QuestionT, AnswerT]):
 
         It costs microseconds, so that it can be asked before a request is read; `submit` asks it again.
         """
+        with self._changed:
+            self._admit(deadline_s, priority)
+
+    def _admit(self, deadline_s: float, priority: Priority) -> None:
         now_s = time.monotonic()
         waiting = len(self._backlog)
         batch = priority is Priority.BATCH
@@ -149,12 +163,13 @@ class Engine(Generic[QuestionT, AnswerT]):
         deadline_s = question.deadline_s
         dropped: _Job[QuestionT, AnswerT] | None = None
         with self._changed:
-            self.admit(deadline_s, priority)
+            self._admit(deadline_s, priority)
             if len(self._backlog) >= self._settings.queue_limit:
                 dropped = self._backlog.drop_newest_batch()
             future: asyncio.Future[AnswerT] = self._loop.create_future()
             self._backlog.push(_Job(question, future, time.monotonic(), deadline_s), priority)
-            self._changed.notify()
+            if len(self._backlog) >= self._wake_at or deadline_s < self._hurry_s:
+                self._changed.notify()
         if dropped is not None and not dropped.future.done():
             self._shed["queue"].inc()
             hint_s = retry_after_s(self._service.cost_s(self._batch_limit))
@@ -173,19 +188,42 @@ class Engine(Generic[QuestionT, AnswerT]):
             await asyncio.to_thread(self._worker.join)
 
     def _work(self) -> None:
+        began_s, rows = 0.0, 0
         while True:
             with self._changed:
-                self._admission.busy_until_s = 0.0
-                while not len(self._backlog) and not self._closing:
-                    self._changed.wait()
+                if rows >= GATHER_FROM and len(self._backlog):
+                    self._gather(began_s)
+                self._wait_for(1)
                 if not len(self._backlog):
                     return
-                now_s = time.monotonic()
-                jobs, late = self._take(now_s)
-                self._admission.busy_until_s = now_s + self._service.cost_s(len(jobs)) if jobs else 0.0
+                began_s = time.monotonic()
+                jobs, late = self._take(began_s)
+                rows = len(jobs)
+                self._admission.busy_until_s = began_s + self._service.cost_s(rows) if jobs else 0.0
                 waiting = len(self._backlog)
             self._metrics.queue_rows.set(waiting)
-            self._run(jobs, late, now_s)
+            self._run(jobs, late, began_s)
+
+    def _wait_for(self, rows: int, until_s: float = math.inf) -> None:
+        """Returns when so many rows wait, the moment has come, a deadline would pass by then, or the engine closes."""
+        self._wake_at, self._hurry_s = rows, until_s + self._service.cost_s(rows)
+        while len(self._backlog) < self._wake_at and not self._closing:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or self._backlog.earliest_s < self._hurry_s < math.inf:
+                break
+            self._changed.wait(None if left_s == math.inf else left_s)
+        self._wake_at, self._hurry_s = 1, math.inf
+
+    def _gather(self, began_s: float) -> None:
+        """Under load, lets a batch grow until it is worth its base, while the event loop has rows to read for it.
+
+        A batch of few rows costs hardly less than one of many, and computing it keeps the event loop from reading
+        the rows that would have filled it. So bases take `BASE_SHARE` of the time at most, counted from one batch's
+        beginning to the next, and a batch whose rows cost as much as its base waits no longer.
+        """
+        base_s, row_s = self._service.base_s, self._service.row_s
+        worth = min(self._batch_limit, base_s / row_s if row_s > 0 else self._batch_limit)
+        self._wait_for(max(1, int(worth)), began_s + base_s / BASE_SHARE)
 
     def _take(self, now_s: float) -> tuple[list[_Job[QuestionT, AnswerT]], list[_Job[QuestionT, AnswerT]]]:
         """What is answered together now, and what came too late for it.
@@ -225,6 +263,7 @@ class Engine(Generic[QuestionT, AnswerT]):
         ] * len(late)
         if live:
             outcomes = outcomes + self._outcomes(live, started_s)
+            self._admission.busy_until_s = 0.0  # before anybody hears of it and asks again
         if late or live:
             self._give_back(late + live, outcomes)
 

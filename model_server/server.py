@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
+from model_server.accepting import by_name_on, pending_options
 from model_server.calls import task_of
 from model_server.degraded import load_policy
 from model_server.event_log import EventLog
@@ -114,10 +115,11 @@ class Server:
         if self._idempotency is not None:
             await self._idempotency.start()
         server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(settings))
-        service_grpc.add_PredictionServiceServicer_to_server(self._service, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        by_name = by_name_on(server)
+        service_grpc.add_PredictionServiceServicer_to_server(self._service, by_name)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, by_name)
         if settings.reflection:
-            reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+            reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), by_name)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         for lanes in self._router.lanes:
             lanes.start()
@@ -263,6 +265,7 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         # A client may ping as often as we do; more is abuse and its connection is closed.
         ("grpc.http2.min_ping_interval_without_data_ms", settings.keepalive_time_ms // 2),
+        *pending_options(settings.accept_pending_limit),
         # Two servers on one port by accident would share its requests.
         ("grpc.so_reuseport", int(settings.reuse_port)),
     ]

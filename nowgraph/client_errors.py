@@ -77,6 +77,8 @@ _CLASSES: dict[str, type[ClientError]] = {
     "NOT_FOUND": UnknownTaskError,
     "FAILED_PRECONDITION": NotReadyError,
     "RESOURCE_EXHAUSTED": OverloadedError,
+    # A server so busy that gRPC refuses for it: a blocking call that nobody cancelled here.
+    "CANCELLED": OverloadedError,
     "DEADLINE_EXCEEDED": DeadlineError,
     "UNAVAILABLE": UnavailableError,
     "UNAUTHENTICATED": UnauthenticatedError,

@@ -275,3 +275,43 @@ async def test_asking_ends_with_the_deadline(metrics: Metrics) -> None:
         assert await held == 1
     assert answerer.batches == [[1]]
     assert metrics.registry.get_sample_value("nowgraph_abandoned_total", {"reason": "expired"}) == 1
+
+
+async def test_under_load_batches_grow_until_they_are_worth_their_base(metrics: Metrics) -> None:
+    """Rows that come faster than they could be answered one by one are gathered; a caller alone never waits."""
+    answerer = Timed(base_s=0.004, row_s=0.0002)
+
+    async def load(engine: Engine[Plain, int], callers: int, each: int) -> None:
+        async def caller(number: int) -> None:
+            for _ in range(each):
+                await engine.ask(plain(number))
+                await asyncio.sleep(0.002)
+
+        await asyncio.gather(*(caller(number) for number in range(callers)))
+
+    async with timed(metrics, answerer) as engine:
+        await load(engine, 40, 10)
+        many = [len(batch) for batch in answerer.batches]
+        answerer.batches.clear()
+        await asyncio.sleep(0.1)
+        start_s = time.monotonic()
+        await load(engine, 1, 10)
+        alone_s = (time.monotonic() - start_s) / 10
+    assert sum(many) / len(many) > 10
+    assert answerer.batches == [[0]] * 10
+    assert alone_s < 0.015
+
+
+async def test_gathering_never_lets_a_deadline_pass(metrics: Metrics) -> None:
+    """Whoever comes with little time left while a batch gathers is taken at once, with those that wait."""
+    answerer = Timed(base_s=0.02, row_s=0.0001)
+    async with timed(metrics, answerer, batch_limit=64) as engine:
+        first = [engine.submit(plain(number)) for number in range(8)]
+        await asyncio.sleep(0.01)
+        waiting = [engine.submit(plain(number)) for number in range(8, 12)]
+        await asyncio.gather(*first)
+        start_s = time.monotonic()
+        assert await engine.ask(plain(99, after_s=0.06)) == 99
+        assert time.monotonic() - start_s < 0.06
+        await asyncio.gather(*waiting)
+    assert sorted(answerer.batches[-1]) == [8, 9, 10, 11, 99]
