@@ -23,9 +23,11 @@ import structlog
 from graph_updater.lag import HasEnds, LagWatch
 from graph_updater.metrics import UpdaterMetrics, memory_parts
 from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import Snapshotter
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.snapshots import Snapshots
 from temporal_graph.time_rule import ALWAYS_US
 
 log = structlog.get_logger(__name__)
@@ -61,8 +63,12 @@ class Updater:
         settings: UpdaterSettings | None = None,
         metrics: UpdaterMetrics | None = None,
         logs: Sequence[HasEnds] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        """``logs`` say how far there is to go; None stands for those of the sources that know their end."""
+        """``logs`` say how far there is to go; None stands for those of the sources that know their end.
+
+        With ``snapshots`` one is made there every interval of the settings.
+        """
         if not sources:
             raise ValueError("expected at least one source")
         self._graph = graph
@@ -75,6 +81,10 @@ class Updater:
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
         self._lag = LagWatch(lambda: self._positions, ends, self._settings, self.metrics)
+        self._snapshotter = None
+        if snapshots is not None:
+            self._snapshotter = Snapshotter(graph, snapshots, self._settings, self.metrics)
+        self._begun_s: float | None = time.monotonic()
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -112,7 +122,9 @@ class Updater:
         self._stopping.set()
 
     def close(self) -> None:
-        """Closes the sources; call it after `run` has returned."""
+        """Closes the sources, and gives up a snapshot in the making; call it after `run` has returned."""
+        if self._snapshotter is not None:
+            self._snapshotter.close()
         for source in self._sources:
             source.close()
 
@@ -136,6 +148,8 @@ class Updater:
         if now_s >= self._next_account_s:
             self._next_account_s = now_s + settings.account_interval_s
             self._account()
+        if self._snapshotter is not None:
+            self._snapshotter.step()
         return records
 
     def _apply(self, batch: Batch) -> None:
@@ -190,6 +204,9 @@ class Updater:
             log.info("retention forgot rows", rows=evicted.rows)
 
     def _account(self) -> None:
+        if self._begun_s is not None and self.caught_up():
+            self.metrics.ready_seconds.set(time.monotonic() - self._begun_s)
+            self._begun_s = None
         self.metrics.set_memory(memory_parts(self._graph.memory()))
         watermark_us = self._view.watermark_us
         if watermark_us != ALWAYS_US:

@@ -7,9 +7,8 @@ One writer. Readers see whole batches: the rows of an `apply` and the stream pos
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph import _native
-from temporal_graph.errors import ArenaError, ArenaFullError
+from temporal_graph.errors import ArenaError
 from temporal_graph.generations import WriterLock
+from temporal_graph.image import GraphImage
 from temporal_graph.memory import Memory, memory_of
+from temporal_graph.native_errors import translated
 from temporal_graph.native_spec import native_links, native_tables
 from temporal_graph.schema import Schema
 from temporal_graph.view import GraphView
@@ -69,9 +70,15 @@ class TemporalGraph:
 
     @classmethod
     def create(
-        cls, schema: Schema, *, arena: Path | None = None, arena_bytes: int = ARENA_BYTES, publish: bool = True
+        cls,
+        schema: Schema,
+        *,
+        arena: Path | None = None,
+        arena_bytes: int = ARENA_BYTES,
+        publish: bool = True,
+        image: Path | None = None,
     ) -> Self:
-        """Make an empty graph.
+        """Make a graph: empty, or as it was when an image was taken of it.
 
         Args:
             schema: its tables and links.
@@ -79,14 +86,18 @@ class TemporalGraph:
             arena_bytes: the arena's size; a sparse file or address space, never more than the machine maps.
             publish: whether readers of the folder are sent to this generation at once. False lets a new writer catch
                 up first; `publish_generation` then makes the switch.
+            image: a file that `GraphImage` made of a graph with the same tables, columns and links; bounds and
+                retention are those of `schema`.
 
         Raises:
             ArenaError: the folder has another writer, or the arena can't be made.
+            ImageRefusedError: the image is damaged, of another layout or of other tables, the first that differs named.
+            ArenaFullError: the arena is too small for the image.
         """
         lock = WriterLock(arena) if arena is not None else None
         generation, path = lock.next_arena() if lock is not None else (1, None)
         try:
-            with _translated():
+            with translated():
                 native = _native.Graph(
                     native_tables(schema),
                     native_links(schema),
@@ -94,6 +105,7 @@ class TemporalGraph:
                     generation=generation,
                     bytes=arena_bytes,
                     path=None if path is None else str(path),
+                    image=None if image is None else str(image),
                 )
         except BaseException:
             if lock is not None:
@@ -138,7 +150,7 @@ class TemporalGraph:
         """
         places = [(name, number, next_offset) for (name, number), next_offset in (positions or {}).items()]
         batch = events if isinstance(events, list) else list(events)
-        with _translated():
+        with translated():
             result = self._open().apply(
                 batch,
                 broker_time_us=broker_time_us,
@@ -165,7 +177,7 @@ class TemporalGraph:
         """
         by_name = parents or {}
         links = [by_name[link.name] for link in self.schema.table(table).links]
-        with _translated():
+        with translated():
             result = self._open().append(self.schema.table_index(table), keys, event_time_us, known_time_us, links)
         return _applied(result)
 
@@ -178,6 +190,10 @@ class TemporalGraph:
     def positions(self) -> dict[tuple[str, int], int]:
         """The next offset of every (topic, partition) that the published graph contains."""
         return self.view().position().offsets
+
+    def image(self, path: Path) -> GraphImage:
+        """Begin an image of the graph in a new file; raises ArenaError where it can't be made."""
+        return GraphImage(self._open(), self.view(), path)
 
     def memory(self) -> Memory:
         """Return the bytes of every part, counted by the allocator that gave them."""
@@ -250,13 +266,3 @@ def key_text(key: object) -> str:
 def _applied(result: _native.Applied) -> Applied:
     rejected = tuple(Rejected(one.index, one.reason, one.detail) for one in result.rejected)
     return Applied(result.applied, result.duplicate, rejected)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except _native.ArenaFull as error:
-        raise ArenaFullError(str(error)) from error
-    except _native.ArenaRefused as error:
-        raise ArenaError(str(error)) from error

@@ -92,11 +92,29 @@ class Arena {
     std::memcpy(head.magic, ARENA_MAGIC, sizeof ARENA_MAGIC);
     head.layout_version = LAYOUT_VERSION;
     head.bytes = bytes_;
-    std::memset(head.fingerprint, 0, sizeof head.fingerprint);
-    std::memcpy(head.fingerprint, fingerprint.data(), std::min(fingerprint.size(), sizeof head.fingerprint));
+    name(fingerprint);
     head.generation = generation;
     head.epoch.store(1);
     head.used.store((sizeof(ArenaHeader) + 4095) & ~u64{4095});
+  }
+
+  // Room for an image that is about to be copied in; `adopt` then makes it this arena's own.
+  void make_room(u64 bytes) {
+    if (bytes > bytes_)
+      throw ArenaFull("an arena of " + std::to_string(bytes_) + " bytes is too small for an image of " +
+                      std::to_string(bytes));
+    backed_ = 0;
+    back(bytes);
+  }
+  void adopt(std::string_view fingerprint, i64 generation) {
+    ArenaHeader& head = header();
+    head.bytes = bytes_;
+    name(fingerprint);
+    head.generation = generation;
+    for (ReaderSlot& slot : head.slots) {
+      slot.epoch.store(0);
+      slot.taken.store(0);
+    }
   }
 
   // New bytes, zeroed, aligned to 64 when they are that large and to 32 otherwise.
@@ -184,6 +202,12 @@ class Arena {
   NOWGRAPH_INLINE void unpin(u32 slot) { header().slots[slot].epoch.store(0, std::memory_order_release); }
 
  private:
+  void name(std::string_view fingerprint) {
+    char (&to)[64] = header().fingerprint;
+    std::memset(to, 0, sizeof to);
+    std::memcpy(to, fingerprint.data(), std::min(fingerprint.size(), sizeof to));
+  }
+
   void map(u64 bytes, int fd, int flags) {
     bytes_ = bytes;
     void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);

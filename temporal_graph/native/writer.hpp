@@ -66,7 +66,8 @@ struct Evicted {
 
 class Writer {
  public:
-  explicit Writer(Arena& arena);
+  // `state` is what `save` of the writer gave whose image the arena was filled with; empty for a fresh arena.
+  explicit Writer(Arena& arena, std::string_view state = {});
 
   // Applies one event; not visible before publish().
   void apply(std::string_view bytes, u64 index, const LogPosition& at, bool backfill, Applied& result);
@@ -80,12 +81,15 @@ class Writer {
   void publish();
   Evicted evict();
   Memory memory() const;
+  // What a writer knows that does not lie in the arena; between two batches.
+  std::string save() const;
 
   u64 sequence() const { return sequence_; }
   const Reader& reader() const { return reader_; }
   const Catalog& catalog() const { return catalog_; }
 
  private:
+  void resume(std::string_view state);
   TableHeader& table_of(u32 index) const { return *arena_.at<TableHeader>(graph_.tables[index]); }
   bool judge(const TableHeader& table, const LogPosition& at, bool backfill, RowChange& change, Refusal& refusal) const;
   bool position_key(const LogPosition& at, RowChange& change, Refusal& refusal);
