@@ -3,7 +3,7 @@
 # make demo-rank  a visitor's session in a shop: each click is in the next list
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | protos | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | protos | lock | sbom | manifests | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +22,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving bench-ranking protos baseline clean test-native test-python
+.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving bench-ranking protos baseline lock sbom manifests clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -112,6 +112,20 @@ protos: $(VENV)/.dependencies
 # After a release: what `buf breaking` compares with from then on.
 baseline: $(VENV)/.dependencies
 	$(BIN)/buf build -o protos/baseline.binpb
+
+# What goes into the container image: every package by version and hash. Needs a package index.
+lock: $(VENV)/.dependencies
+	$(BIN)/python -P scripts/lock_image.py
+
+# Its bill of materials (CycloneDX).
+SBOM ?= build/sbom.cdx.json
+sbom: $(VENV)/.dependencies
+	mkdir -p $(dir $(SBOM))
+	$(BIN)/python -P -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 -o $(SBOM) deploy/docker/requirements-cpu.lock
+
+# The alerts and recording rules of deploy/prometheus as the Prometheus operator takes them.
+manifests: $(VENV)/.dependencies
+	$(BIN)/python -P scripts/generate_prometheus_rule.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis $(VENV)/.wheel temporal_graph/_native.*.so

@@ -1,6 +1,7 @@
 """How far the graph is behind its log.
 
     broker's end offsets - graph's positions ─► lag of each partition ─► behind or not, caught up or not
+    end offsets at a time ─► all of them applied ─► the graph is complete up to that time
 
 The broker is asked on the updater's own thread, between two polls: a Kafka consumer that is polled on one thread keeps
 another that asks it something waiting for as long as it is polled.
@@ -48,7 +49,11 @@ class LagWatch:
         logs: Sequence[HasEnds],
         settings: UpdaterSettings,
         metrics: UpdaterMetrics,
+        *,
+        complete: Callable[[int], None] = lambda _: None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
+        """`complete` hears up to which time of the wall clock the graph holds all that the logs held."""
         self._applied = applied
         self._logs = list(logs)
         # A partition that gives nothing has no position in the graph: it stands where its source began.
@@ -58,6 +63,9 @@ class LagWatch:
         self._behind = Hysteresis(settings.behind_enter_records, settings.behind_leave_records)
         self._next_s = 0.0
         self._target: Positions | None = None
+        self._complete = complete
+        self._clock_us = clock_us
+        self._looked: tuple[int, Positions] | None = None
 
     @property
     def behind(self) -> bool:
@@ -74,9 +82,11 @@ class LagWatch:
     def look(self, *, now_s: float | None = None) -> None:
         """Asks every log for its end when it is time to; ``now_s`` is time.monotonic's."""
         now_s = time.monotonic() if now_s is None else now_s
+        self._settle()
         if now_s < self._next_s:
             return
         self._next_s = now_s + self._interval_s
+        looked_us = self._clock_us()
         try:
             ends = {place: end for log_ in self._logs for place, end in log_.end_positions().items()}
         except StreamError as error:
@@ -84,6 +94,9 @@ class LagWatch:
             return
         if self._target is None:
             self._target = ends
+        if self._looked is None:  # an older look is waited for: what is always behind is complete now and then
+            self._looked = looked_us, ends
+            self._settle()
         applied = self._applied()
         total = 0
         for (topic, partition), end in ends.items():
@@ -91,6 +104,16 @@ class LagWatch:
             self._metrics.lag.labels(topic=topic, partition=str(partition)).set(lag)
             total += lag
         self._metrics.behind.set(self._behind.update(total))
+
+    def _settle(self) -> None:
+        """Says that the graph is complete up to the last look once all is applied that the logs held then."""
+        if self._looked is None:
+            return
+        looked_us, ends = self._looked
+        applied = self._applied()
+        if ends and all(self._at(place, applied) >= end for place, end in ends.items()):
+            self._complete(looked_us)
+            self._looked = None
 
     def _at(self, place: tuple[str, int], applied: Positions) -> int:
         return applied.get(place, self._started_at.get(place, 0))

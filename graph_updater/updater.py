@@ -23,7 +23,11 @@ import structlog
 from graph_updater.lag import HasEnds, LagWatch
 from graph_updater.metrics import UpdaterMetrics, memory_parts
 from graph_updater.settings import UpdaterSettings
+<<<<<<< HEAD
 from graph_updater.snapshotter import Snapshotter
+=======
+from graph_updater.tracing import ApplyTraces
+>>>>>>> main
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
 from temporal_graph.graph import TemporalGraph
@@ -63,11 +67,19 @@ class Updater:
         settings: UpdaterSettings | None = None,
         metrics: UpdaterMetrics | None = None,
         logs: Sequence[HasEnds] | None = None,
+<<<<<<< HEAD
         snapshots: Snapshots | None = None,
     ) -> None:
         """``logs`` say how far there is to go; None stands for those of the sources that know their end.
 
         With ``snapshots`` one is made there every interval of the settings.
+=======
+        traces: ApplyTraces | None = None,
+    ) -> None:
+        """``logs`` say how far there is to go; None stands for those of the sources that know their end.
+
+        ``traces`` follow records that are traced; None stands for the process's OpenTelemetry.
+>>>>>>> main
         """
         if not sources:
             raise ValueError("expected at least one source")
@@ -80,11 +92,18 @@ class Updater:
         self._view = graph.view()
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
+<<<<<<< HEAD
         self._lag = LagWatch(lambda: self._positions, ends, self._settings, self.metrics)
         self._snapshotter = None
         if snapshots is not None:
             self._snapshotter = Snapshotter(graph, snapshots, self._settings, self.metrics)
         self._begun_s: float | None = time.monotonic()
+=======
+        self._lag = LagWatch(
+            lambda: self._positions, ends, self._settings, self.metrics, complete=graph.set_complete_time
+        )
+        self._traces = traces if traces is not None else ApplyTraces()
+>>>>>>> main
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -153,6 +172,7 @@ class Updater:
         return records
 
     def _apply(self, batch: Batch) -> None:
+        start_ns = time.time_ns()
         self._send(self._unconfirmed)
         decoded = batch.decoded if batch.decoded is not None else self._decoder.decode(batch)
         self._send(decoded.dead)
@@ -168,7 +188,7 @@ class Updater:
             backfill=batch.backfill,
             positions=positions,
         )
-        visible_us = time.time_ns() // 1000
+        visible_ns = time.time_ns()
         # Replaced as a whole, so that other threads read one state or the other.
         self._positions = {**self._positions, **positions}
         metrics = self.metrics
@@ -184,7 +204,8 @@ class Updater:
         if not batch.backfill:
             stamped = batch.timestamp_us[batch.timestamp_us != NO_TIMESTAMP_US]
             # Clocks of two machines may disagree; an event is not visible before it was sent.
-            metrics.visible_seconds.observe(np.maximum(visible_us - stamped, 0) / 1e6)
+            metrics.visible_seconds.observe(np.maximum(visible_ns // 1000 - stamped, 0) / 1e6)
+        self._traces.applied(batch, start_ns=start_ns, end_ns=visible_ns)
 
     def _send(self, letters: Sequence[DeadLetter]) -> None:
         """Hands dead letters over and waits until they are safe; no record is passed over before that."""

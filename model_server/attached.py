@@ -18,6 +18,7 @@ from model_server.generation import Follower, Generations, Served, serving_over
 from model_server.loading import load_model
 from model_server.server import Server
 from model_server.settings import ServerSettings
+from model_server.tracing import TracingInterceptor
 from stream.privacy import privacy_for
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
@@ -60,6 +61,7 @@ def serve(settings: ServerSettings, stream_settings: StreamSettings | None = Non
                     predictions_topic=predictions_topic,
                     event_log=producer,
                     follower=follower,
+                    interceptors=(TracingInterceptor(),),
                 )
             )
         )

@@ -22,6 +22,7 @@ from model_server.generation import Generations, RankServing, Served, Serving
 from model_server.inspection import Inspection
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
+from model_server.quotas import quotas_of
 from model_server.ranking import Ranking
 from model_server.ranking_metrics import RankMetrics
 from model_server.ranking_request import RankReader
@@ -105,9 +106,11 @@ class ScoreCalls(Calls):
             freshness=parts.freshness,
             engine=self._engine,
             predictions=parts.predictions,
+            quotas=quotas_of(settings, metrics),
             metrics=metrics,
             task=self.task.name,
             target=target,
+            inflight_limit=settings.score_batch_inflight_limit,
         )
         self._inspection = Inspection(serving, parts.reader, parts.freshness, settings, metrics)
 
@@ -130,7 +133,7 @@ class ScoreCalls(Calls):
         row = row_event_pb2.RowEvent(table=self._table.name, key=unknown_key(self._table))
         asked = self._reader.read(service_pb2.ScoreRequest(row=row))
         deadline_s = time.monotonic() + WARM_UP_S
-        await self._engine.submit(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key))
+        await self._engine.warm_up(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key))
 
     async def close(self) -> None:
         """As `Calls.close`."""
@@ -155,6 +158,7 @@ class RankCalls(Calls):
             freshness=parts.freshness,
             engine=self._engine,
             predictions=parts.predictions,
+            quotas=quotas_of(settings, parts.metrics),
             metrics=metrics,
             task=self.task.name,
             table=self.task.table,
@@ -174,7 +178,7 @@ class RankCalls(Calls):
         """As `Calls.warm_up`: it takes in the graph's rows, which no caller should wait for."""
         asked = self._reader.read(service_pb2.RankRequest(user=unknown_key(self._table)))
         deadline_s = time.monotonic() + WARM_UP_S
-        await self._engine.submit(ListQuestion(asked.question, asked.k, asked.rules, deadline_s))
+        await self._engine.warm_up(ListQuestion(asked.question, asked.k, asked.rules, deadline_s))
 
     async def close(self) -> None:
         """As `Calls.close`."""

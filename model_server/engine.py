@@ -1,16 +1,18 @@
-"""The micro-batcher: what waits is answered together, and nothing waits for company.
+"""The micro-batcher: what waits is answered together, in time, and nothing waits for company.
 
-    handler (event loop) -> bounded queue -> worker thread: sample, collate, forward, or rank -> future (event loop)
+    ask (event loop) -> admission -> backlog by class and deadline -> worker thread: sample, collate, forward, or rank
+        ^------------------------------------- future (event loop) <----------------------------------------'
 
-One worker takes everything that is waiting, up to the batch limit. When the server is idle a request is a batch of one
-and is taken at once; while a batch runs the next one gathers, so batches grow with load and no timer adds delay.
-What answers is native code and torch, which release Python's lock, so the event loop keeps reading requests meanwhile.
+One worker takes what is waiting, up to the batch limit. When the server is idle a request is a batch of one and is
+taken at once; while a batch runs the next one gathers, so batches grow with load and no timer adds delay. What a batch
+of n rows takes is measured: a batch is cut short where all of it would end after its earliest deadline, and a question
+that cannot be answered in time is refused when it comes. What answers is native code and torch, which release Python's
+lock, so the event loop keeps reading requests meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
 import traceback
@@ -20,8 +22,11 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from model_server.admission import Admission, retry_after_s
+from model_server.backlog import Backlog, Priority
 from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError, ServerError
 from model_server.metrics import Metrics
+from model_server.service_time import ServiceTime
 from model_server.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
@@ -51,10 +56,11 @@ class _Job(Generic[QuestionT, AnswerT]):
     question: QuestionT
     future: asyncio.Future[AnswerT]
     enqueued_s: float
+    deadline_s: float
 
 
 class Engine(Generic[QuestionT, AnswerT]):
-    """Owns the worker thread and its queue. `submit` and `close` belong to the event loop that called `start`."""
+    """Owns the worker thread and what waits for it; its methods belong to the event loop that called `start`."""
 
     def __init__(
         self,
@@ -69,7 +75,11 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._settings = settings
         self._batch_limit = settings.batch_limit if batch_limit is None else batch_limit
         self._metrics = metrics
-        self._queue: queue.SimpleQueue[_Job[QuestionT, AnswerT] | None] = queue.SimpleQueue()
+        self._shed = {buffer: metrics.shed.labels(buffer) for buffer in ("queue", "predicted_wait")}
+        self._service = ServiceTime()
+        self._admission = Admission(self._service, self._batch_limit)
+        self._backlog: Backlog[_Job[QuestionT, AnswerT]] = Backlog(batch_share=settings.queue_batch_share)
+        self._changed = threading.Condition(threading.Lock())
         self._worker = threading.Thread(target=self._work, name="nowgraph-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
@@ -79,15 +89,74 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._loop = asyncio.get_running_loop()
         self._worker.start()
 
-    def submit(self, question: QuestionT) -> asyncio.Future[AnswerT]:
-        """Puts a question in the queue. Raises OverloadedError when it is full, DrainingError after `close`."""
+    async def warm_up(self, question: QuestionT) -> None:
+        """Asks one question alone, then in batches of rising size: from then on it is known what a batch costs."""
+        await self.submit(question)
+        rows = 1
+        while rows < self._batch_limit:
+            rows = min(rows * 4, self._batch_limit)
+            await asyncio.gather(*(self.submit(question) for _ in range(min(rows, self._settings.queue_limit // 2))))
+
+    async def ask(self, question: QuestionT, priority: Priority = Priority.INTERACTIVE) -> AnswerT:
+        """The answer, within the deadline. Raises as `submit`, DeadlinePassedError, and what answering raised."""
+        future = self.submit(question, priority)
+        assert self._loop is not None
+        expiry = self._loop.call_later(question.deadline_s - time.monotonic(), _expire, future)
+        try:
+            return await future
+        finally:
+            expiry.cancel()
+
+    def admit(self, deadline_s: float, priority: Priority = Priority.INTERACTIVE) -> None:
+        """Whether a question that comes now would be taken. Raises OverloadedError with when to ask again.
+
+        It costs microseconds, so that it can be asked before a request is read; `submit` asks it again.
+        """
+        now_s = time.monotonic()
+        waiting = len(self._backlog)
+        batch = priority is Priority.BATCH
+        limit = self._settings.queue_batch_limit if batch else self._settings.queue_limit
+        if waiting >= limit and (batch or not self._backlog.waiting(Priority.BATCH)):
+            self._shed["queue"].inc()
+            hint_s = retry_after_s(self._service.cost_s(self._batch_limit))
+            raise OverloadedError(f"{waiting} rows are waiting already", retry_after_s=hint_s)
+        late_s = self._late_s(now_s, deadline_s, priority)
+        if late_s > 0 and deadline_s > now_s:  # after its deadline nothing is late: the worker says that it expired
+            self._shed["predicted_wait"].inc()
+            hint_s = retry_after_s(late_s)
+            raise OverloadedError(
+                f"{waiting} rows are waiting already, the deadline cannot be held", retry_after_s=hint_s
+            )
+
+    def _late_s(self, now_s: float, deadline_s: float, priority: Priority) -> float:
+        """By how much a question that comes now would be late, or make the last one of its class late."""
+        rows, latest_s = self._backlog.last(priority)
+        own_s = self._admission.answer_s(now_s, self._backlog.ahead_of(priority, deadline_s)) - deadline_s
+        if latest_s <= deadline_s:
+            return own_s
+        return max(own_s, self._admission.answer_s(now_s, rows) - latest_s)
+
+    def submit(self, question: QuestionT, priority: Priority = Priority.INTERACTIVE) -> asyncio.Future[AnswerT]:
+        """Puts a question in the backlog. Raises as `admit`, and DrainingError after `close`.
+
+        When the backlog is full a question of the interactive class takes the place of the last one of the batch class.
+        """
         if self._closing or self._loop is None:
             raise DrainingError("the server is stopping")
-        if self._queue.qsize() >= self._settings.queue_limit:
-            self._metrics.shed.labels("queue").inc()
-            raise OverloadedError(f"{self._settings.queue_limit} rows are waiting already")
-        future: asyncio.Future[AnswerT] = self._loop.create_future()
-        self._queue.put(_Job(question, future, time.monotonic()))
+        deadline_s = question.deadline_s
+        dropped: _Job[QuestionT, AnswerT] | None = None
+        with self._changed:
+            self.admit(deadline_s, priority)
+            if len(self._backlog) >= self._settings.queue_limit:
+                dropped = self._backlog.drop_newest_batch()
+            future: asyncio.Future[AnswerT] = self._loop.create_future()
+            self._backlog.push(_Job(question, future, time.monotonic(), deadline_s), priority)
+            self._changed.notify()
+        if dropped is not None and not dropped.future.done():
+            self._shed["queue"].inc()
+            hint_s = retry_after_s(self._service.cost_s(self._batch_limit))
+            error = OverloadedError("the queue is full of requests of a higher class", retry_after_s=hint_s)
+            dropped.future.set_exception(error)
         return future
 
     async def close(self) -> None:
@@ -95,47 +164,59 @@ class Engine(Generic[QuestionT, AnswerT]):
         if self._closing:
             return
         self._closing = True
-        self._queue.put(None)
+        with self._changed:
+            self._changed.notify()
         if self._worker.is_alive():
             await asyncio.to_thread(self._worker.join)
 
     def _work(self) -> None:
         while True:
-            jobs, last = self._take()
-            if jobs:
-                self._run(jobs)
-            if last:
-                return
+            with self._changed:
+                self._admission.busy_until_s = 0.0
+                while not len(self._backlog) and not self._closing:
+                    self._changed.wait()
+                if not len(self._backlog):
+                    return
+                now_s = time.monotonic()
+                jobs, late = self._take(now_s)
+                self._admission.busy_until_s = now_s + self._service.cost_s(len(jobs)) if jobs else 0.0
+                waiting = len(self._backlog)
+            self._metrics.queue_rows.set(waiting)
+            self._run(jobs, late, now_s)
 
-    def _take(self) -> tuple[list[_Job[QuestionT, AnswerT]], bool]:
-        """Blocks for the first job, then takes what else is there; True when the queue was closed behind them."""
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        jobs = [first]
-        while len(jobs) < self._batch_limit:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                return jobs, True
-            jobs.append(job)
-        self._metrics.queue_rows.set(self._queue.qsize())
-        return jobs, False
+    def _take(self, now_s: float) -> tuple[list[_Job[QuestionT, AnswerT]], list[_Job[QuestionT, AnswerT]]]:
+        """What is answered together now, and what came too late for it.
 
-    def _run(self, jobs: list[_Job[QuestionT, AnswerT]]) -> None:
-        started_s = time.monotonic()
-        live: list[_Job[QuestionT, AnswerT]] = []
+        A batch is as large as it can be without ending after the earliest deadline in it that can be held at all. What
+        can no longer be answered in time is left out, unless there is nothing else: then it shows what a batch costs.
+        """
+        alone_s = now_s + self._service.cost_s(1)
+        room: float = self._batch_limit
+        jobs: list[_Job[QuestionT, AnswerT]] = []
+        hopeless: list[_Job[QuestionT, AnswerT]] = []
         late: list[_Job[QuestionT, AnswerT]] = []
-        for job in jobs:
-            if job.future.done():  # the caller went away: its handler was cancelled and took the future with it
-                self._metrics.cancelled.inc()
-            elif job.question.deadline_s <= started_s:
+        for job in self._backlog:
+            future = job.future
+            if future.done():  # the caller went away, or its deadline passed
+                (self._metrics.cancelled if future.cancelled() else self._metrics.expired).inc()
+            elif job.deadline_s <= now_s:
                 self._metrics.expired.inc()
                 late.append(job)
+            elif job.deadline_s < alone_s:
+                hopeless.append(job)
             else:
-                live.append(job)
+                room = min(room, max(1.0, self._service.rows_within(job.deadline_s - now_s)))
+                jobs.append(job)
+            if len(jobs) >= int(room) or len(hopeless) >= self._batch_limit:
+                break
+        if not jobs:
+            return hopeless, late
+        self._metrics.expired.inc(len(hopeless))
+        return jobs, late + hopeless
+
+    def _run(
+        self, live: list[_Job[QuestionT, AnswerT]], late: list[_Job[QuestionT, AnswerT]], started_s: float
+    ) -> None:
         outcomes: list[AnswerT | ServerError] = [
             DeadlinePassedError("the deadline passed while the request waited")
         ] * len(late)
@@ -159,9 +240,12 @@ class Engine(Generic[QuestionT, AnswerT]):
 
     def _answers(self, jobs: Sequence[_Job[QuestionT, AnswerT]], started_s: float) -> Sequence[AnswerT]:
         waited_s = [started_s - job.enqueued_s for job in jobs]
+        begun_s = time.perf_counter()
         answers = self._answerer([job.question for job in jobs], [round(waited * 1e6) for waited in waited_s])
+        self._service.observe(len(jobs), time.perf_counter() - begun_s)
+        observe = self._metrics.stages["queue"].observe
         for waited in waited_s:
-            self._metrics.stages["queue"].observe(waited)
+            observe(waited)
         self._metrics.batch_rows.observe(len(jobs))
         self._metrics.model_rows.inc(len(jobs))
         return answers
@@ -169,19 +253,26 @@ class Engine(Generic[QuestionT, AnswerT]):
     def _give_back(self, jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError]) -> None:
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(_resolve, jobs, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, jobs, outcomes, time.monotonic())
         except RuntimeError:  # the loop is gone, and with it everyone who waited
             log.warning("answers_without_loop", rows=len(jobs))
 
+    def _resolve(
+        self, jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError], sent_s: float
+    ) -> None:
+        self._admission.returned(time.monotonic() - sent_s)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(outcome, ServerError):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)
 
-def _resolve(jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError]) -> None:
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if job.future.done():
-            continue
-        if isinstance(outcome, ServerError):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
+
+def _expire(future: asyncio.Future[AnswerT]) -> None:
+    if not future.done():
+        future.set_exception(DeadlinePassedError("the deadline passed before the answer was there"))
 
 
 def _report(error: Exception, *, rows: int) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
+
+# The hint of a buffer of which nobody measures how fast it empties.
+RETRY_AFTER_DEFAULT_S = 0.25
 
 
 class ServerError(Exception):
@@ -29,7 +32,18 @@ class NotFreshError(ServerError):
 
 
 class OverloadedError(ServerError):
-    """A bounded buffer is full: the request was refused before any work was done for it."""
+    """A bounded buffer is full, or the deadline cannot be held: refused before any work was done for the request.
+
+    `retry_after_s` is when asking again is worth it.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = RETRY_AFTER_DEFAULT_S) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StaleGraphError(ServerError):
+    """The graph lies further behind its log than the task allows."""
 
 
 class DeadlinePassedError(ServerError):
@@ -52,20 +66,33 @@ class PredictionFailedError(ServerError):
     """The sampler or the model failed on this request alone."""
 
 
+class UnauthenticatedError(ServerError):
+    """The call has no credentials, or none that are known here."""
+
+
+class PermissionDeniedError(ServerError):
+    """The caller is known and lacks the role that the method asks for."""
+
+
 CODES: dict[type[ServerError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownTaskError: grpc.StatusCode.NOT_FOUND,
     NotFreshError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StaleGraphError: grpc.StatusCode.FAILED_PRECONDITION,
     DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
     NotConfiguredError: grpc.StatusCode.FAILED_PRECONDITION,
     LogUnavailableError: grpc.StatusCode.UNAVAILABLE,
     PredictionFailedError: grpc.StatusCode.INTERNAL,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 # The key under which gRPC clients of every language look for a google.rpc.Status.
 DETAILS_KEY = "grpc-status-details-bin"
+# Where gRPC's own retries look for how long to wait (gRFC A6), in milliseconds.
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 
 def code_of(error: ServerError) -> grpc.StatusCode:
@@ -79,12 +106,22 @@ def number_of(code: grpc.StatusCode) -> int:
     return number
 
 
-def details_of(error: ServerError) -> tuple[tuple[str, bytes], ...]:
-    """Trailing metadata with the google.rpc.Status that names the wrong field; empty when none is to blame."""
-    if not isinstance(error, InvalidRequestError):
-        return ()
+def details_of(error: ServerError) -> tuple[tuple[str, str | bytes], ...]:
+    """Trailing metadata that says which field is wrong, or when to ask again; empty where neither is known."""
     detail = any_pb2.Any()
-    violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
-    detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, InvalidRequestError):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        return (_status(error, detail),)
+    if isinstance(error, OverloadedError):
+        pushback_ms = max(1, round(error.retry_after_s * 1e3))
+        seconds, rest_ms = divmod(pushback_ms, 1_000)
+        delay = duration_pb2.Duration(seconds=seconds, nanos=rest_ms * 1_000_000)
+        detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        return (_status(error, detail), (PUSHBACK_KEY, str(pushback_ms)))
+    return ()
+
+
+def _status(error: ServerError, detail: any_pb2.Any) -> tuple[str, bytes]:
     status = status_pb2.Status(code=number_of(code_of(error)), message=str(error), details=[detail])
-    return ((DETAILS_KEY, status.SerializeToString()),)
+    return DETAILS_KEY, status.SerializeToString()

@@ -30,7 +30,8 @@ class Serving:
 
     A view or a sampler belongs to one thread at a time, so each thread has its own: `view` and `sampler` are the
     engine's (its predictor reads the view too), `watch` is the event loop's, `look` and `look_sampler` are the
-    inspection's. Nobody else keeps them, so that a generation's memory goes with its Serving.
+    inspection's; `shadows` read one of their own, and have the predictor's sampling plan. Nobody else keeps them, so
+    that a generation's memory goes with its Serving.
     """
 
     view: GraphView
@@ -39,6 +40,7 @@ class Serving:
     predictor: Predictor
     sampler: Sampler
     look_sampler: Sampler
+    shadows: tuple[Predictor, ...] = ()
 
     @classmethod
     def over(cls, view: GraphView, predictor: Predictor) -> Serving:
@@ -46,6 +48,11 @@ class Serving:
         look = view.twin()
         plan = predictor.sampling_plan
         return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan))
+
+    @property
+    def version(self) -> str:
+        """The model's."""
+        return self.predictor.version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +72,11 @@ class RankServing:
         ranked = ranker.task.target.ranked
         assert ranked is not None  # of a ranking
         return cls(view.twin(), ranker, ItemColumns(view, ranked.items))
+
+    @property
+    def version(self) -> str:
+        """The model's."""
+        return self.ranker.version
 
 
 Served = Serving | RankServing

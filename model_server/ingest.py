@@ -11,6 +11,7 @@ from model_server.event_log import EventLog
 from model_server.metrics import Metrics
 from model_server.request import RequestReader
 from model_server.settings import ServerSettings
+from model_server.tracing import current_headers
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from stream.errors import DeliveryError
 from stream.privacy import HASHED_HEADER
@@ -68,7 +69,7 @@ class Ingest:
                 key=event_key(event),
                 value=event.SerializeToString(),
                 on_delivery=on_delivery,
-                headers=(HASHED_HEADER,),
+                headers=(HASHED_HEADER, *current_headers()),
             )
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                 delivery = await delivered

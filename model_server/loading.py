@@ -16,13 +16,17 @@ from temporal_graph.view import GraphView
 
 
 def load_model(folder: Path, view: GraphView, settings: ServerSettings) -> Predictor | ListRanker:
-    """Loads a checkpoint for a graph, by the kind of its task; sets PyTorch's threads for the whole process.
+    """Loads a checkpoint for a graph, by the kind of its task; raises as `Checkpoint.load` and `bind_model`."""
+    return bind_model(Checkpoint.load(folder, view.schema), view, settings)
 
-    Raises CheckpointCorrupt or CheckpointMismatch for a folder that cannot be used with this graph, NotConfiguredError
+
+def bind_model(checkpoint: Checkpoint, view: GraphView, settings: ServerSettings) -> Predictor | ListRanker:
+    """Binds a checkpoint to a graph, by the kind of its task; sets PyTorch's threads for the whole process.
+
+    Raises CheckpointCorrupt or CheckpointMismatch for a model that cannot be used with this graph, NotConfiguredError
     for a ranking that is asked for a fixed shape.
     """
     torch.set_num_threads(settings.compute_threads)
-    checkpoint = Checkpoint.load(folder, view.schema)
     if checkpoint.task.target.kind is Kind.RANKING:
         if settings.fixed_shape:
             raise NotConfiguredError(f"task {checkpoint.task.name!r} is a ranking: lists are not made in a fixed shape")

@@ -15,16 +15,20 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
 from model_server.errors import OverloadedError
 from model_server.event_log import EventLog
 from model_server.metrics import Metrics
+from model_server.models.shadow import Place
 from model_server.settings import ServerSettings
+from model_server.tracing import current_headers
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
+from stream.batch import Header
 from stream.errors import DeliveryError
 from stream.producer import Delivery, event_key
 
@@ -32,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 # How soon a record that the producer refused is offered again.
 RETRY_S = 0.05
+_Record = tuple[bytes | None, bytes, tuple[Header, ...]]  # key, value, headers
 
 
 class Predictions:
@@ -53,7 +58,7 @@ class Predictions:
         self._clock_us = clock_us
         self._lock = threading.Lock()
         self._unconfirmed = 0
-        self._backlog: deque[tuple[bytes | None, bytes]] = deque()
+        self._backlog: deque[_Record] = deque()
         self._retrying: asyncio.Task[None] | None = None
 
     @property
@@ -67,9 +72,18 @@ class Predictions:
             self._metrics.shed.labels("predictions").inc()
             raise OverloadedError(f"{self._settings.predictions_buffer_limit} answers wait to be recorded already")
 
-    def publish(self, row: row_event_pb2.RowEvent, response: service_pb2.ScoreResponse) -> None:
-        """Records an answer; the same row's answers keep their order (one key, one partition)."""
-        if self._log is not None:
+    def publish(
+        self, row: row_event_pb2.RowEvent, response: service_pb2.ScoreResponse, shadow: Place | None = None
+    ) -> None:
+        """Records an answer; the same row's answers keep their order (one key, one partition).
+
+        With `shadow` the record waits until other models have said of the same question what they say, or were skipped.
+        """
+        if shadow is not None:
+            record = service_pb2.Prediction(row=row, response=response)
+            self._stamp(record)
+            shadow.when_done(partial(self._record_with, row, record, current_headers()))
+        elif self._log is not None:
             self._record(row, service_pb2.Prediction(row=row, response=response))
 
     def publish_list(
@@ -80,11 +94,32 @@ class Predictions:
             ranking = service_pb2.RankPrediction(request=request, response=response)
             self._record(user, service_pb2.Prediction(row=user, ranking=ranking))
 
+    def _record_with(
+        self,
+        row: row_event_pb2.RowEvent,
+        record: service_pb2.Prediction,
+        headers: tuple[Header, ...],
+        shadows: Sequence[service_pb2.ScoreResponse],
+    ) -> None:
+        for one in shadows:
+            one.task, one.cutoff_time_us = record.response.task, record.response.cutoff_time_us
+        record.shadows.extend(shadows)
+        if self._log is not None:
+            self._offer(row, record, headers)
+
     def _record(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
+        self._stamp(record)
+        self._offer(row, record, current_headers())
+
+    def _stamp(self, record: service_pb2.Prediction) -> None:
+        """From here on the answer counts as one that is to be recorded."""
         record.tenant, record.answered_time_us = self._settings.tenant, self._clock_us()
-        with self._lock:
-            self._unconfirmed += 1
-        self._send(event_key(row), record.SerializeToString())
+        if self._log is not None:
+            with self._lock:
+                self._unconfirmed += 1
+
+    def _offer(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction, headers: tuple[Header, ...]) -> None:
+        self._send((event_key(row), record.SerializeToString(), headers))
         if self._backlog:
             self._retry_soon()
         self._metrics.predictions_waiting.set(self._unconfirmed)
@@ -106,22 +141,23 @@ class Predictions:
             log.error("predictions_lost", answers=lost)
         return lost
 
-    def _send(self, key: bytes | None, value: bytes) -> None:
+    def _send(self, record: _Record) -> None:
         assert self._log is not None
+        key, value, headers = record
 
         def on_delivery(delivery: Delivery) -> None:
             if delivery.error is not None:
                 self._metrics.predictions_retried.inc()
-                self._backlog.append((key, value))
+                self._backlog.append(record)
                 return
             self._metrics.predictions_delivered.inc()
             with self._lock:
                 self._unconfirmed -= 1
 
         try:
-            self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery)
+            self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery, headers=headers)
         except BufferError:
-            self._backlog.append((key, value))
+            self._backlog.append(record)
         except DeliveryError as error:  # too large for the topic: it will never be sent
             with self._lock:
                 self._unconfirmed -= 1
@@ -140,4 +176,4 @@ class Predictions:
     def _offer_again(self) -> None:
         """Offers what waits once, oldest first; what is refused again goes to the end."""
         for _ in range(len(self._backlog)):
-            self._send(*self._backlog.popleft())
+            self._send(self._backlog.popleft())

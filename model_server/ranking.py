@@ -1,6 +1,6 @@
 """The path of one list, without gRPC: read, wait for freshness, ask the engine, answer, record.
 
-RankRequest -> RankReader -> Freshness -> Engine -> RankResponse -> predictions topic
+RankRequest -> quota, admission -> RankReader -> Freshness -> Engine -> RankResponse -> predictions topic
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from model_server.backlog import Priority
 from model_server.engine import Engine
-from model_server.errors import DeadlinePassedError, ServerError
+from model_server.errors import ServerError
 from model_server.freshness import Freshness
 from model_server.predictions import Predictions
+from model_server.quotas import Quotas
 from model_server.ranking_answer import list_answer
 from model_server.ranking_metrics import RankMetrics
 from model_server.ranking_request import AskedList, RankReader
 from model_server.ranking_worker import Listed, ListQuestion
+from model_server.request import priority_of
 from model_server.scoring import error_of
+from model_server.tracing import CallTrace, current_call, current_exemplar
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 
@@ -33,6 +37,7 @@ class Ranking:
         freshness: Freshness,
         engine: Engine[ListQuestion, Listed],
         predictions: Predictions,
+        quotas: Quotas,
         metrics: RankMetrics,
         task: str,
         table: str,
@@ -44,31 +49,35 @@ class Ranking:
         self._freshness = freshness
         self._engine = engine
         self._predictions = predictions
+        self._quotas = quotas
         self._metrics = metrics
         self._task = task
         self._table = table
         self._inflight_limit = inflight_limit
         self._clock_us = clock_us
 
-    async def rank(self, request: service_pb2.RankRequest, deadline_s: float) -> service_pb2.RankResponse:
-        """One list, or the ServerError that says why there is none."""
+    async def rank(
+        self, request: service_pb2.RankRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+    ) -> service_pb2.RankResponse:
+        """One list, or the ServerError that says why there is none; `default` is the class of one that names none."""
         start_s = time.monotonic()
-        asked = self._reader.read(request)
+        priority = priority_of(request, default)
+        self._quotas.admit()
         self._predictions.admit()
+        self._engine.admit(deadline_s, priority)  # before it costs anything to read
+        asked = self._reader.read(request)
         waited_s = await self._freshness.wait_for(request, deadline_s)
         if waited_s and asked.live:  # now is after the event that was waited for
             asked = self._reader.read(request)
-        try:
-            async with asyncio.timeout(deadline_s - time.monotonic()):
-                listed = await self._engine.submit(ListQuestion(asked.question, asked.k, asked.rules, deadline_s))
-        except TimeoutError:
-            raise DeadlinePassedError("the deadline passed before the answer was there") from None
-        return self._answer(asked, listed, waited_s, start_s)
+        question = ListQuestion(asked.question, asked.k, asked.rules, deadline_s)
+        return self._answer(asked, await self._engine.ask(question, priority), waited_s, start_s)
 
-    async def result(self, request: service_pb2.RankRequest, deadline_s: float) -> service_pb2.RankResult:
+    async def result(
+        self, request: service_pb2.RankRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+    ) -> service_pb2.RankResult:
         """As `rank`, with the error as a value: one item of a batch."""
         try:
-            return service_pb2.RankResult(response=await self.rank(request, deadline_s))
+            return service_pb2.RankResult(response=await self.rank(request, deadline_s, default))
         except ServerError as error:
             return service_pb2.RankResult(error=error_of(request.request_id, error))
 
@@ -80,7 +89,7 @@ class Ranking:
 
         async def one(request: service_pb2.RankRequest) -> service_pb2.RankResult:
             async with places:
-                return await self.result(request, deadline_s)
+                return await self.result(request, deadline_s, Priority.BATCH)
 
         async with asyncio.TaskGroup() as group:  # when the caller goes away, so does all that was begun for it
             tasks = [group.create_task(one(request)) for request in requests]
@@ -88,7 +97,12 @@ class Ranking:
 
     def _answer(self, asked: AskedList, listed: Listed, waited_s: float, start_s: float) -> service_pb2.RankResponse:
         total_s = time.monotonic() - start_s
+        start_encode_s = time.perf_counter()
         response = list_answer(asked, listed, task=self._task, waited_s=waited_s, total_s=total_s)
+        encode_s = time.perf_counter() - start_encode_s
+        self._metrics.stages["encode"].observe(encode_s)
+        if (call := current_call()) is not None:
+            trace_list(call, listed, waited_s=waited_s, total_s=total_s, encode_s=encode_s)
         request = asked.request
         user = row_event_pb2.RowEvent(table=self._table, key=request.user, event_time_us=request.event_time_us)
         self._predictions.publish_list(user, request, response)
@@ -101,7 +115,7 @@ class Ranking:
         metrics = self._metrics
         if waited_s:
             metrics.stages["freshness"].observe(waited_s)
-        metrics.stages["total"].observe(total_s)
+        metrics.stages["total"].observe(total_s, current_exemplar())
         metrics.list_items.observe(len(response.items))
         metrics.candidates.observe(response.candidate_count)
         if response.fallback:
@@ -113,3 +127,25 @@ class Ranking:
         if asked.live and asked.request.HasField("freshness_token") and response.HasField("newest_age_us"):
             newest_us = response.cutoff_time_us - response.newest_age_us
             metrics.event_to_rank.observe(max(0, self._clock_us() - newest_us) / 1e6)
+
+
+def trace_list(call: CallTrace, listed: Listed, *, waited_s: float, total_s: float, encode_s: float) -> None:
+    """Writes the spans of a list's stages."""
+    stages = listed.stages
+    call.item(
+        "rank",
+        total_s=total_s,
+        encode_s=encode_s,
+        stages_us=(
+            ("freshness", round(waited_s * 1e6)),
+            ("queue", stages.queue_us),
+            ("retrieve", stages.retrieve_us),
+            ("forward", stages.forward_us),
+            ("rules", stages.rules_us),
+        ),
+        attributes={
+            "nowgraph.model_version": listed.model_version,
+            "nowgraph.candidates": len(listed.ranked),
+            "nowgraph.graph_sequence": listed.position.sequence,
+        },
+    )

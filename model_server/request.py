@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from graph_transformer.target import Target
+from model_server.backlog import Priority
 from model_server.errors import InvalidRequestError, UnknownTaskError
 from model_server.row_check import RowCheck
 from model_server.seeds import key_of
@@ -23,6 +24,11 @@ from stream.privacy import Privacy
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import cutoff_for_event
 from temporal_graph.view import Key
+
+_PRIORITIES: Mapping[int, Priority] = {
+    service_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    service_pb2.PRIORITY_BATCH: Priority.BATCH,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,11 @@ class AskedRow:
     event: bytes
     cutoff_time_us: int
     key: Key | None = None
+
+
+def priority_of(request: service_pb2.ScoreRequest | service_pb2.RankRequest, default: Priority) -> Priority:
+    """The class that a request names; `default` is that of its method."""
+    return _PRIORITIES.get(request.priority, default)
 
 
 class RequestReader:

@@ -1,6 +1,6 @@
 """The path of one score, without gRPC: read, wait for freshness, ask the engine, answer, record.
 
-ScoreRequest -> RequestReader -> Freshness -> Engine -> ScoreResponse -> predictions topic
+ScoreRequest -> quota, admission -> RequestReader -> Freshness -> Engine -> ScoreResponse -> predictions topic
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from collections.abc import Sequence
 
 from graph_transformer.target import Target
 from model_server.answer import answer_of
+from model_server.backlog import Priority
 from model_server.engine import Engine
-from model_server.errors import DeadlinePassedError, ServerError, code_of, number_of
+from model_server.errors import OverloadedError, ServerError, code_of, number_of
 from model_server.freshness import Freshness
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
-from model_server.request import AskedRow, RequestReader
+from model_server.quotas import Quotas
+from model_server.request import AskedRow, RequestReader, priority_of
 from model_server.scorer import Question, Scored
+from model_server.tracing import CallTrace, current_call, current_exemplar
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 # Rows of one batch that are read before other callers get their turn on the event loop: about a millisecond.
@@ -34,61 +37,104 @@ class Scoring:
         freshness: Freshness,
         engine: Engine[Question, Scored],
         predictions: Predictions,
+        quotas: Quotas,
         metrics: Metrics,
         task: str,
         target: Target,
+        inflight_limit: int,
     ) -> None:
+        """`inflight_limit` bounds the rows of one batch that wait for the engine at a time."""
         self._reader = reader
         self._freshness = freshness
         self._engine = engine
         self._predictions = predictions
+        self._quotas = quotas
         self._metrics = metrics
         self._task = task
         self._target = target
+        self._inflight_limit = inflight_limit
 
-    async def score(self, request: service_pb2.ScoreRequest, deadline_s: float) -> service_pb2.ScoreResponse:
-        """One answer, or the ServerError that says why there is none."""
+    async def score(
+        self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+    ) -> service_pb2.ScoreResponse:
+        """One answer, or the ServerError that says why there is none; `default` is the class of one that names none."""
         start_s = time.monotonic()
-        asked = self._reader.read(request)
+        priority = priority_of(request, default)
+        self._quotas.admit()
         self._predictions.admit()
+        self._engine.admit(deadline_s, priority)  # before it costs anything to read
+        asked = self._reader.read(request)
         waited_s = await self._freshness.wait_for(request, deadline_s)
-        try:
-            async with asyncio.timeout(deadline_s - time.monotonic()):
-                question = Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key)
-                scored = await self._engine.submit(question)
-        except TimeoutError:
-            raise DeadlinePassedError("the deadline passed before the answer was there") from None
+        scored = await self._engine.ask(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key), priority)
         return self._answer(asked, scored, waited_s, start_s)
 
-    async def result(self, request: service_pb2.ScoreRequest, deadline_s: float) -> service_pb2.ScoreResult:
+    async def result(
+        self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+    ) -> service_pb2.ScoreResult:
         """As `score`, with the error as a value: one item of a batch or stream."""
         try:
-            return service_pb2.ScoreResult(response=await self.score(request, deadline_s))
+            return service_pb2.ScoreResult(response=await self.score(request, deadline_s, default))
         except ServerError as error:
             return service_pb2.ScoreResult(error=error_of(request.request_id, error))
 
     async def results(
         self, requests: Sequence[service_pb2.ScoreRequest], deadline_s: float
     ) -> list[service_pb2.ScoreResult]:
-        """Every item's answer or error, in the order of the requests; they are batched with whatever else waits."""
+        """Every item's answer or error, in the order of the requests; a few at a time, batched with what else waits."""
+        places = asyncio.Semaphore(self._inflight_limit)
+
+        async def one(request: service_pb2.ScoreRequest) -> service_pb2.ScoreResult:
+            try:
+                return await self.result(request, deadline_s, Priority.BATCH)
+            finally:
+                places.release()
+
         tasks: list[asyncio.Task[service_pb2.ScoreResult]] = []
         async with asyncio.TaskGroup() as group:  # when the caller goes away, so does all that was begun for it
-            for start in range(0, len(requests), READ_CHUNK):
-                chunk = requests[start : start + READ_CHUNK]
-                tasks += [group.create_task(self.result(request, deadline_s)) for request in chunk]
-                await asyncio.sleep(0)
+            for number, request in enumerate(requests):
+                await places.acquire()
+                tasks.append(group.create_task(one(request)))
+                if number % READ_CHUNK == READ_CHUNK - 1:
+                    await asyncio.sleep(0)
         return [task.result() for task in tasks]
 
     def _answer(self, asked: AskedRow, scored: Scored, waited_s: float, start_s: float) -> service_pb2.ScoreResponse:
         total_s = time.monotonic() - start_s
+        start_encode_s = time.perf_counter()
         response = answer_of(asked, scored, task=self._task, target=self._target, waited_s=waited_s, total_s=total_s)
+        encode_s = time.perf_counter() - start_encode_s
+        self._metrics.stages["encode"].observe(encode_s)
+        if (call := current_call()) is not None:
+            trace_score(call, scored, waited_s=waited_s, total_s=total_s, encode_s=encode_s)
         self._predictions.publish(asked.row, response)
         if waited_s:
             self._metrics.stages["freshness"].observe(waited_s)
-        self._metrics.stages["total"].observe(total_s)
+        self._metrics.stages["total"].observe(total_s, current_exemplar())
         if scored.history.history_count == 0:
             self._metrics.empty_history.inc()
         return response
+
+
+def trace_score(call: CallTrace, scored: Scored, *, waited_s: float, total_s: float, encode_s: float) -> None:
+    """Writes the spans of a score's stages."""
+    stages = scored.stages
+    call.item(
+        "score",
+        total_s=total_s,
+        encode_s=encode_s,
+        stages_us=(
+            ("freshness", round(waited_s * 1e6)),
+            ("queue", stages.queue_us),
+            ("sample", stages.sample_us),
+            ("collate", stages.collate_us),
+            ("forward", stages.forward_us),
+        ),
+        attributes={
+            "nowgraph.model_version": scored.model_version,
+            "nowgraph.history_count": scored.history.history_count,
+            "nowgraph.graph_sequence": scored.position.sequence,
+        },
+    )
 
 
 def error_of(request_id: str, error: ServerError) -> service_pb2.ScoreError:
@@ -98,4 +144,5 @@ def error_of(request_id: str, error: ServerError) -> service_pb2.ScoreError:
         code=number_of(code_of(error)),
         message=str(error),
         field=getattr(error, "field", ""),
+        retry_after_us=round(error.retry_after_s * 1e6) if isinstance(error, OverloadedError) else None,
     )

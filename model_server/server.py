@@ -25,11 +25,15 @@ from model_server.event_log import EventLog
 from model_server.freshness import Freshness
 from model_server.generation import Follower, Generations, serving_over
 from model_server.ingest import Ingest
-from model_server.metrics import Metrics, MetricsEndpoint
+from model_server.loop_watch import watch_loop
+from model_server.metrics import Metrics
+from model_server.metrics_endpoint import MetricsEndpoint
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
+from model_server.security.guard import guard_of
 from model_server.service import InFlight, PredictionService
 from model_server.settings import ServerSettings
+from model_server.tracing import TracingInterceptor
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 from stream.errors import ConfigurationError
@@ -61,21 +65,22 @@ class Server:
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        """Answers what is served can be asked; without `credentials` the port speaks plain text.
+        """Answers what is served can be asked; without `credentials` the port speaks as the settings say.
 
         Raises NotConfiguredError for a model that cannot answer its task.
         """
         serving = generations.current()
         task, schema = task_of(serving), serving.watch.schema
-        self.metrics = Metrics()
+        self.metrics = Metrics().for_task(settings.tenant, task.name)
         self.settings = settings
         self.task = task
         self.port = 0
         self.metrics_port = 0
         self._generations = generations
         self._follower = follower
-        self._interceptors = tuple(interceptors)
-        self._credentials = credentials
+        guard = guard_of(settings, self.metrics.registry, credentials)
+        self._interceptors = (*interceptors, *guard.interceptors)
+        self._credentials = guard.credentials
         reader = RequestReader(schema, settings, task=task.name, target=task.target, privacy=privacy)
         self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
         freshness = Freshness(
@@ -123,7 +128,8 @@ class Server:
         server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(settings))
         service_grpc.add_PredictionServiceServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        if settings.reflection:
+            reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         address = f"{settings.host}:{settings.port}"
         if self._credentials is None:
@@ -137,6 +143,7 @@ class Server:
         self._grpc = server
         await self._calls.warm_up()
         self._background.append(asyncio.create_task(self._pulse()))
+        self._background.append(asyncio.create_task(watch_loop(self.metrics.event_loop_stall)))
         if self._follower is not None:
             self._background.append(asyncio.create_task(self._follower.run()))
         await self._say(health_pb2.HealthCheckResponse.SERVING)
@@ -202,10 +209,12 @@ def build_server(
     privacy: Privacy | None = None,
     event_log: EventLog | None = None,
     predictions_topic: str = "nowgraph.predictions",
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] | None = None,
 ) -> Server:
     """A server over a graph of this process (`graph.view()`); the view and the model loaded for it are its own now.
 
-    Without `event_log` answers are not recorded and Ingest is refused. Raises ConfigurationError when the schema has
+    Without `event_log` answers are not recorded and Ingest is refused; without `interceptors` calls are traced by the
+    process's OpenTelemetry. Raises ConfigurationError when the schema has
     private values and there is no `privacy` to hash them.
     """
     if privacy is None and any(is_private(table) for table in view.schema.tables):
@@ -216,6 +225,7 @@ def build_server(
         privacy=privacy,
         predictions_topic=predictions_topic,
         event_log=event_log,
+        interceptors=(TracingInterceptor(),) if interceptors is None else interceptors,
     )
 
 

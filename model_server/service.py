@@ -16,6 +16,7 @@ from model_server.errors import DrainingError, InvalidRequestError, ServerError,
 from model_server.ingest import Ingest
 from model_server.metrics import Metrics
 from model_server.settings import ServerSettings
+from model_server.tracing import current_exemplar
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 
@@ -76,9 +77,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         """Many rows' answers, each with its own error; too many rows are refused as a whole."""
 
         async def work(deadline_s: float) -> service_pb2.ScoreBatchResponse:
-            limit = self._settings.batch_request_limit
-            if len(request.requests) > limit:
-                raise InvalidRequestError("requests", f"at most {limit} rows, found {len(request.requests)}")
+            self._check_count(len(request.requests), "rows")
             results = await self._calls.scoring.results(request.requests, deadline_s)
             return service_pb2.ScoreBatchResponse(results=results)
 
@@ -148,9 +147,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         """Many lists, each with its own error; too many are refused as a whole."""
 
         async def work(deadline_s: float) -> service_pb2.RankBatchResponse:
-            limit = self._settings.batch_request_limit
-            if len(request.requests) > limit:
-                raise InvalidRequestError("requests", f"at most {limit} lists, found {len(request.requests)}")
+            self._check_count(len(request.requests), "lists")
             results = await self._calls.ranking.results(request.requests, deadline_s)
             return service_pb2.RankBatchResponse(results=results)
 
@@ -182,8 +179,13 @@ class PredictionService(service_grpc.PredictionServiceServicer):
                 _log_bug(method, error)
                 await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")
         self._count(method, "OK")
-        self._metrics.request_seconds.labels(method).observe(time.monotonic() - start_s)
+        self._metrics.request_seconds.labels(method).observe(time.monotonic() - start_s, current_exemplar())
         return response
+
+    def _check_count(self, count: int, things: str) -> None:
+        limit = self._settings.batch_request_limit
+        if count > limit:
+            raise InvalidRequestError("requests", f"at most {limit} {things}, found {count}")
 
     def _deadline_s(self, context: Context, default_ms: int | None = None) -> float:
         """The moment after which nobody listens: the caller's deadline or the default, whichever comes first."""

@@ -20,8 +20,22 @@ class ServerSettings(BaseSettings):
     host: str = "127.0.0.1"
     # 0 takes a free port.
     port: int = Field(default=50051, ge=0, le=65535)
+    # Several processes share the port (`nowgraph serve --workers`); by accident they would share each other's requests.
+    reuse_port: bool = False
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9464, ge=0, le=65535)
+
+    # TLS: PEM files of the server's certificate chain and its key, read anew for new connections after they changed.
+    tls_certificate_path: Path | None = None
+    tls_key_path: Path | None = None
+    # With it every client shows a certificate of this CA (mTLS), health probes included.
+    tls_client_ca_path: Path | None = None
+    # Bearer tokens by their hashes, names of client certificates, and the roles of both.
+    access_path: Path | None = None
+    # Plain text where other machines can reach it: only behind what encrypts and keeps strangers out by itself.
+    insecure: bool = False
+    # Lists the methods to who asks (grpcurl); with callers that are known, to those with the role admin.
+    reflection: bool = True
 
     # What is served (attached mode; embedded mode gets the objects themselves).
     schema_path: Path | None = None
@@ -42,6 +56,19 @@ class ServerSettings(BaseSettings):
 
     # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
     queue_limit: int = Field(default=1_024, gt=0)
+    # Rows that may wait before those of the batch class are refused: the other half is for whom somebody waits.
+    queue_batch_limit: int = Field(default=512, gt=0)
+    # Of the rows taken while both classes wait, this share is of the batch class: slow, and never at a standstill.
+    queue_batch_share: float = Field(default=0.1, gt=0, lt=1)
+    # Rows of one ScoreBatch that wait for the worker at a time: two full batches keep it busy and leave others room.
+    score_batch_inflight_limit: int = Field(default=128, gt=0)
+    # Rows a second that one caller may ask, by name; 0 for no quota. A burst may be as large as so many seconds of it.
+    quota_rows_per_s: float = Field(default=0.0, ge=0)
+    quota_burst_s: float = Field(default=1.0, gt=0)
+    # Callers with a rate of their own: {"checkout": 5000}, 0 for no quota.
+    quota_rows_per_s_by_caller: dict[str, float] = Field(default_factory=dict)
+    # Names whose buckets are kept: when more are busy at once, newcomers share one.
+    quota_names_limit: int = Field(default=1_024, gt=0)
     # Rows scored in one forward pass: past this a batch's latency grows faster than its throughput on a CPU.
     batch_limit: int = Field(default=64, gt=0)
     # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.

@@ -192,6 +192,7 @@ def embedded_server(
     from model_server.generation import Generations, serving_over
     from model_server.loading import load_model
     from model_server.server import Server
+    from model_server.tracing import TracingInterceptor
 
     view = graph.view()
     model = load_model(checkpoint, view, settings)
@@ -202,6 +203,7 @@ def embedded_server(
         privacy=privacy_of(graph.schema, stream),
         predictions_topic=stream.predictions_topic,
         event_log=producer,
+        interceptors=(TracingInterceptor(),),
     )
 
 

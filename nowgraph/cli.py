@@ -17,6 +17,7 @@ from nowgraph.commands import (
     demo,
     demo_rank,
     evaluate,
+    health,
     labels,
     plan,
     predict,
@@ -24,6 +25,7 @@ from nowgraph.commands import (
     replay,
     schema,
     serve,
+    token,
     train,
     update,
 )
@@ -54,7 +56,9 @@ app = typer.Typer(
 app.add_typer(schema.app, name="schema")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("serve")(serve.serve)
+app.command("token")(token.token)
 app.command("update")(update.update)
+app.command("health")(health.health)
 app.command("plan")(plan.plan)
 app.command("query")(labels.query)
 app.command("labels")(labels.labels)

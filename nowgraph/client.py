@@ -3,12 +3,12 @@
     row in Python's values -> typed cells -> gRPC -> a frozen Score or list, or one ClientError that names the field
 
 A call that finds no server is retried within its deadline by gRPC itself (UNAVAILABLE only: nothing else is safe to
-assume). Every call has a deadline; without one a lost server would be waited for for ever.
+assume). Every call has a deadline; without one a lost server would be waited for for ever. Plain text is for loopback;
+elsewhere `tls` encrypts, `token` says who calls, and without one `name` does, for quotas.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -16,13 +16,16 @@ from typing import Any, Self, Unpack
 
 import grpc
 
+from nowgraph.client_channel import Calls, Tls, Token, open_async_channel, open_channel
 from nowgraph.client_errors import (
     ClientError,
     DeadlineError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
+    PermissionDeniedError,
     ServerFailureError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownTaskError,
     error_from_call,
@@ -83,49 +86,41 @@ __all__ = [
     "Neighborhood",
     "NotReadyError",
     "OverloadedError",
+    "PermissionDeniedError",
     "RankedItem",
     "RankedItems",
     "Row",
     "Score",
     "ServerFailureError",
     "Timing",
+    "Tls",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnknownTaskError",
 ]
 
 TIMEOUT_DEFAULT_S = 1.0
-MESSAGE_BYTES_LIMIT = 16 * 1024 * 1024
-SERVICE = "nowgraph.v1.PredictionService"
-# gRFC A6: nothing but UNAVAILABLE is retried. Answers change nothing, and the graph applies a repeated event once.
-SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [
-                {"service": SERVICE, "method": name}
-                for name in ("Score", "ScoreBatch", "Rank", "RankBatch", "Neighborhood", "Ingest")
-            ],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.02s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
 
 
 class Client:
     """A blocking client; one object serves any number of threads. Closes as a context manager."""
 
     def __init__(
-        self, target: str = "127.0.0.1:50051", *, task: str = "", tenant: str = "", timeout_s: float = TIMEOUT_DEFAULT_S
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        task: str = "",
+        tenant: str = "",
+        timeout_s: float = TIMEOUT_DEFAULT_S,
+        tls: Tls | None = None,
+        token: Token | None = None,
+        name: str = "",
     ) -> None:
         self._task = task
         self._tenant = tenant
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(target, options=_channel_options())
+        self._calls = Calls(target, tls=tls, token=token, name=name)
+        self._channel = open_channel(target, tls)
         self._stub = service_grpc.PredictionServiceStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -174,7 +169,7 @@ class Client:
             for row in _numbered(rows)
         )
         try:
-            for response in self._stub.ScoreStream(requests, timeout=timeout_s):
+            for response in self._stub.ScoreStream(requests, timeout=timeout_s, metadata=self._calls.metadata()):
                 yield _result(response.result)
         except grpc.RpcError as error:
             raise error_from_call(error) from None
@@ -230,7 +225,9 @@ class Client:
 
     def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
         try:
-            return method(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+            return method(
+                request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=self._calls.metadata()
+            )
         except grpc.RpcError as error:
             raise error_from_call(error) from None
 
@@ -239,12 +236,21 @@ class AsyncClient:
     """The same calls for an event loop; belongs to the loop it is used on. Closes as an async context manager."""
 
     def __init__(
-        self, target: str = "127.0.0.1:50051", *, task: str = "", tenant: str = "", timeout_s: float = TIMEOUT_DEFAULT_S
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        task: str = "",
+        tenant: str = "",
+        timeout_s: float = TIMEOUT_DEFAULT_S,
+        tls: Tls | None = None,
+        token: Token | None = None,
+        name: str = "",
     ) -> None:
         self._task = task
         self._tenant = tenant
         self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(target, options=_channel_options())
+        self._calls = Calls(target, tls=tls, token=token, name=name)
+        self._channel = open_async_channel(target, tls)
         self._stub = service_grpc.PredictionServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -295,7 +301,9 @@ class AsyncClient:
                 number += 1
 
         try:
-            async for response in self._stub.ScoreStream(requests(), timeout=timeout_s):
+            async for response in self._stub.ScoreStream(
+                requests(), timeout=timeout_s, metadata=self._calls.metadata()
+            ):
                 yield _result(response.result)
         except grpc.RpcError as error:
             raise error_from_call(error) from None
@@ -353,16 +361,11 @@ class AsyncClient:
 
     async def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
         try:
-            return await method(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+            return await method(
+                request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=self._calls.metadata()
+            )
         except grpc.RpcError as error:
             raise error_from_call(error) from None
-
-
-def _channel_options() -> list[tuple[str, Any]]:
-    return [
-        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
-    ]
 
 
 def _batch(rows: Sequence[Row], task: str, tenant: str) -> service_pb2.ScoreBatchRequest:

@@ -48,6 +48,14 @@ class UnavailableError(ClientError):
     """The server cannot be reached or is stopping; the client has already tried again."""
 
 
+class UnauthenticatedError(ClientError):
+    """The server does not know who calls: the token or certificate is missing, or not known there."""
+
+
+class PermissionDeniedError(ClientError):
+    """The server knows who calls, and does not allow it."""
+
+
 class ServerFailureError(ClientError):
     """The server failed on this request; its log says where."""
 
@@ -59,6 +67,8 @@ _CLASSES: dict[str, type[ClientError]] = {
     "RESOURCE_EXHAUSTED": OverloadedError,
     "DEADLINE_EXCEEDED": DeadlineError,
     "UNAVAILABLE": UnavailableError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
 }
 _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 

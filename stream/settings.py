@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stream.errors import ConfigurationError
 
 EVENTS_TOPIC = "nowgraph.events"
 """Where RowEvents go that have no topic of their own: what Ingest and replay publish to, and the updater reads."""
@@ -17,8 +20,11 @@ class StreamSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NOWGRAPH_", frozen=True, extra="ignore")
 
     kafka_bootstrap: str = "127.0.0.1:9092"
-    # Whatever else librdkafka should know (security.protocol, sasl.*, ssl.*), as JSON in the environment.
-    kafka_config: dict[str, str] = Field(default_factory=dict)
+    # Whatever else librdkafka should know (security.protocol, sasl.*, ssl.*), as JSON in the environment. Not shown:
+    # there may be a password in it.
+    kafka_config: dict[str, str] = Field(default_factory=dict, repr=False)
+    # The file that holds sasl.password, for those who mount secrets rather than put them into the environment.
+    kafka_password_path: Path | None = None
     # Keys the hashes of private columns and keys. At least 128 bits, or it could be guessed from known values.
     privacy_secret: SecretStr | None = None
 
@@ -64,5 +70,15 @@ class StreamSettings(BaseSettings):
         return self.privacy_secret.get_secret_value().encode() if self.privacy_secret is not None else None
 
     def client_config(self) -> dict[str, str | int | float | bool]:
-        """Return what every librdkafka client of this process starts from."""
-        return {"bootstrap.servers": self.kafka_bootstrap, **self.kafka_config}
+        """Return what every librdkafka client of this process starts from.
+
+        Raises:
+            ConfigurationError: the file of the password cannot be read.
+        """
+        config: dict[str, str | int | float | bool] = {"bootstrap.servers": self.kafka_bootstrap, **self.kafka_config}
+        if self.kafka_password_path is not None:
+            try:
+                config["sasl.password"] = self.kafka_password_path.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigurationError(f"{self.kafka_password_path}: {error.strerror}") from None
+        return config

@@ -4,6 +4,7 @@ writer.lock      held by the one writer, freed by the kernel when it dies
 current          the serving generation: 8 bytes, mapped by every reader, so that looking costs nothing
 gen-<n>.arena    the arenas; those older than the serving one are unlinked when it takes over (a reader that
                  still maps one keeps it until it lets go)
+gen-<n>.complete up to when a generation holds all that its log held: 8 bytes, mapped by its readers
 """
 
 from __future__ import annotations
@@ -47,6 +48,42 @@ class CurrentGeneration:
         os.close(self._file)
 
 
+class CompleteTime:
+    """Up to when a graph is complete, as its writer last knew: everything that the log held then is in the graph.
+
+    One word of memory that the writer and all views share; 0 before the writer knows.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._map = memory
+
+    @classmethod
+    def create(cls, path: Path | None) -> CompleteTime:
+        """The word of a new generation; None keeps it in this process."""
+        if path is None:
+            return cls(mmap.mmap(-1, _WORD.size))
+        path.write_bytes(_WORD.pack(0))
+        with path.open("r+b") as file:
+            return cls(mmap.mmap(file.fileno(), _WORD.size))
+
+    @classmethod
+    def attach(cls, path: Path) -> CompleteTime | None:
+        """The word of a generation, to be read; None where its writer left none."""
+        try:
+            with path.open("rb") as file:
+                return cls(mmap.mmap(file.fileno(), _WORD.size, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            return None
+
+    def get(self) -> int:
+        """Return microseconds of the wall clock, or 0."""
+        return int(_WORD.unpack_from(self._map)[0])
+
+    def set(self, time_us: int) -> None:
+        """Say it to all views: an aligned 8-byte store, seen whole by every reader."""
+        _WORD.pack_into(self._map, 0, time_us)
+
+
 class WriterLock:
     """The right to write in a folder: an open file description lock, so that it dies with its process."""
 
@@ -77,13 +114,14 @@ class WriterLock:
         current = CurrentGeneration(self._folder)
         current.set(generation)
         current.close()
-        for path in self._folder.glob("gen-*.arena"):
+        for path in [*self._folder.glob("gen-*.arena"), *self._folder.glob("gen-*.complete")]:
             if _number(path) != generation:
                 path.unlink(missing_ok=True)
 
     def discard(self, generation: int) -> None:
         """Remove the arena of a generation that no reader was ever sent to."""
         arena_path(self._folder, generation).unlink(missing_ok=True)
+        complete_path(self._folder, generation).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Give the right back."""
@@ -93,6 +131,11 @@ class WriterLock:
 def arena_path(folder: Path, generation: int) -> Path:
     """Return the file of a generation."""
     return folder / f"gen-{generation}.arena"
+
+
+def complete_path(folder: Path, generation: int) -> Path:
+    """Return the file of a generation's complete time."""
+    return folder / f"gen-{generation}.complete"
 
 
 def _number(path: Path) -> int:

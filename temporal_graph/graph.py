@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from temporal_graph import _native
 from temporal_graph.errors import ArenaError
-from temporal_graph.generations import WriterLock
+from temporal_graph.generations import CompleteTime, WriterLock, complete_path
 from temporal_graph.image import GraphImage
 from temporal_graph.memory import Memory, memory_of
 from temporal_graph.native_errors import translated
@@ -61,11 +61,14 @@ class Evicted:
 class TemporalGraph:
     """A live graph and the right to write it. Build it with `create`; close it, or use it as a context manager."""
 
-    def __init__(self, schema: Schema, native: _native.Graph, generation: int, lock: WriterLock | None) -> None:
+    def __init__(
+        self, schema: Schema, native: _native.Graph, generation: int, lock: WriterLock | None, complete: CompleteTime
+    ) -> None:
         self.schema: Final = schema
         self.generation: Final = generation
         self._native: _native.Graph | None = native
         self._lock = lock
+        self._complete = complete
         self._published = False
 
     @classmethod
@@ -97,6 +100,7 @@ class TemporalGraph:
         lock = WriterLock(arena) if arena is not None else None
         generation, path = lock.next_arena() if lock is not None else (1, None)
         try:
+            complete = CompleteTime.create(None if arena is None else complete_path(arena, generation))
             with translated():
                 native = _native.Graph(
                     native_tables(schema),
@@ -112,7 +116,7 @@ class TemporalGraph:
                 lock.discard(generation)
                 lock.close()
             raise
-        graph = cls(schema, native, generation, lock)
+        graph = cls(schema, native, generation, lock, complete)
         if publish:
             graph.publish_generation()
         return graph
@@ -122,6 +126,10 @@ class TemporalGraph:
         if self._lock is not None:
             self._lock.publish(self.generation)
             self._published = True
+
+    def set_complete_time(self, time_us: int) -> None:
+        """Tell all views that everything is in the graph that its log held at `time_us` of the wall clock."""
+        self._complete.set(time_us)
 
     def apply(
         self,
@@ -231,7 +239,7 @@ class TemporalGraph:
 
     def view(self) -> GraphView:
         """Return a read face of this graph in this process."""
-        return GraphView(self.schema, self._open().arena, folder=None)
+        return GraphView(self.schema, self._open().arena, folder=None, complete=self._complete)
 
     def close(self) -> None:
         """Let go of the arena and of the right to write; views of this process keep the memory they hold.

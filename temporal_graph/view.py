@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from temporal_graph import _native
 from temporal_graph.errors import ArenaError, SchemaMismatchError
-from temporal_graph.generations import CurrentGeneration, arena_path
+from temporal_graph.generations import CompleteTime, CurrentGeneration, arena_path, complete_path
 from temporal_graph.schema import ColumnKind, Schema
 from temporal_graph.versions import RowTail, TableVersions
 
@@ -49,10 +49,13 @@ class Outcomes:
 class GraphView:
     """A reader of one generation. Not for two threads at once; samplers made from it have their own readers."""
 
-    def __init__(self, schema: Schema, arena: _native.Arena, *, folder: Path | None) -> None:
+    def __init__(
+        self, schema: Schema, arena: _native.Arena, *, folder: Path | None, complete: CompleteTime | None = None
+    ) -> None:
         self.schema: Final = schema
         self._arena = arena
         self._folder = folder
+        self._complete = complete
         self._native = _native.View(arena)
         self._current = CurrentGeneration(folder) if folder is not None else None
         self._tables = {table.name: index for index, table in enumerate(schema.tables)}
@@ -86,12 +89,13 @@ class GraphView:
                     f"the graph in {arena} was made under schema {native.fingerprint[:12]}, "
                     f"not under {schema.fingerprint()[:12]}"
                 )
-            return cls(schema, native, folder=arena)
+            complete = CompleteTime.attach(complete_path(arena, generation))
+            return cls(schema, native, folder=arena, complete=complete)
         raise ArenaError(f"the generations of {arena} change faster than they can be mapped")
 
     def twin(self) -> Self:
         """Return another view of the same generation, for another thread."""
-        return type(self)(self.schema, self._arena, folder=self._folder)
+        return type(self)(self.schema, self._arena, folder=self._folder, complete=self._complete)
 
     @property
     def native(self) -> _native.View:
@@ -117,6 +121,15 @@ class GraphView:
     def writer_pulse_us(self) -> int:
         """When the writer last published: microseconds of the wall clock."""
         return int(self._native.writer_pulse_us())
+
+    @property
+    def complete_time_us(self) -> int | None:
+        """Up to when the graph holds all that its log held: microseconds of the wall clock, as the writer last knew.
+
+        It goes on while the log is quiet and stands still while the writer is behind, or gone, or cannot ask the
+        broker. None before the writer knew, and for a graph without a log.
+        """
+        return (self._complete.get() or None) if self._complete is not None else None
 
     def readers(self) -> int:
         """Return how many reader slots of the arena living readers hold, the writer's own among them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from prometheus_client import start_http_server
 
 from graph_updater.embedded import UpdaterThread
 from graph_updater.updater import Updater
+from model_server.metrics import ProcessMetrics
+from model_server.metrics_endpoint import MetricsEndpoint
 from nowgraph.assembly import EMBEDDED, broker_address, live_source, parse_positions, updater_of
 from nowgraph.commands.options import ArenaPath, AsJson, Bootstrap, Quiet, SchemaPath
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.report import emit, progress_console
+from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
@@ -41,7 +44,10 @@ def update(
     arena_bytes: Annotated[
         int, typer.Option(help="Size of the arena: address space, pages as they are used.")
     ] = ARENA_BYTES,
-    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics on loopback; 0 for none.")] = 9465,
+    metrics_port: Annotated[int, typer.Option(help="The port of Prometheus metrics; 0 for none.")] = 9465,
+    metrics_host: Annotated[
+        str, typer.Option(envvar="NOWGRAPH_UPDATER_METRICS_HOST", help="The address they are served on.")
+    ] = "127.0.0.1",
     until_caught_up: Annotated[bool, typer.Option(help="End once the log's present end is applied.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -51,6 +57,7 @@ def update(
     Each start is a new generation, rebuilt from files and log; servers switch to it once it has caught up.
     """
     loaded = load_schema(schema)
+    configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:
         address = broker_address(bootstrap_servers, loaded, stack)
@@ -63,10 +70,8 @@ def update(
         source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
         updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
         if metrics_port:
-            server, thread = start_http_server(metrics_port, addr="127.0.0.1", registry=updater.metrics.registry)
-            stack.callback(thread.join)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+            endpoint = MetricsEndpoint(updater.metrics, ProcessMetrics(), host=metrics_host, port=metrics_port)
+            stack.callback(endpoint.close)
         with UpdaterThread(updater) as running:
             _keep(updater, running, graph, stop, until_caught_up=until_caught_up, quiet=quiet)
         state = _state(updater, graph)

@@ -79,3 +79,38 @@ def test_a_broker_that_does_not_answer_leaves_the_last_known_lag() -> None:
     log.silent = False
     watch.look(now_s=20.0)
     assert not watch.behind
+
+
+def test_the_graph_is_complete_up_to_a_look_whose_ends_are_all_applied() -> None:
+    """Not while one record is missing; a later look moves it on; a silent broker and a lag leave it where it is."""
+    log = _Log({("a", 0): 0, ("a", 1): 0}, {("a", 0): 10, ("a", 1): 5})
+    applied = {("a", 0): 10, ("a", 1): 4}
+    said: list[int] = []
+    clock = iter(range(1_000, 100_000, 1_000))
+    watch = LagWatch(
+        lambda: applied, [log], SETTINGS, UpdaterMetrics(), complete=said.append, clock_us=lambda: next(clock)
+    )
+    watch.look(now_s=0.0)
+    assert said == []
+    applied["a", 1] = 5
+    watch.look(now_s=0.1)  # too early to ask the broker, and not needed
+    assert said == [1_000]
+    watch.look(now_s=5.1)  # a quiet log is complete anew at each look
+    assert said == [1_000, 2_000]
+    log.silent = True
+    watch.look(now_s=10.2)
+    assert said == [1_000, 2_000]
+    log.silent, log.ends["a", 0] = False, 20
+    watch.look(now_s=15.3)
+    watch.look(now_s=20.4)
+    assert said == [1_000, 2_000]
+    applied["a", 0] = 20
+    watch.look(now_s=20.5)  # as of the first look that saw the twentieth record to come
+    assert said == [1_000, 2_000, 4_000]
+
+
+def test_without_a_log_nothing_is_said() -> None:
+    """There is nothing that the graph could be complete with."""
+    said: list[int] = []
+    LagWatch(dict, [], SETTINGS, UpdaterMetrics(), complete=said.append).look(now_s=1.0)
+    assert said == []

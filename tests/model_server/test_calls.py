@@ -48,16 +48,15 @@ async def test_what_is_served_decides_what_can_be_asked(world: Any, shop: Any, m
     await asyncio.gather(scores.close(), lists.close())
 
 
-async def test_warming_up_asks_the_model_once(world: Any, shop: Any, metrics: Metrics) -> None:
-    """About nobody, through the same engine as any question."""
+async def test_warming_up_asks_alone_and_then_in_rising_batches(world: Any, shop: Any, metrics: Metrics) -> None:
+    """About nobody, through the same engine as any question: from then on it is known what a batch costs."""
     lists = calls_over(shop, shop.ranker(shop.graph.view()), metrics)
     scores = calls_over(world, world.predictor(world.graph.view()), metrics)
     for calls in (lists, scores):
         calls.start()
         await calls.warm_up()
         await calls.close()
-    assert shop.rankers[-1].asked == [1]
-    assert metrics.registry.get_sample_value("nowgraph_model_rows_total") == 2
+    assert shop.rankers[-1].asked == [1, 4, 8]
 
 
 def test_a_kind_that_no_score_can_answer_is_refused(world: Any, metrics: Metrics) -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import structlog
 
+from model_server.backlog import Priority
 from model_server.engine import Engine
 from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError
 from model_server.generation import Generations, Serving
@@ -152,3 +154,124 @@ async def test_the_next_batch_uses_what_replaced(world: Any, running: Running, g
         after = await engine.submit(question(world))
     assert after.position.sequence == before.position.sequence + 1
     assert after.history.history_count == before.history.history_count + 1
+
+
+class Timed:
+    """An answerer of a known price: a base for the batch and a price for each row; notes what it was asked together."""
+
+    def __init__(self, base_s: float = 0.005, row_s: float = 0.001) -> None:
+        self.base_s, self.row_s = base_s, row_s
+        self.batches: list[list[int]] = []
+
+    def __call__(self, questions: Sequence[Plain], queue_us: Sequence[int]) -> list[int]:
+        """The questions' numbers."""
+        time.sleep(self.base_s + self.row_s * len(questions))
+        self.batches.append([question.number for question in questions])
+        return self.batches[-1]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A number and a deadline."""
+
+    number: int
+    deadline_s: float
+
+
+def plain(number: int, after_s: float = 10.0) -> Plain:
+    """A question with a deadline from now."""
+    return Plain(number, time.monotonic() + after_s)
+
+
+@asynccontextmanager
+async def timed(metrics: Metrics, answerer: Timed, **limits: int) -> AsyncIterator[Engine[Plain, int]]:
+    """An engine that is warm: it knows the answerer's price."""
+    engine: Engine[Plain, int] = Engine(answerer, ServerSettings(**limits), metrics)
+    engine.start()
+    await engine.warm_up(plain(-1))
+    answerer.batches.clear()
+    yield engine
+    await engine.close()
+
+
+def shed(metrics: Metrics, buffer: str) -> float:
+    """What was refused, by why."""
+    return metrics.registry.get_sample_value("nowgraph_shed_total", {"buffer": buffer}) or 0.0
+
+
+async def test_warming_up_teaches_what_a_batch_costs(metrics: Metrics) -> None:
+    """After it a deadline that cannot be held is known at once: it is refused and costs no batch."""
+    answerer = Timed(base_s=0.02, row_s=0.0)
+    async with timed(metrics, answerer, batch_limit=4) as engine:
+        waiting = [engine.submit(plain(0))]
+        await asyncio.sleep(0.002)
+        waiting += [engine.submit(plain(number)) for number in range(1, 12)]
+        with pytest.raises(OverloadedError) as caught:  # behind the batch that runs
+            engine.submit(plain(99, after_s=0.015))
+        assert shed(metrics, "predicted_wait") == 1
+        assert 0.01 <= caught.value.retry_after_s < 1
+        engine.submit(plain(12, after_s=5.0))
+        await asyncio.gather(*waiting)
+    assert all(99 not in batch for batch in answerer.batches)
+
+
+async def test_an_idle_engine_never_refuses_by_a_forecast(metrics: Metrics) -> None:
+    """However slow the model was, the next question is tried when nothing else is there, and corrects the forecast."""
+    answerer = Timed(base_s=0.05, row_s=0.0)
+    async with timed(metrics, answerer, batch_limit=4) as engine:
+        answerer.base_s = 0.0
+        for number in range(20):
+            with suppress(DeadlinePassedError):
+                await engine.ask(plain(number, after_s=0.02))
+        assert await engine.ask(plain(20, after_s=0.02)) == 20
+    assert shed(metrics, "predicted_wait") == 0
+
+
+async def test_a_batch_is_cut_so_that_its_earliest_deadline_is_held(metrics: Metrics) -> None:
+    """Forty wait, one of them for a moment only: its batch is a part of them, the rest comes after."""
+    answerer = Timed(base_s=0.005, row_s=0.005)
+    async with timed(metrics, answerer, batch_limit=64) as engine:
+        held = engine.submit(plain(1000))
+        await asyncio.sleep(0.002)
+        waiting = [engine.submit(plain(number)) for number in range(40)]
+        urgent = engine.submit(plain(99, after_s=0.12))
+        assert await urgent == 99
+        await asyncio.gather(held, *waiting)
+    batch = next(batch for batch in answerer.batches if 99 in batch)
+    assert batch[0] == 99
+    assert 1 < len(batch) < 30
+    assert sorted(number for batch in answerer.batches for number in batch) == sorted([*range(40), 99, 1000])
+
+
+async def test_interactive_first_and_batch_is_shed_first(metrics: Metrics) -> None:
+    """Nightly rows wait behind payments; when the queue is full the last of them gives its place to a payment."""
+    answerer = Timed(base_s=0.02, row_s=0.0)
+    async with timed(metrics, answerer, batch_limit=4, queue_limit=8, queue_batch_limit=8) as engine:
+        held = engine.submit(plain(1000))
+        await asyncio.sleep(0.005)
+        nightly = [engine.submit(plain(number), Priority.BATCH) for number in range(8)]
+        with pytest.raises(OverloadedError):
+            engine.submit(plain(8), Priority.BATCH)
+        payment = engine.submit(plain(99))
+        assert await payment == 99
+        results = await asyncio.gather(held, *nightly, return_exceptions=True)
+    assert isinstance(results[-1], OverloadedError)
+    assert results[:-1] == [1000, *range(7)]
+    assert answerer.batches[1] == [99, 0, 1, 2]
+    assert shed(metrics, "queue") == 2
+
+
+async def test_asking_ends_with_the_deadline(metrics: Metrics) -> None:
+    """Whoever asks hears at the deadline, though the model stands still; what was never taken never reaches it."""
+    answerer = Timed(base_s=0.0, row_s=0.0)
+    async with timed(metrics, answerer) as engine:
+        answerer.base_s = 0.5
+        held = asyncio.ensure_future(engine.ask(plain(1)))
+        await asyncio.sleep(0.05)
+        before_s = time.monotonic()
+        with pytest.raises(DeadlinePassedError):
+            await engine.ask(plain(2, after_s=0.05))
+        assert time.monotonic() - before_s < 0.4
+        assert await held == 1
+    assert answerer.batches == [[1]]
+    assert metrics.registry.get_sample_value("nowgraph_abandoned_total", {"reason": "expired"}) == 1

@@ -5,7 +5,15 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from model_server import errors
-from model_server.errors import CODES, DETAILS_KEY, InvalidRequestError, OverloadedError, ServerError, details_of
+from model_server.errors import (
+    CODES,
+    DETAILS_KEY,
+    InvalidRequestError,
+    NotFreshError,
+    OverloadedError,
+    ServerError,
+    details_of,
+)
 
 
 def test_every_error_has_its_code() -> None:
@@ -44,4 +52,14 @@ def test_a_wrong_field_travels_as_a_bad_request() -> None:
     assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert status.details[0].Unpack(request)
     assert request.field_violations[0].field == "row.cells[2].number"
-    assert details_of(OverloadedError("full")) == ()
+    assert details_of(NotFreshError("later")) == ()
+
+
+@pytest.mark.parametrize(("retry_after_s", "pushback_ms"), [(0.0001, 1), (0.25, 250), (2.5, 2_500)])
+def test_when_to_ask_again_travels_twice(retry_after_s: float, pushback_ms: int) -> None:
+    """As google.rpc.RetryInfo, which people and libraries read, and as the pushback that gRPC's own retries obey."""
+    (_, value), pushback = details_of(OverloadedError("full", retry_after_s=retry_after_s))
+    hint = error_details_pb2.RetryInfo()
+    assert status_pb2.Status.FromString(bytes(value)).details[0].Unpack(hint)
+    assert hint.retry_delay.ToMilliseconds() == pushback_ms
+    assert pushback == ("grpc-retry-pushback-ms", str(pushback_ms))

@@ -5,14 +5,20 @@ from collections.abc import Sequence
 
 import pytest
 
+from graph_transformer.target import Kind, Target
+from model_server.answer import Answer
 from model_server.errors import OverloadedError
 from model_server.metrics import Metrics
+from model_server.models.metrics import ModelMetrics
+from model_server.models.shadow import Place, Shadows, Ticket
 from model_server.predictions import Predictions
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.batch import Header
 from stream.producer import Delivery, OnDelivery
+
+BINARY = Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud")
 
 
 class Log:
@@ -162,3 +168,21 @@ async def test_without_a_log_nothing_waits(metrics: Metrics) -> None:
     publish(target)
     target.admit()
     assert await target.close(timeout_s=0) == 0
+
+
+async def test_an_answer_waits_for_its_shadows(metrics: Metrics) -> None:
+    """Its record counts as waiting at once, goes out with what the shadows said, and keeps the time of the answer."""
+    log = Log()
+    published = predictions(log, metrics)
+    ticket = Ticket(Shadows(BINARY, ModelMetrics(metrics)), None, None, ())
+    row = row_event_pb2.RowEvent(table="transactions")
+    response = service_pb2.ScoreResponse(task="fraud", model_version="aa", probability=0.5, cutoff_time_us=4)
+    published.publish(row, response, Place(ticket, 0))
+    assert (published.waiting, log.pending) == (1, [])
+    ticket.finish({"bb": [Answer([1.0], [0.75], [])]})
+    log.confirm()
+    assert published.waiting == 0
+    record = service_pb2.Prediction.FromString(log.records[0])
+    assert (record.tenant, record.answered_time_us, record.response.probability) == ("bank", 5, 0.5)
+    (shadow,) = record.shadows
+    assert (shadow.task, shadow.model_version, shadow.probability, shadow.cutoff_time_us) == ("fraud", "bb", 0.75, 4)

@@ -17,7 +17,7 @@ def test_a_scrape_parses_and_has_base_units() -> None:
     families = {one.name: one for one in text_string_to_metric_families(generate_latest(metrics.registry).decode())}
     ranked = [name for name in families if "rank" in name and not name.endswith("_created")]
     assert len(ranked) == 6
-    assert all(name.startswith("nowgraph_") for name in families)
+    assert all(name.startswith(("nowgraph_", "process_", "python_")) for name in families)
     assert not [name for name in families if re.search(r"_(ms|us|millis|micros)(_|$)", name)]
 
 

@@ -14,6 +14,7 @@ from model_server.freshness import Freshness
 from model_server.generation import Generations, Serving
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
+from model_server.quotas import quotas_of
 from model_server.request import RequestReader
 from model_server.scorer import Scorer
 from model_server.scoring import READ_CHUNK, Scoring, error_of
@@ -59,9 +60,11 @@ async def scoring(
         freshness=Freshness(lambda: generations.current().watch.position().offsets, poll_s=0.001, reserve_s=0.01),
         engine=engine,
         predictions=Predictions(trail, "predictions", small, metrics),
+        quotas=quotas_of(settings, metrics),
         metrics=metrics,
         task="fraud",
         target=Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud"),
+        inflight_limit=settings.score_batch_inflight_limit,
     )
     await engine.close()
 
@@ -139,3 +142,23 @@ async def test_an_empty_history_is_counted(scoring: Scoring, payment: Payment, m
     del request.row.cells[:]
     await scoring.score(request, deadline_s())
     assert metrics.registry.get_sample_value("nowgraph_empty_history_total") == 1
+
+
+async def test_an_items_refusal_says_when_to_ask_again(scoring: Scoring, payment: Payment) -> None:
+    """Beyond the trail's three answers an item of a batch is shed, with a hint in microseconds."""
+    for _ in range(3):
+        await scoring.score(payment(), deadline_s())
+    results = await scoring.results([payment()] * 6, deadline_s())
+    shed = [result.error for result in results if result.HasField("error")]
+    assert len(shed) == 6
+    assert all(error.code == 8 and error.retry_after_us > 0 for error in shed)
+
+
+async def test_a_large_batch_takes_the_queue_in_parts(
+    scoring: Scoring, payment: Payment, settings: ServerSettings
+) -> None:
+    """More rows than the queue may hold are all read, in turn: none is refused for the others' sake."""
+    bounded = settings.model_copy(update={"predictions_buffer_limit": 10_000})
+    scoring._predictions._settings = bounded
+    results = await scoring.results([payment()] * 700, deadline_s())
+    assert all(result.HasField("response") for result in results)

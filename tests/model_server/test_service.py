@@ -12,6 +12,7 @@ import structlog
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
+from graph_transformer.predictor import Predictor
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -44,7 +45,7 @@ def known(world: Any, payment: Payment) -> Payment:
 
 def metric(running: BackgroundServer, name: str, **labels: str) -> float:
     """A value of the server's registry."""
-    return running.server.metrics.registry.get_sample_value(name, labels) or 0.0
+    return running.server.metrics.registry.total(name, **labels)
 
 
 def test_a_score_says_what_it_rests_on(stub: Any, known: Payment, world: Any) -> None:
@@ -213,24 +214,36 @@ def test_a_stream_takes_no_more_than_its_limit(world: Any, known: Payment) -> No
         call.cancel()
 
 
-def test_an_expired_deadline_never_reaches_the_model(world: Any, known: Payment) -> None:
-    """Behind a long queue, calls with a short deadline end with DEADLINE_EXCEEDED, and only the others are computed."""
-    settings = ServerSettings(port=0, metrics_port=0, batch_limit=1, deadline_default_ms=60_000)
+def test_an_expired_deadline_never_reaches_the_model(
+    world: Any, known: Payment, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a model that stands still, calls end with DEADLINE_EXCEEDED in time, and are never computed."""
+    running_free, taken = threading.Event(), threading.Event()
+    running_free.set()
+    predict = Predictor.predict
+
+    def held(self: Predictor, neighborhood: Any) -> Any:
+        taken.set()
+        assert running_free.wait(30)
+        return predict(self, neighborhood)
+
+    monkeypatch.setattr(Predictor, "predict", held)
     with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
         stub = service_grpc.PredictionServiceStub(channel)
         stub.Score(known(), timeout=10)
         before = metric(running, "nowgraph_model_rows_total")
-        long = stub.ScoreBatch.future(service_pb2.ScoreBatchRequest(requests=[known()] * 800), timeout=60)
-        while metric(running, "nowgraph_model_rows_total") < before + 20:
-            time.sleep(0.001)
+        running_free.clear()
+        taken.clear()
+        first = stub.Score.future(known(), timeout=30)
+        assert taken.wait(10)
         short = [stub.Score.future(known(), timeout=0.2) for _ in range(20)]
         codes = {call.exception(timeout=10).code() for call in short}
-        results = long.result(timeout=60).results
+        running_free.set()
+        assert first.result(timeout=30).HasField("graph_position")
         stub.Score(known(), timeout=10)  # behind all others in the queue
-        computed = metric(running, "nowgraph_model_rows_total") - before - 1
+        computed = metric(running, "nowgraph_model_rows_total") - before
     assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert all(result.HasField("response") for result in results)
-    assert computed == 800
+    assert computed == 2
 
 
 def test_a_call_without_a_deadline_gets_the_servers(world: Any, known: Payment) -> None:

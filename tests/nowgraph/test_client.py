@@ -11,7 +11,6 @@ import pytest
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
 from nowgraph.client import (
-    SERVICE_CONFIG,
     AsyncClient,
     Client,
     DeadlineError,
@@ -24,6 +23,7 @@ from nowgraph.client import (
     UnavailableError,
     UnknownTaskError,
 )
+from nowgraph.client_channel import SERVICE_CONFIG
 
 pytestmark = pytest.mark.integration
 LIMITS = {"port": 0, "metrics_port": 0, "deadline_default_ms": 20_000, "batch_request_limit": 64}
@@ -182,7 +182,7 @@ def test_shedding_is_not_retried(world: Any) -> None:
     settings = ServerSettings(**LIMITS, queue_limit=1, batch_limit=1)
     with BackgroundServer(lambda: world.server(settings)) as running, Client(running.target, timeout_s=20) as client:
         results = client.score_batch([Row("transactions", n, {"customer_id": 3}) for n in range(64)])
-        shed = running.server.metrics.registry.get_sample_value("nowgraph_shed_total", {"buffer": "queue"})
+        shed = running.server.metrics.registry.total("nowgraph_shed_total", buffer="queue")
     refused = [result for result in results if isinstance(result, OverloadedError)]
     assert 0 < len(refused) == shed
 

@@ -100,3 +100,23 @@ def test_a_view_outlives_the_graph_s_close(schema: Schema, payment: Build) -> No
     view = graph.view()
     graph.close()
     assert view.row_count("payments") == 1
+
+
+def test_views_see_up_to_when_the_graph_is_complete(schema: Schema, tmp_path: Path) -> None:
+    """Unknown at first, then what the writer says, in this process and over the folder, each generation its own."""
+    with TemporalGraph.create(schema) as graph:
+        view = graph.view().twin()
+        assert view.complete_time_us is None
+        graph.set_complete_time(17)
+        assert view.complete_time_us == 17
+    with TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20) as graph:
+        view = GraphView.attach(schema, tmp_path)
+        assert view.complete_time_us is None
+        graph.set_complete_time(18)
+        assert (view.complete_time_us, view.twin().complete_time_us) == (18, 18)
+    with TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20):
+        assert view.complete_time_us == 18  # what the old generation's readers still read
+        assert GraphView.attach(schema, tmp_path).complete_time_us is None
+        assert [path.name for path in tmp_path.glob("*.complete")] == ["gen-2.complete"]
+        (tmp_path / "gen-2.complete").unlink()
+        assert GraphView.attach(schema, tmp_path).complete_time_us is None  # a writer that says nothing

@@ -555,12 +555,15 @@ class ScoreError(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_US_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     code: _builtins.int
     """A google.rpc.Code."""
     message: _builtins.str
     field: _builtins.str
     """The path of the field that is wrong, such as row.cells[2].number; empty when the request is not to blame."""
+    retry_after_us: _builtins.int
+    """When it is worth asking again; with RESOURCE_EXHAUSTED."""
     def __init__(
         self,
         *,
@@ -568,12 +571,15 @@ class ScoreError(_message.Message):
         code: _builtins.int = ...,
         message: _builtins.str = ...,
         field: _builtins.str = ...,
+        retry_after_us: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_us", b"_retry_after_us", "retry_after_us", b"retry_after_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_us", b"_retry_after_us", "code", b"code", "field", b"field", "message", b"message", "request_id", b"request_id", "retry_after_us", b"retry_after_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_after_us: _TypeAlias = _typing.Literal["retry_after_us"]  # noqa: Y015
+    _WhichOneofArgType__retry_after_us: _TypeAlias = _typing.Literal["_retry_after_us", b"_retry_after_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_us) -> _WhichOneofReturnType__retry_after_us | None: ...
 
 Global___ScoreError: _TypeAlias = ScoreError  # noqa: Y015
 
@@ -861,6 +867,7 @@ class RankRequest(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     EVENT_TIME_US_FIELD_NUMBER: _builtins.int
     FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task to answer; empty for the server's only one."""
     tenant: _builtins.str
@@ -873,6 +880,8 @@ class RankRequest(_message.Message):
     """Leaves out what the user had before, session included. Absent: as the task says."""
     event_time_us: _builtins.int
     """As of when, which is the cut-off: int64 microseconds since the epoch, UTC. Absent: the server's clock."""
+    priority: Global___Priority.ValueType
+    """Who is answered first when requests wait."""
     @_builtins.property
     def user(self) -> _row_event_pb2.Key:
         """Whom the list is for; private parts as they are (the server hashes them). One that nobody knows has no history."""
@@ -925,10 +934,11 @@ class RankRequest(_message.Message):
         rules: _ranked_list_pb2.ListRules | None = ...,
         event_time_us: _builtins.int | None = ...,
         freshness_token: Global___FreshnessToken | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us", "_exclude_seen", b"_exclude_seen", "_freshness_token", b"_freshness_token", "diversity", b"diversity", "event_time_us", b"event_time_us", "exclude_seen", b"exclude_seen", "freshness_token", b"freshness_token", "rules", b"rules", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us", "_exclude_seen", b"_exclude_seen", "_freshness_token", b"_freshness_token", "candidates", b"candidates", "diversity", b"diversity", "event_time_us", b"event_time_us", "exclude", b"exclude", "exclude_seen", b"exclude_seen", "filters", b"filters", "freshness_token", b"freshness_token", "k", b"k", "request_id", b"request_id", "rules", b"rules", "session", b"session", "task", b"task", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us", "_exclude_seen", b"_exclude_seen", "_freshness_token", b"_freshness_token", "candidates", b"candidates", "diversity", b"diversity", "event_time_us", b"event_time_us", "exclude", b"exclude", "exclude_seen", b"exclude_seen", "filters", b"filters", "freshness_token", b"freshness_token", "k", b"k", "priority", b"priority", "request_id", b"request_id", "rules", b"rules", "session", b"session", "task", b"task", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__event_time_us: _TypeAlias = _typing.Literal["event_time_us"]  # noqa: Y015
     _WhichOneofArgType__event_time_us: _TypeAlias = _typing.Literal["_event_time_us", b"_event_time_us"]  # noqa: Y015

@@ -1,0 +1,156 @@
+"""The commands of loadtest.py: each starts its world, measures, prints its tables, and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtests.load import pictures, report
+from loadtests.load.capacity import closed_loop, curve
+from loadtests.load.clients import Outcome
+from loadtests.load.runner import Ran, mixed_requests, run_scenario
+from loadtests.load.scenario import Scenario, load_scenario
+from loadtests.load.verdict import EXIT_CODES, judge
+from loadtests.load.worlds import Cores, Tested, started
+
+WARM_UP_S = 3.0
+GUESS_S = 4.0
+PAUSE_S = 0.5
+HALF_S = 20.0
+
+
+def scenario_of(options: argparse.Namespace, default: str) -> Scenario:
+    """The scenario that was asked for, with what the command line says in place of its own."""
+    scenario = load_scenario(Path(options.scenario or default))
+    update: dict[str, object] = {}
+    if options.seconds:
+        update["seconds"] = options.seconds
+    if options.workers:
+        update["workers"] = options.workers
+    if options.processes:
+        update["clients"] = scenario.clients.model_copy(update={"processes": options.processes})
+    return Scenario.model_validate(scenario.model_dump() | update) if update else scenario
+
+
+def place(scenario: Scenario) -> Cores:
+    """Where its processes run; this one goes to the senders' cores."""
+    cores = Cores.of_machine(servers=scenario.workers, clients=scenario.clients.processes)
+    os.sched_setaffinity(0, set(cores.clients))
+    return cores
+
+
+def guess_capacity(scenario: Scenario, tested: Tested) -> float:
+    """Warms up, then the closed loop's capacity with the scenario's ingest behind."""
+    requests = mixed_requests(scenario, tested)
+    tested.ingest(scenario.ingest_per_s)
+    closed_loop(requests, seconds=WARM_UP_S)
+    found = closed_loop(requests, seconds=GUESS_S)
+    tested.ingest(0)
+    return found
+
+
+def run(options: argparse.Namespace) -> int:
+    """One scenario."""
+    scenario = scenario_of(options, "score")
+    cores = place(scenario)
+    with started(list(scenario.calls), cores, rows=options.rows, workers=scenario.workers) as tested:
+        capacity_per_s = guess_capacity(scenario, tested)
+        ran = run_scenario(scenario, tested, cores, capacity_per_s=capacity_per_s)
+    return _report(scenario, ran, capacity_per_s, keep=not options.no_history)
+
+
+def _report(scenario: Scenario, ran: Ran, capacity_per_s: float, *, keep: bool) -> int:
+    outcome, verdict = ran.outcome, judge(ran.outcome, scenario.objectives)
+    print(report.outcome_table(f"{scenario.name}: {scenario.about}", outcome, verdict))
+    print(f"  capacity {capacity_per_s:,.0f}/s; {ran.ingested_per_s:,.0f} events/s; {ran.server_cpu_cores:.2f} cores")
+    document = {
+        "scenario": report.scenario_document(scenario),
+        "capacity_per_s": capacity_per_s,
+        "ingested_per_s": ran.ingested_per_s,
+        "server_cpu_cores": ran.server_cpu_cores,
+        "verdict": report.verdict_document(verdict),
+        "outcome": report.outcome_document(outcome),
+    }
+    stem = report.save(scenario.name, document)
+    draw(stem, scenario, outcome)
+    print(f"  {stem}.json and pictures beside it")
+    if keep:
+        report.append_history(f"load {scenario.name}", _figures(ran, capacity_per_s) | {"verdict": verdict.word.value})
+    return EXIT_CODES[verdict.word]
+
+
+def _figures(ran: Ran, capacity_per_s: float) -> dict[str, float | str]:
+    outcome = ran.outcome
+    latency = {f"latency_ms_{name}": value for name, value in report.percentiles_ms(outcome.latency).items()}
+    return {
+        "seconds": outcome.seconds,
+        "capacity_per_s": capacity_per_s,
+        "events_per_s": ran.ingested_per_s,
+        "offered_per_s": outcome.offered_per_s,
+        "achieved_per_s": outcome.achieved_per_s,
+        "error_ratio": outcome.error_ratio,
+        "dropped_ratio": outcome.dropped_ratio,
+        "late_ms_p99": report.at_ms(outcome.late, 99),
+        **latency,
+    }
+
+
+def draw(stem: Path, scenario: Scenario, outcome: Outcome) -> None:
+    """The two pictures of a run."""
+    shown = {"from the due time": outcome.latency, "from the real send": outcome.service}
+    if len(outcome.by_method) > 1:
+        shown = dict(outcome.by_method)
+    title = f"{scenario.name}: {outcome.offered_per_s:,.0f}/s for {outcome.seconds:g} s"
+    bound_ms = scenario.objectives.p99_ms
+    pictures.percentiles(stem.with_name(stem.name + "-percentiles.png"), shown, title=title, bound_ms=bound_ms)
+    pictures.over_time(stem.with_name(stem.name + "-over-time.png"), outcome, title=title)
+
+
+def draw_curve(options: argparse.Namespace) -> int:
+    """The capacity curve, then a run at half of the capacity that it found, which is what the verdict is about."""
+    scenario = scenario_of(options, "steps")
+    cores = place(scenario)
+
+    def at(rate_per_s: float, seconds: float) -> Ran:
+        arrivals = {"kind": "poisson", "rate": rate_per_s}
+        asked = Scenario.model_validate(scenario.model_dump() | {"arrivals": arrivals, "seconds": seconds})
+        ran = run_scenario(asked, tested, cores, capacity_per_s=rate_per_s)
+        time.sleep(PAUSE_S)
+        return ran
+
+    with started(list(scenario.calls), cores, rows=options.rows, workers=scenario.workers) as tested:
+        guess = guess_capacity(scenario, tested)
+        found = curve(guess, lambda rate: at(rate, scenario.seconds).outcome, scenario.objectives)
+        half = at(found.saturated_per_s / 2, HALF_S if options.seconds is None else options.seconds)
+    print(report.curve_table(found))
+    verdict = judge(half.outcome, scenario.objectives)
+    print(report.outcome_table("at half of the saturated rate:", half.outcome, verdict))
+    document = {
+        "scenario": report.scenario_document(scenario),
+        "guess_per_s": guess,
+        "within_objectives_per_s": found.within_objectives_per_s,
+        "saturated_per_s": found.saturated_per_s,
+        "steps": [step.row | {"outcome": report.outcome_document(step.outcome)} for step in found.steps],
+        "half": report.outcome_document(half.outcome),
+        "verdict": report.verdict_document(verdict),
+    }
+    stem = report.save("curve", document)
+    bound_ms = scenario.objectives.p99_ms
+    title = f"{', '.join(scenario.calls)}: {scenario.ingest_per_s:,} events/s behind"
+    pictures.capacity(stem.with_name(stem.name + "-capacity.png"), found, title=title, bound_ms=bound_ms)
+    draw(stem, scenario, half.outcome)
+    print(f"{stem}.json and pictures beside it")
+    if not options.no_history:
+        figures = _figures(half, guess) | {
+            "within_objectives_per_s": found.within_objectives_per_s,
+            "saturated_per_s": found.saturated_per_s,
+            "verdict": verdict.word.value,
+        }
+        report.append_history("load curve", figures)
+    return EXIT_CODES[verdict.word]
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "curve": draw_curve}
