@@ -23,11 +23,8 @@ import structlog
 from graph_updater.lag import HasEnds, LagWatch
 from graph_updater.metrics import UpdaterMetrics, memory_parts
 from graph_updater.settings import UpdaterSettings
-<<<<<<< HEAD
 from graph_updater.snapshotter import Snapshotter
-=======
 from graph_updater.tracing import ApplyTraces
->>>>>>> main
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
 from temporal_graph.graph import TemporalGraph
@@ -67,19 +64,13 @@ class Updater:
         settings: UpdaterSettings | None = None,
         metrics: UpdaterMetrics | None = None,
         logs: Sequence[HasEnds] | None = None,
-<<<<<<< HEAD
+        traces: ApplyTraces | None = None,
         snapshots: Snapshots | None = None,
     ) -> None:
         """``logs`` say how far there is to go; None stands for those of the sources that know their end.
 
-        With ``snapshots`` one is made there every interval of the settings.
-=======
-        traces: ApplyTraces | None = None,
-    ) -> None:
-        """``logs`` say how far there is to go; None stands for those of the sources that know their end.
-
-        ``traces`` follow records that are traced; None stands for the process's OpenTelemetry.
->>>>>>> main
+        ``traces`` follow records that are traced; None stands for the process's OpenTelemetry. With ``snapshots`` one
+        is made there every interval of the settings.
         """
         if not sources:
             raise ValueError("expected at least one source")
@@ -92,18 +83,13 @@ class Updater:
         self._view = graph.view()
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
-<<<<<<< HEAD
-        self._lag = LagWatch(lambda: self._positions, ends, self._settings, self.metrics)
-        self._snapshotter = None
-        if snapshots is not None:
-            self._snapshotter = Snapshotter(graph, snapshots, self._settings, self.metrics)
-        self._begun_s: float | None = time.monotonic()
-=======
         self._lag = LagWatch(
             lambda: self._positions, ends, self._settings, self.metrics, complete=graph.set_complete_time
         )
         self._traces = traces if traces is not None else ApplyTraces()
->>>>>>> main
+        self._snapshotter = None
+        if snapshots is not None:
+            self._snapshotter = Snapshotter(graph, snapshots, self._settings, self.metrics)
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -225,9 +211,6 @@ class Updater:
             log.info("retention forgot rows", rows=evicted.rows)
 
     def _account(self) -> None:
-        if self._begun_s is not None and self.caught_up():
-            self.metrics.ready_seconds.set(time.monotonic() - self._begun_s)
-            self._begun_s = None
         self.metrics.set_memory(memory_parts(self._graph.memory()))
         watermark_us = self._view.watermark_us
         if watermark_us != ALWAYS_US:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from graph_transformer.target import Target
     from model_server.server import Server
     from model_server.settings import ServerSettings
+    from temporal_graph.snapshots import Snapshots
     from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
@@ -167,10 +168,16 @@ def updater_of(
     settings: UpdaterSettings | None = None,
     metrics: UpdaterMetrics | None = None,
     logs: Sequence[HasEnds] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Updater:
-    """The writer of the graph, fed by the source; ``logs`` say how far there is to go, where the source does not."""
+    """The writer of the graph, fed by the source; ``logs`` say how far there is to go, where the source does not.
+
+    It leaves a snapshot in ``snapshots`` every interval of the settings.
+    """
     decoder = Decoder(graph.schema, privacy_of(graph.schema, stream), settings=stream)
-    return Updater(graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs)
+    return Updater(
+        graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs, snapshots=snapshots
+    )
 
 
 def warn_without_labels(view: GraphView, target: Target) -> None:
