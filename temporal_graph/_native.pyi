@@ -69,6 +69,9 @@ class Graph:
     @property
     def arena(self) -> Arena: ...
 
+    @property
+    def migrated(self) -> bool: ...
+
 class Image:
     def __init__(self, graph: Graph, path: str) -> None: ...
 

@@ -89,12 +89,13 @@ class TemporalGraph:
             arena_bytes: the arena's size; a sparse file or address space, never more than the machine maps.
             publish: whether readers of the folder are sent to this generation at once. False lets a new writer catch
                 up first; `publish_generation` then makes the switch.
-            image: a file that `GraphImage` made of a graph with the same tables, columns and links; bounds and
-                retention are those of `schema`.
+            image: a file that `GraphImage` made; bounds and retention are those of `schema`. Of a graph with fewer
+                tables, columns or links every row and version is taken over; what it had not is null.
 
         Raises:
             ArenaError: the folder has another writer, or the arena can't be made.
-            ImageRefusedError: the image is damaged, of another layout or of other tables, the first that differs named.
+            ImageRefusedError: the image is damaged, of another layout, or has a table, column or link that the schema
+                lacks or has otherwise, the first of which is named.
             ArenaFullError: the arena is too small for the image.
         """
         lock = WriterLock(arena) if arena is not None else None
@@ -202,6 +203,11 @@ class TemporalGraph:
     def image(self, path: Path) -> GraphImage:
         """Begin an image of the graph in a new file; raises ArenaError where it can't be made."""
         return GraphImage(self._open(), self.view(), path)
+
+    @property
+    def migrated(self) -> bool:
+        """Whether the graph was made of an image with fewer tables, columns or links."""
+        return self._open().migrated
 
     def memory(self) -> Memory:
         """Return the bytes of every part, counted by the allocator that gave them."""

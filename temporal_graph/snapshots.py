@@ -215,7 +215,8 @@ class Snapshots:
     ) -> Restored | None:
         """Make a graph of the newest snapshot that can be used; None where there is none. Arguments as of `create`.
 
-        A snapshot that is damaged, or of other tables, is refused with its reason, and the one before is tried.
+        A snapshot that is damaged, or has what the schema lacks, is refused with its reason, and the one before is
+        tried; one with fewer tables, columns or links is taken over.
 
         Raises:
             SnapshotError: the place can't be read.
@@ -233,6 +234,8 @@ class Snapshots:
                 refused.append(Refused(snapshot.name, str(error)))
                 log.warning("snapshot_refused", snapshot=snapshot.name, reason=str(error))
                 continue
+            if graph.migrated:
+                log.info("snapshot_migrated", snapshot=snapshot.name)
             return Restored(graph, snapshot, tuple(refused))
         return None
 

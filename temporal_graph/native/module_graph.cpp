@@ -48,6 +48,7 @@ GraphSpec spec_of(nb::list tables, const std::vector<LinkTuple>& links) {
 struct Graph {
   std::shared_ptr<Arena> arena;
   std::unique_ptr<Writer> writer;
+  bool migrated = false;  // the image's graph had fewer tables, columns or links
 
   // Empty, or what `image` holds.
   Graph(nb::list tables, const std::vector<LinkTuple>& links, const std::string& fingerprint, i64 generation,
@@ -56,13 +57,20 @@ struct Graph {
     const GraphSpec spec = spec_of(tables, links);
     nb::gil_scoped_release released;
     std::string state;
-    if (image) {
-      state = restore_image(*arena, *image, fingerprint, generation);
+    if (image) state = restore_image(*arena, *image, fingerprint, generation);
+    migrated = image && !fits_spec(*arena, spec);
+    if (migrated) arena->clear();
+    if (image && !migrated) {
       take_spec(*arena, spec);
     } else {
       format_graph(*arena, spec, fingerprint, generation);
+      state.clear();
     }
     writer = std::make_unique<Writer>(*arena, state);
+    if (migrated) {
+      const std::unique_ptr<Arena> old = Arena::of_image(*image);
+      writer->take_over(Reader(*old));
+    }
   }
 };
 
@@ -192,7 +200,8 @@ void bind_graph(nb::module_& module) {
         return canonical_hash(graph.writer->reader());
       })
       .def("readers", [](const Graph& graph) { return graph.arena->slots_taken(); })
-      .def_ro("arena", &Graph::arena);
+      .def_ro("arena", &Graph::arena)
+      .def_ro("migrated", &Graph::migrated);
   nb::class_<Image>(module, "Image")
       .def(nb::init<const Graph&, const std::string&>(), nb::arg("graph"), nb::arg("path"))
       .def("copy", [](Image& image, u64 bytes_per_s) {

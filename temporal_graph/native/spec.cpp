@@ -147,10 +147,8 @@ void check_table(const Arena& arena, const TableSpec& spec, const TableHeader& t
   }
 }
 
-}  // namespace
-
-void take_spec(Arena& arena, const GraphSpec& spec) {
-  auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
+void check_spec(const Arena& arena, const GraphSpec& spec) {
+  const auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
   if (graph.table_count != spec.tables.size()) differs("it has " + std::to_string(graph.table_count) + " tables");
   if (graph.link_count != spec.links.size()) differs("it has " + std::to_string(graph.link_count) + " links");
   for (u32 l = 0; l < graph.link_count; ++l) {
@@ -159,10 +157,27 @@ void take_spec(Arena& arena, const GraphSpec& spec) {
     if (from.name != link.name || from.child != link.child || from.parent != link.parent)
       differs("it has link " + std::string(link.name) + " where the schema has " + from.name);
   }
+  for (u32 t = 0; t < graph.table_count; ++t)
+    check_table(arena, spec.tables[t], *arena.at<TableHeader>(graph.tables[t]));
+}
+
+}  // namespace
+
+bool fits_spec(const Arena& arena, const GraphSpec& spec) {
+  try {
+    check_spec(arena, spec);
+  } catch (const ImageRefused&) {
+    return false;
+  }
+  return true;
+}
+
+void take_spec(Arena& arena, const GraphSpec& spec) {
+  check_spec(arena, spec);
+  auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
   for (u32 t = 0; t < graph.table_count; ++t) {
     auto& table = *arena.at<TableHeader>(graph.tables[t]);
     const TableSpec& from = spec.tables[t];
-    check_table(arena, from, table);
     table.known_time = from.known_time;
     table.lateness_us = from.lateness_us;
     table.future_us = from.future_us;

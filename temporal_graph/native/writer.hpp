@@ -81,6 +81,9 @@ class Writer {
   void publish();
   Evicted evict();
   Memory memory() const;
+  // Takes over the rows of a graph with fewer tables, columns and links, each version as it was; ImageRefused names what
+  // this graph lacks or has otherwise. Columns and links that the other has not are null.
+  void take_over(const Reader& old);
   // What a writer knows that does not lie in the arena; between two batches.
   std::string save() const;
 

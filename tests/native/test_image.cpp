@@ -202,3 +202,70 @@ TEST("an image of other tables, or too large for the arena, is refused; bounds c
   }
   std::filesystem::remove_all(folder());
 }
+
+TEST("a graph of fewer tables, columns and links is taken over whole; one that lacks something is refused") {
+  const std::string path = folder() + "/migrated";
+  std::filesystem::create_directories(folder());
+  GraphSpec larger = payments_spec();
+  TableSpec shops = larger.tables[0];
+  shops.name = "shops";
+  larger.tables.insert(larger.tables.begin(), shops);  // every table's index moves
+  larger.tables[2].columns.insert(larger.tables[2].columns.begin(), {"fee", Kind::numerical, false, false, 0});
+  larger.links = {{"shop_id", 2, 0}, {"customer_id", 2, 1}};
+
+  Arena arena(ARENA_BYTES), rebuilt(ARENA_BYTES), taken(ARENA_BYTES);
+  format_graph(arena, payments_spec(), "fingerprint", 1);
+  format_graph(rebuilt, larger, "other", 2);
+  format_graph(taken, larger, "other", 2);
+  Writer writer(arena), again(rebuilt), other(taken);
+  image_beside(writer, arena, 60, path);  // of 60 batches
+  for (u32 batch = 0; batch < 60; ++batch) apply_batch(again, batch);
+  CHECK(!fits_spec(arena, larger));
+  {
+    const std::unique_ptr<Arena> mapped = Arena::of_image(path);
+    other.take_over(Reader(*mapped));
+  }
+  CHECK_EQUAL(hash_of(other), hash_of(again));
+  for (u32 batch = 60; batch < 90; ++batch) {
+    apply_batch(other, batch);
+    apply_batch(again, batch);
+  }
+  CHECK_EQUAL(hash_of(other), hash_of(again));
+
+  for (u32 change = 0; change < 5; ++change) {
+    GraphSpec spec = payments_spec();
+    if (change == 0) spec.tables[1].columns.pop_back();
+    if (change == 1) spec.tables[1].columns[1].kind = Kind::numerical;
+    if (change == 2) spec.links.clear();
+    if (change == 3) spec.tables[0].key_parts_are_text = {false};
+    if (change == 4) spec.tables[1].has_time = false;
+    Arena fresh(ARENA_BYTES);
+    format_graph(fresh, spec, "other", 2);
+    Writer lacking(fresh);
+    const std::unique_ptr<Arena> mapped = Arena::of_image(path);
+    CHECK_THROWS(lacking.take_over(Reader(*mapped)), ImageRefused);
+  }
+  std::filesystem::remove_all(folder());
+}
+
+TEST("an arena that was cleared is as new, in memory and in a file") {
+  const std::string file = folder() + "/arena";
+  std::filesystem::create_directories(folder());
+  Arena memory(ARENA_BYTES), shared(file, ARENA_BYTES, true), fresh(ARENA_BYTES);
+  format_graph(fresh, payments_spec(), "fingerprint", 1);
+  Writer other(fresh);
+  for (u32 batch = 0; batch < 5; ++batch) apply_batch(other, batch);
+  for (Arena* arena : {&memory, &shared}) {
+    {
+      format_graph(*arena, payments_spec(), "fingerprint", 1);
+      Writer writer(*arena);
+      for (u32 batch = 0; batch < 20; ++batch) apply_batch(writer, batch);
+    }
+    arena->clear();
+    format_graph(*arena, payments_spec(), "fingerprint", 1);
+    Writer writer(*arena);
+    for (u32 batch = 0; batch < 5; ++batch) apply_batch(writer, batch);
+    CHECK_EQUAL(hash_of(writer), hash_of(other));
+  }
+  std::filesystem::remove_all(folder());
+}

@@ -128,14 +128,15 @@ def test_a_damaged_snapshot_is_refused_and_the_one_before_serves(
 @pytest.mark.parametrize(
     ("written", "found", "named"),
     [
-        ("amount: numerical", "amount: categorical", "column amount"),
-        ("amount: numerical", "sum: numerical", "column amount where the schema has sum"),
+        ("amount: numerical", "amount: categorical", "another kind of column amount"),
+        ("fraud: {kind: boolean, outcome: true}", "", "payments has no column fraud any more"),
+        ("amount: numerical", "sum: numerical", "payments has no column amount any more"),
         (
             "customers:\n    primary_key: {customer_id: integer}",
             "customers:\n    primary_key: {customer_id: string}",
             "customers",
         ),
-        ("  visits:\n    time_column: at\n    links: {customer_id: customers}\n", "", "tables"),
+        ("  visits:\n    time_column: at\n    links: {customer_id: customers}\n", "", "no table visits"),
     ],
 )
 def test_a_snapshot_of_other_tables_is_refused_by_name(
@@ -150,6 +151,30 @@ def test_a_snapshot_of_other_tables_is_refused_by_name(
     with pytest.raises(ArenaError, match=named):
         TemporalGraph.create(parse_schema(text), arena_bytes=ARENA_BYTES, image=next(tmp_path.glob(f"*/{IMAGE}")))
     assert snapshots.restore(parse_schema(text), arena_bytes=ARENA_BYTES) is None
+
+
+def test_a_schema_that_grew_takes_a_snapshot_over(
+    schema: Schema, schema_text: str, payment: Build, tmp_path: Path
+) -> None:
+    """With another table, column and link the graph is the one that the log builds under the larger schema."""
+    grown = parse_schema(
+        schema_text.replace("tables:\n", "tables:\n  shops:\n    primary_key: {shop_id: string}\n", 1)
+        .replace("amount: numerical", "fee: numerical\n      amount: numerical")
+        .replace("links: {customer_id: customers}", "links: {customer_id: customers, shop_id: shops}", 1)
+    )
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 300) as graph:
+        snap(snapshots, graph)
+        assert not graph.migrated
+    restored = snapshots.restore(grown, arena=tmp_path / "arena", arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as other, filled(grown, payment, 300) as rebuilt:
+        assert other.migrated
+        assert other.canonical_hash() == rebuilt.canonical_hash()
+        assert other.positions == rebuilt.positions
+        for each in (other, rebuilt):
+            apply(each, payment, 300, 400)
+        assert other.canonical_hash() == rebuilt.canonical_hash()
 
 
 def test_other_bounds_are_no_other_graph(schema: Schema, schema_text: str, payment: Build, tmp_path: Path) -> None:
