@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -40,14 +40,16 @@ class Snapshotter:
         metrics: UpdaterMetrics,
         *,
         clock_s: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
     ) -> None:
+        """What is done beside the writer is done by `executor`, by default a thread of its own."""
         self._graph = graph
         self._snapshots = snapshots
         self._settings = settings
         self._metrics = metrics
         self._clock_s = clock_s
         self._view = graph.view()
-        self._thread = ThreadPoolExecutor(1, "nowgraph-snapshot")
+        self._beside = ThreadPoolExecutor(1, "nowgraph-snapshot") if executor is None else executor
         self._next_s = clock_s() + settings.snapshot_interval_s
         self._begun_s = 0.0
         self._sequence = -1
@@ -75,7 +77,7 @@ class Snapshotter:
         """Give up what is being made and wait for its thread."""
         if self._image is not None:
             self._image.cancel()
-        self._thread.shutdown(wait=True)
+        self._beside.shutdown(wait=True)
         if self._added is not None:
             self._end(self._added)
         self._drop()
@@ -85,7 +87,7 @@ class Snapshotter:
         if self._view.position().sequence == self._sequence:  # nothing came: the last one still holds all
             self._later(0.0)
             return
-        self._copied = self._thread.submit(self._copy)
+        self._copied = self._beside.submit(self._copy)
 
     def _copy(self) -> None:
         folder = self._snapshots.making()
@@ -108,7 +110,7 @@ class Snapshotter:
         self._metrics.snapshot_pause_seconds.set(settled.pause_s)
         self._sequence = settled.position.sequence
         self._later(settled.pause_s / PAUSE_SHARE_MAX)
-        self._added = self._thread.submit(self._add, self._image, settled)
+        self._added = self._beside.submit(self._add, self._image, settled)
 
     def _add(self, image: GraphImage, settled: Settled) -> None:
         size = image.finish()

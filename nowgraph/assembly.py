@@ -16,6 +16,7 @@ import structlog
 from graph_updater.lag import HasEnds
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import Snapshotter
 from graph_updater.updater import DeadLetters as DeadLetterSink
 from graph_updater.updater import Updater
 from nowgraph.errors import UsageError
@@ -175,8 +176,11 @@ def updater_of(
     It leaves a snapshot in ``snapshots`` every interval of the settings.
     """
     decoder = Decoder(graph.schema, privacy_of(graph.schema, stream), settings=stream)
+    settings = settings if settings is not None else UpdaterSettings()
+    metrics = metrics if metrics is not None else UpdaterMetrics()
+    snapshotter = None if snapshots is None else Snapshotter(graph, snapshots, settings, metrics)
     return Updater(
-        graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs, snapshots=snapshots
+        graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs, snapshots=snapshotter
     )
 
 

@@ -24,6 +24,7 @@ from temporal_graph.memory import Memory, memory_of
 from temporal_graph.native_errors import translated
 from temporal_graph.native_spec import native_links, native_tables
 from temporal_graph.schema import Schema
+from temporal_graph.time_rule import TIME_MAX_US
 from temporal_graph.view import GraphView
 
 ARENA_BYTES: Final = 4 << 30
@@ -190,9 +191,13 @@ class TemporalGraph:
             result = self._open().append(self.schema.table_index(table), keys, event_time_us, known_time_us, links)
         return _applied(result)
 
-    def evict(self) -> Evicted:
-        """Drop what the tables' retention no longer keeps, judged from record times; publishes."""
-        evicted = self._open().evict()
+    def evict(self, *, as_of_us: int = TIME_MAX_US) -> Evicted:
+        """Drop what the tables' retention no longer keeps, judged from record times; publishes.
+
+        Age counts back from the newest event time, or from `as_of_us`, up to which time the log was read, where that is
+        older: a row is not forgotten before a change of it is read that keeps it.
+        """
+        evicted = self._open().evict(as_of_us)
         return Evicted(evicted.rows, evicted.entries)
 
     @property

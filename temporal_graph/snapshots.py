@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,13 +98,20 @@ class Restored:
 class Snapshots:
     """The snapshots of one place. Methods may be called from any thread; one process at a time makes and removes."""
 
-    def __init__(self, url: str | Path, *, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        cache: Path | None = None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
         """Images of a remote place are kept in `cache`, by default a folder of the temporary directory."""
         self.url: Final = str(url)
         self._fs, root = fsspec.core.url_to_fs(self.url)
         self._root: Final = str(root).rstrip("/")
         self._local: Final = isinstance(self._fs, LocalFileSystem)
         self._cache = cache
+        self._clock_us = clock_us
 
     def inventory(self) -> tuple[list[Snapshot], list[Refused]]:
         """Return the snapshots, the newest first, and those whose manifest can't be read.
@@ -162,7 +169,7 @@ class Snapshots:
         Raises:
             SnapshotError: it can't be written; the snapshots that are there stay.
         """
-        made_us = time.time_ns() // 1_000
+        made_us = self._clock_us()
         position = settled.position
         at = datetime.fromtimestamp(made_us / 1e6, UTC)
         snapshot = Snapshot(

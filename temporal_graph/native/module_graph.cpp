@@ -187,12 +187,12 @@ void bind_graph(nb::module_& module) {
            nb::arg("partition").none(), nb::arg("offset").none(), nb::arg("backfill"), nb::arg("positions"))
       .def("append", &append, nb::arg("table"), nb::arg("keys"), nb::arg("event_time_us"),
            nb::arg("known_time_us").none(), nb::arg("parents"))
-      .def("evict", [](Graph& graph) {
+      .def("evict", [](Graph& graph, i64 as_of_us) {
         nb::gil_scoped_release released;
-        const Evicted evicted = graph.writer->evict();
+        const Evicted evicted = graph.writer->evict(as_of_us);
         graph.writer->publish();
         return evicted;
-      })
+      }, nb::arg("as_of_us"))
       .def("publish", [](Graph& graph) { graph.writer->publish(); })
       .def("memory", &memory_of)
       .def("canonical_hash", [](const Graph& graph) {

@@ -79,7 +79,9 @@ class Writer {
 
   void set_position(std::string_view topic, i32 partition, i64 next_offset);
   void publish();
-  Evicted evict();
+  // Drops what retention no longer keeps, its age counted back from the newest event time, or from `as_of_us` where that
+  // is older: up to which time the log was read.
+  Evicted evict(i64 as_of_us = INT64_MAX);
   Memory memory() const;
   // Takes over the rows of a graph with fewer tables, columns and links, each version as it was; ImageRefused names what
   // this graph lacks or has otherwise. Columns and links that the other has not are null.
