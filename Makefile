@@ -3,7 +3,7 @@
 # make demo-rank  a visitor's session in a shop: each click is in the next list
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | protos | lock | sbom | manifests | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | loadtest | soak | compare | protos | lock | sbom | manifests | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +22,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving bench-ranking protos baseline lock sbom manifests clean test-native test-python
+.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving bench-ranking loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -105,6 +105,18 @@ bench-serving: setup
 bench-ranking: setup
 	env -u PYTHONPATH $(BIN)/python loadtests/serving/bench_ranking.py $(BENCH_ARGS)
 
+# Two minutes: offered against achieved against p99, with events streaming in; then half of the capacity.
+loadtest: setup
+	env -u PYTHONPATH $(BIN)/python loadtests/loadtest.py curve $(LOAD_ARGS)
+
+# Ten minutes at half of the capacity: is memory flat, does the event loop answer?
+soak: setup
+	env -u PYTHONPATH $(BIN)/python loadtests/loadtest.py soak $(LOAD_ARGS)
+
+# Our generator beside k6 and h2load on the same load.
+compare: setup
+	env -u PYTHONPATH $(BIN)/python loadtests/loadtest.py compare $(LOAD_ARGS)
+
 protos: $(VENV)/.dependencies
 	$(BIN)/python -P scripts/generate_protos.py
 	$(BIN)/buf lint
@@ -113,9 +125,9 @@ protos: $(VENV)/.dependencies
 baseline: $(VENV)/.dependencies
 	$(BIN)/buf build -o protos/baseline.binpb
 
-# What goes into the container image: every package by version and hash. Needs a package index.
+# What goes into the container image: every package by version and hash; LOCK_ARGS=--upgrade for the newest. Needs a package index.
 lock: $(VENV)/.dependencies
-	$(BIN)/python -P scripts/lock_image.py
+	$(BIN)/python -P scripts/lock_image.py $(LOCK_ARGS)
 
 # Its bill of materials (CycloneDX).
 SBOM ?= build/sbom.cdx.json

@@ -1,29 +1,33 @@
 """The server as its own process, beside the updater that writes the arena it reads.
 
-settings ─► schema, arena, checkpoint ─► Server ─► SIGTERM or SIGINT ─► drain
+settings, serving.yaml ─► schemas, arenas, models ─► Server ─► SIGTERM or SIGINT ─► drain
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 import uvloop
 
+from model_server.config import SECRET_ENV, ServingConfig, TaskConfig, TenantConfig, load_serving
+from model_server.degraded import load_policy
 from model_server.errors import NotConfiguredError
-from model_server.generation import Follower, Generations, Served, serving_over
-from model_server.loading import load_model
 from model_server.server import Server
+from model_server.serving import Around, names_of, sources_of
 from model_server.settings import ServerSettings
 from model_server.tracing import TracingInterceptor
-from stream.privacy import privacy_for
+from model_server.worker_link import Ready, SupervisorLink
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.errors import ArenaError
-from temporal_graph.schema import Schema, load_schema
+from temporal_graph.schema import Schema
 from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
@@ -32,39 +36,35 @@ log = structlog.get_logger(__name__)
 ATTACH_RETRY_S = 0.2
 
 
-def serve(settings: ServerSettings, stream_settings: StreamSettings | None = None) -> None:
+def serve(
+    settings: ServerSettings, stream_settings: StreamSettings | None = None, config: ServingConfig | None = None
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Without `stream_settings` nothing is published and Ingest is off.
 
-    Raises NotConfiguredError when a path is missing, and what loading the schema, the arena or the checkpoint raises.
+    What is served stands in `config`, else in the file that the settings name, else in the settings' own paths.
+
+    Raises NotConfiguredError when a path is missing, ServingConfigError for a file that is wrong, and what loading a
+    schema, an arena or a model raises.
     """
-    schema_path, arena, checkpoint = _paths(settings)
-    schema = load_schema(schema_path)
-    secret = (stream_settings or StreamSettings()).secret_bytes()
-    privacy = privacy_for(schema, secret)
-
-    def attach() -> Served:
-        view = GraphView.attach(schema, arena)
-        return serving_over(view, load_model(checkpoint, view, settings))
-
-    wait_for_graph(schema, arena, timeout_s=settings.attach_timeout_s)
-    generations = Generations(attach())
-    follower = Follower(generations, attach, poll_s=settings.generation_poll_ms / 1e3)
+    stream = stream_settings or StreamSettings()
+    if config is None:
+        config = _one_task(settings) if settings.config is None else load_serving(settings.config)
+    took = Took()
+    started_s = time.perf_counter()
+    around = Around(
+        predictions_topic=stream.predictions_topic,
+        secret_of=partial(_secret_of, stream),
+        wait_for_graph=partial(took.wait_for_graph, timeout_s=settings.attach_timeout_s),
+        attach=took.attach,
+        publishes=stream_settings is not None,
+    )
+    sources = sources_of(config, settings, around)
+    took.model_ms = (time.perf_counter() - started_s) * 1e3 - took.wait_ms - took.attach_ms
+    log.info("attached", attach_ms=round(took.attach_ms, 2), model_ms=round(took.model_ms, 1), tasks=names_of(sources))
     producer = None if stream_settings is None else EventProducer(stream_settings)
-    predictions_topic = (stream_settings or StreamSettings()).predictions_topic
     try:
-        uvloop.run(
-            _run(
-                Server(
-                    generations,
-                    settings,
-                    privacy=privacy,
-                    predictions_topic=predictions_topic,
-                    event_log=producer,
-                    follower=follower,
-                    interceptors=(TracingInterceptor(),),
-                )
-            )
-        )
+        server = Server(sources, settings, event_log=producer, interceptors=(TracingInterceptor(),))
+        uvloop.run(_run(server, SupervisorLink.of_environment(), took))
     finally:
         if producer is not None:
             producer.close()
@@ -88,16 +88,46 @@ def wait_for_graph(schema: Schema, arena: Path, *, timeout_s: float) -> None:
             return
 
 
-async def _run(server: Server) -> None:
+@dataclass(slots=True)
+class Took:
+    """How long it took until there was a graph, to map the arenas, and to load the models for them."""
+
+    wait_ms: float = 0.0
+    attach_ms: float = 0.0
+    model_ms: float = 0.0
+
+    def wait_for_graph(self, schema: Schema, arena: Path, *, timeout_s: float) -> None:
+        """As `wait_for_graph`."""
+        started_s = time.perf_counter()
+        wait_for_graph(schema, arena, timeout_s=timeout_s)
+        self.wait_ms += (time.perf_counter() - started_s) * 1e3
+
+    def attach(self, schema: Schema, arena: Path) -> GraphView:
+        """As `GraphView.attach`."""
+        started_s = time.perf_counter()
+        view = GraphView.attach(schema, arena)
+        self.attach_ms += (time.perf_counter() - started_s) * 1e3
+        return view
+
+
+async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
     loop = asyncio.get_running_loop()
     draining: list[asyncio.Task[None]] = []
+
+    def drain() -> None:
+        draining.append(asyncio.create_task(server.drain()))
+
     await server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: draining.append(asyncio.create_task(server.drain())))
+        loop.add_signal_handler(number, drain)
+    if link is not None:
+        link.watch(drain, lambda: draining.append(asyncio.create_task(server.leave())))
+        link.say(Ready(os.getpid(), server.port, server.metrics_port, took.attach_ms, took.model_ms))
     await server.wait()
 
 
-def _paths(settings: ServerSettings) -> tuple[Path, Path, Path]:
+def _one_task(settings: ServerSettings) -> ServingConfig:
+    """The one task that the settings' paths name."""
     paths = {
         "NOWGRAPH_SERVER_SCHEMA_PATH": settings.schema_path,
         "NOWGRAPH_SERVER_ARENA_PATH": settings.arena_path,
@@ -106,5 +136,18 @@ def _paths(settings: ServerSettings) -> tuple[Path, Path, Path]:
     given = [path for path in paths.values() if path is not None]
     if len(given) < len(paths):
         missing = ", ".join(name for name, path in paths.items() if path is None)
-        raise NotConfiguredError(f"the server needs {missing}")
-    return given[0], given[1], given[2]
+        raise NotConfiguredError(f"the server needs {missing}, or NOWGRAPH_SERVER_CONFIG")
+    schema, arena, checkpoint = given
+    policy = None if settings.degraded_path is None else load_policy(settings.degraded_path)
+    task = TaskConfig(checkpoint=checkpoint, degraded=policy)
+    return ServingConfig(
+        version=1, tenants=(TenantConfig(name=settings.tenant, schema=schema, arena=arena, tasks=(task,)),)
+    )
+
+
+def _secret_of(stream: StreamSettings, name: str) -> bytes | None:
+    """The secret in a variable of the environment; the usual one has been read already."""
+    if name == SECRET_ENV:
+        return stream.secret_bytes()
+    found = os.environ.get(name)
+    return None if found is None else found.encode()

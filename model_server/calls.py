@@ -15,14 +15,19 @@ from typing import NoReturn, cast
 
 from graph_transformer.task import Task
 from model_server.answer import KINDS
+from model_server.degraded import DegradedPolicy, check_policy
+from model_server.degraded_answer import GraphBound, RuleAnswers
 from model_server.engine import Engine
 from model_server.errors import NotConfiguredError
 from model_server.freshness import Freshness
 from model_server.generation import Generations, RankServing, Served, Serving
+from model_server.idempotency import Idempotency, Repeats
 from model_server.inspection import Inspection
 from model_server.metrics import Metrics
+from model_server.models.metrics import ModelMetrics
+from model_server.models.shadow import Shadows
 from model_server.predictions import Predictions
-from model_server.quotas import quotas_of
+from model_server.quotas import Quotas, quotas_of
 from model_server.ranking import Ranking
 from model_server.ranking_metrics import RankMetrics
 from model_server.ranking_request import RankReader
@@ -35,6 +40,7 @@ from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.privacy import Privacy
+from temporal_graph.view import GraphView
 
 # How long the first answer may take, compilers and page faults included.
 WARM_UP_S = 60.0
@@ -42,7 +48,11 @@ WARM_UP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What both kinds of calls are built from; `reader` reads requests about rows, and events."""
+    """What both kinds of calls are built from; `reader` reads requests about rows, and events.
+
+    `quotas` are shared by all tasks of a tenant, and `models` by all models of a task; each is built where it is None.
+    `policy` is the task's degraded one; `idempotency` is the process's, where request ids have one answer.
+    """
 
     settings: ServerSettings
     metrics: Metrics
@@ -50,6 +60,10 @@ class Parts:
     freshness: Freshness
     predictions: Predictions
     privacy: Privacy | None
+    quotas: Quotas | None = None
+    models: ModelMetrics | None = None
+    policy: DegradedPolicy | None = None
+    idempotency: Idempotency | None = None
 
 
 class Calls:
@@ -100,19 +114,30 @@ class ScoreCalls(Calls):
         settings, metrics = parts.settings, parts.metrics
         self._table = serving().view.schema.table(self.task.table)
         self._reader = parts.reader
-        self._engine: Engine[Question, Scored] = Engine(Scorer(serving, metrics), settings, metrics)
+        self._shadows = Shadows(target, parts.models or ModelMetrics(metrics))
+        scorer = Scorer(serving, metrics, self._shadows)
+        self._engine: Engine[Question, Scored] = Engine(scorer, settings, metrics)
         self._scoring = Scoring(
             reader=parts.reader,
             freshness=parts.freshness,
             engine=self._engine,
             predictions=parts.predictions,
-            quotas=quotas_of(settings, metrics),
+            quotas=parts.quotas or quotas_of(settings, metrics),
             metrics=metrics,
             task=self.task.name,
             target=target,
             inflight_limit=settings.score_batch_inflight_limit,
+            bound=bound_of(parts, lambda: serving().watch),
+            rules=self._rules(parts),
+            repeats=repeats_of(parts, self.task.name, "Score"),
         )
         self._inspection = Inspection(serving, parts.reader, parts.freshness, settings, metrics)
+
+    def _rules(self, parts: Parts) -> RuleAnswers | None:
+        target, policy = self.task.target, parts.policy
+        if policy is None or not policy.rules:
+            return None
+        return RuleAnswers(policy, parts.reader, parts.predictions, parts.metrics, task=self.task.name, target=target)
 
     @property
     def scoring(self) -> Scoring:
@@ -138,6 +163,7 @@ class ScoreCalls(Calls):
     async def close(self) -> None:
         """As `Calls.close`."""
         await self._engine.close()
+        await self._shadows.close()
         self._inspection.close()
 
 
@@ -158,11 +184,13 @@ class RankCalls(Calls):
             freshness=parts.freshness,
             engine=self._engine,
             predictions=parts.predictions,
-            quotas=quotas_of(settings, parts.metrics),
+            quotas=parts.quotas or quotas_of(settings, parts.metrics),
             metrics=metrics,
             task=self.task.name,
             table=self.task.table,
             inflight_limit=settings.rank_batch_inflight_limit,
+            bound=bound_of(parts, lambda: serving().watch),
+            repeats=repeats_of(parts, self.task.name, "Rank"),
         )
 
     @property
@@ -185,8 +213,27 @@ class RankCalls(Calls):
         await self._engine.close()
 
 
+def bound_of(parts: Parts, view: Callable[[], GraphView]) -> GraphBound | None:
+    """How stale the task's graph may be; None where its policy does not say."""
+    policy = parts.policy
+    return None if policy is None or policy.stale_graph is None else GraphBound(policy, view, parts.metrics)
+
+
+def repeats_of(parts: Parts, task: str, method: str) -> Repeats | None:
+    """What gives a request id of this method its one answer."""
+    if parts.idempotency is None:
+        return None
+    return Repeats(parts.idempotency, parts.settings.tenant, task, method)
+
+
 def calls_of(generations: Generations, parts: Parts) -> Calls:
-    """The calls that what is served can answer; every later generation is of the first one's kind."""
+    """The calls that what is served can answer; every later generation is of the first one's kind.
+
+    Raises NotConfiguredError for a degraded policy that does not fit the task.
+    """
+    if parts.policy is not None:
+        serving = generations.current()
+        check_policy(parts.policy, task_of(serving).target, serving.watch.schema)
     if isinstance(generations.current(), RankServing):
         return RankCalls(cast("Callable[[], RankServing]", generations.current), parts)
     return ScoreCalls(cast("Callable[[], Serving]", generations.current), parts)

@@ -15,12 +15,15 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from model_server.degraded import DegradedPolicy
 from model_server.settings import ServerSettings
 
 # A name that stands in health checks, metrics and folders: as in Kubernetes, with underscores.
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
 # The channel that is served unless another is named.
 LIVE = "live"
+# Where the secret stands that private values are hashed with, unless a tenant has its own.
+SECRET_ENV = "NOWGRAPH_PRIVACY_SECRET"  # noqa: S105 - its name
 # Where the folder that paths are relative to stands among the validation's context.
 _FOLDER = "folder"
 # More shadows than this and the machine serves mostly them.
@@ -84,7 +87,7 @@ class TaskConfig(_Part):
     canary: CanaryConfig | None = None
     shadow: tuple[Version, ...] | None = Field(default=None, max_length=SHADOWS_LIMIT)
     # What is answered when the model cannot, or the graph is stale (docs/SERVING.md).
-    degraded: Mapping[str, Any] | None = None
+    degraded: DegradedPolicy | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -104,11 +107,12 @@ class TenantConfig(_Part):
 
     # In requests, metrics and the audit trail; may be left out where there is only one tenant.
     name: Name | Literal[""] = ""
-    # `schema` is a method of pydantic's own.
     schema_path: Beside = Field(alias="schema")
     arena: Beside
     # The environment variable with the secret that this tenant's private values are hashed with.
-    secret_env: str = Field(default="NOWGRAPH_PRIVACY_SECRET", min_length=1)
+    secret_env: str = Field(default=SECRET_ENV, min_length=1)
+    # Rows a second that all its callers may ask together; 0 for no quota. A burst may be as large as a second of it.
+    quota_rows_per_s: float = Field(default=0.0, ge=0)
     # Topics of this tenant's answers and events; by default the process's.
     predictions_topic: str | None = None
     ingest_topic: str | None = None

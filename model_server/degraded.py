@@ -113,6 +113,11 @@ class DegradedPolicy(_Part):
             raise ValueError("rules_on is empty: no rule would ever answer")
         return self
 
+    def beside_another(self) -> Self:
+        """The policy of a model whose failures another one answers: rules are left what that one cannot, the late."""
+        late = self.rules_on & {Cause.LATE}
+        return self.model_copy(update={"rules": self.rules if late else (), "rules_on": late})
+
 
 @dataclass(frozen=True, slots=True)
 class Misfit:

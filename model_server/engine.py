@@ -17,7 +17,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -57,6 +58,8 @@ class _Job(Generic[QuestionT, AnswerT]):
     future: asyncio.Future[AnswerT]
     enqueued_s: float
     deadline_s: float
+    # The request's, so that what the worker logs of it names its trace.
+    context: Context = field(default_factory=copy_context)
 
 
 class Engine(Generic[QuestionT, AnswerT]):
@@ -233,7 +236,7 @@ class Engine(Generic[QuestionT, AnswerT]):
             if len(jobs) == 1:
                 return [error]
         except Exception as error:  # noqa: BLE001 - whatever failed, each caller gets its answer and the worker lives
-            _report(error, rows=len(jobs))
+            jobs[0].context.run(_report, error, rows=len(jobs))
             if len(jobs) == 1:
                 return [PredictionFailedError("the prediction failed; the server's log has the place")]
         return [outcome for job in jobs for outcome in self._outcomes([job], started_s)]

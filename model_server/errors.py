@@ -62,6 +62,10 @@ class LogUnavailableError(ServerError):
     """Kafka did not confirm an event within the deadline; sending it again is safe, the graph applies it once."""
 
 
+class IdempotencyUnavailableError(ServerError):
+    """Redis did not answer: whether this request id had an answer cannot be known."""
+
+
 class PredictionFailedError(ServerError):
     """The sampler or the model failed on this request alone."""
 
@@ -84,6 +88,7 @@ CODES: dict[type[ServerError], grpc.StatusCode] = {
     DrainingError: grpc.StatusCode.UNAVAILABLE,
     NotConfiguredError: grpc.StatusCode.FAILED_PRECONDITION,
     LogUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    IdempotencyUnavailableError: grpc.StatusCode.UNAVAILABLE,
     PredictionFailedError: grpc.StatusCode.INTERNAL,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,

@@ -1,6 +1,6 @@
 """What is being served right now, replaced as a whole.
 
-    writer catches up ─► its generation becomes the folder's current one ─► Follower attaches ─► Generations.replace
+    writer catches up ─► its generation becomes the folder's current one ─► Switch attaches ─► Generations.replace
 
 Every batch takes one `Serving` and keeps it: an answer comes from one generation and one model, whatever happens
 meanwhile. The old generation's memory goes with the last batch that used it.
@@ -8,11 +8,7 @@ meanwhile. The old generation's memory goes with the last batch that used it.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import structlog
 
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
@@ -20,8 +16,6 @@ from model_server.errors import DrainingError
 from model_server.item_columns import ItemColumns
 from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphView
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,30 +101,3 @@ class Generations:
     def release(self) -> None:
         """Lets go of the graph: who keeps a stopped server does not keep its arena."""
         self._serving = None
-
-
-class Follower:
-    """Watches whether the served generation was superseded, and switches. `run` belongs to the event loop."""
-
-    def __init__(self, generations: Generations, attach: Callable[[], Served], *, poll_s: float) -> None:
-        self._generations = generations
-        self._attach = attach
-        self._poll_s = poll_s
-
-    async def run(self) -> None:
-        """Looks until cancelled: one load from mapped memory each time.
-
-        Attaching is done beside the event loop. A generation that cannot be attached is logged and tried again at the
-        next look, and the old one goes on serving.
-        """
-        while True:
-            await asyncio.sleep(self._poll_s)
-            if not self._generations.current().watch.superseded:
-                continue
-            try:
-                serving = await asyncio.to_thread(self._attach)
-            except Exception:  # whatever is wrong with the new one, the old one still serves
-                log.exception("generation_refused")
-                continue
-            self._generations.replace(serving)
-            log.info("generation_replaced", generation=serving.watch.generation)

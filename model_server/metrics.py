@@ -94,6 +94,12 @@ class Families:
         self.graph_staleness = Gauge(
             "nowgraph_graph_staleness_seconds", "Server's clock minus the graph's watermark.", ["tenant"], registry=r
         )
+        self.graph_behind = Gauge(
+            "nowgraph_graph_behind_seconds",
+            "How long ago the graph held all that its log held; without a log, how long ago it was written.",
+            ["tenant"],
+            registry=r,
+        )
         self.graph_watermark = Gauge(
             "nowgraph_graph_watermark_timestamp_seconds", "The newest event time in the graph.", ["tenant"], registry=r
         )
@@ -203,6 +209,11 @@ class Metrics:
     def graph_staleness(self) -> Gauge:
         """The server's clock minus the watermark of the tenant's graph."""
         return self.families.graph_staleness.labels(self.task_labels[0])
+
+    @cached_property
+    def graph_behind(self) -> Gauge:
+        """How long ago the tenant's graph held all that its log held."""
+        return self.families.graph_behind.labels(self.task_labels[0])
 
     @cached_property
     def graph_watermark(self) -> Gauge:

@@ -9,11 +9,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from model_server.backlog import Priority
+from model_server.degraded_answer import GraphBound
 from model_server.engine import Engine
 from model_server.errors import ServerError
 from model_server.freshness import Freshness
+from model_server.idempotency import Repeats
 from model_server.predictions import Predictions
 from model_server.quotas import Quotas
 from model_server.ranking_answer import list_answer
@@ -42,6 +45,8 @@ class Ranking:
         task: str,
         table: str,
         inflight_limit: int,
+        bound: GraphBound | None = None,
+        repeats: Repeats | None = None,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         """`table` is the users'; `inflight_limit` bounds the lists of one batch that are made at a time."""
@@ -55,11 +60,21 @@ class Ranking:
         self._table = table
         self._inflight_limit = inflight_limit
         self._clock_us = clock_us
+        self._bound = bound
+        self._repeats = repeats
 
     async def rank(
         self, request: service_pb2.RankRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
     ) -> service_pb2.RankResponse:
         """One list, or the ServerError that says why there is none; `default` is the class of one that names none."""
+        if self._repeats is None or not request.request_id:
+            return await self._rank(request, deadline_s, default)
+        work = partial(self._rank, request, deadline_s, default)
+        return await self._repeats.answer(request, service_pb2.RankResponse, deadline_s, work)
+
+    async def _rank(
+        self, request: service_pb2.RankRequest, deadline_s: float, default: Priority
+    ) -> service_pb2.RankResponse:
         start_s = time.monotonic()
         priority = priority_of(request, default)
         self._quotas.admit()
@@ -70,7 +85,8 @@ class Ranking:
         if waited_s and asked.live:  # now is after the event that was waited for
             asked = self._reader.read(request)
         question = ListQuestion(asked.question, asked.k, asked.rules, deadline_s)
-        return self._answer(asked, await self._engine.ask(question, priority), waited_s, start_s)
+        degraded = None if self._bound is None else self._bound.check()
+        return self._answer(asked, await self._engine.ask(question, priority), waited_s, start_s, degraded)
 
     async def result(
         self, request: service_pb2.RankRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
@@ -95,10 +111,19 @@ class Ranking:
             tasks = [group.create_task(one(request)) for request in requests]
         return [task.result() for task in tasks]
 
-    def _answer(self, asked: AskedList, listed: Listed, waited_s: float, start_s: float) -> service_pb2.RankResponse:
+    def _answer(
+        self,
+        asked: AskedList,
+        listed: Listed,
+        waited_s: float,
+        start_s: float,
+        degraded: service_pb2.Degraded | None,
+    ) -> service_pb2.RankResponse:
         total_s = time.monotonic() - start_s
         start_encode_s = time.perf_counter()
         response = list_answer(asked, listed, task=self._task, waited_s=waited_s, total_s=total_s)
+        if degraded is not None:
+            response.degraded.CopyFrom(degraded)
         encode_s = time.perf_counter() - start_encode_s
         self._metrics.stages["encode"].observe(encode_s)
         if (call := current_call()) is not None:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from functools import partial
 
 from graph_transformer.target import Target
 from model_server.answer import answer_of
 from model_server.backlog import Priority
+from model_server.degraded_answer import GraphBound, RuleAnswers
 from model_server.engine import Engine
 from model_server.errors import OverloadedError, ServerError, code_of, number_of
 from model_server.freshness import Freshness
+from model_server.idempotency import Repeats
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.quotas import Quotas
@@ -42,8 +45,14 @@ class Scoring:
         task: str,
         target: Target,
         inflight_limit: int,
+        bound: GraphBound | None = None,
+        rules: RuleAnswers | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
-        """`inflight_limit` bounds the rows of one batch that wait for the engine at a time."""
+        """`inflight_limit` bounds the rows of one batch that wait for the engine at a time.
+
+        `bound` and `rules` are the task's degraded policy; `repeats` gives a request id that comes again its answer.
+        """
         self._reader = reader
         self._freshness = freshness
         self._engine = engine
@@ -53,27 +62,62 @@ class Scoring:
         self._task = task
         self._target = target
         self._inflight_limit = inflight_limit
+        self._bound = bound
+        self._rules = rules
+        self._repeats = repeats
 
     async def score(
-        self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
+        self,
+        request: service_pb2.ScoreRequest,
+        deadline_s: float,
+        default: Priority = Priority.INTERACTIVE,
+        *,
+        remembered: bool = True,
     ) -> service_pb2.ScoreResponse:
-        """One answer, or the ServerError that says why there is none; `default` is the class of one that names none."""
+        """One answer, or the ServerError that says why there is none; `default` is the class of one that names none.
+
+        Without `remembered` the request's id only matches the answer to it.
+        """
+        if self._repeats is None or not remembered or not request.request_id:
+            return await self._score(request, deadline_s, default)
+        work = partial(self._score, request, deadline_s, default)
+        return await self._repeats.answer(request, service_pb2.ScoreResponse, deadline_s, work)
+
+    async def _score(
+        self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority
+    ) -> service_pb2.ScoreResponse:
         start_s = time.monotonic()
         priority = priority_of(request, default)
         self._quotas.admit()
         self._predictions.admit()
+        if self._rules is None:
+            return await self._ask(request, deadline_s, priority, start_s)
+        try:
+            return await self._ask(request, self._rules.model_deadline_s(deadline_s), priority, start_s)
+        except ServerError as error:
+            return self._rules.answer(request, error, start_s)
+
+    async def _ask(
+        self, request: service_pb2.ScoreRequest, deadline_s: float, priority: Priority, start_s: float
+    ) -> service_pb2.ScoreResponse:
         self._engine.admit(deadline_s, priority)  # before it costs anything to read
         asked = self._reader.read(request)
         waited_s = await self._freshness.wait_for(request, deadline_s)
+        degraded = None if self._bound is None else self._bound.check()
         scored = await self._engine.ask(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key), priority)
-        return self._answer(asked, scored, waited_s, start_s)
+        return self._answer(asked, scored, waited_s, start_s, degraded)
 
     async def result(
         self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
     ) -> service_pb2.ScoreResult:
-        """As `score`, with the error as a value: one item of a batch or stream."""
+        """As `score`, with the error as a value: one item of a stream, whose ids only match answers to requests."""
+        return await self._result(self.score(request, deadline_s, default, remembered=False), request)
+
+    async def _result(
+        self, answer: Awaitable[service_pb2.ScoreResponse], request: service_pb2.ScoreRequest
+    ) -> service_pb2.ScoreResult:
         try:
-            return service_pb2.ScoreResult(response=await self.score(request, deadline_s, default))
+            return service_pb2.ScoreResult(response=await answer)
         except ServerError as error:
             return service_pb2.ScoreResult(error=error_of(request.request_id, error))
 
@@ -85,7 +129,7 @@ class Scoring:
 
         async def one(request: service_pb2.ScoreRequest) -> service_pb2.ScoreResult:
             try:
-                return await self.result(request, deadline_s, Priority.BATCH)
+                return await self._result(self.score(request, deadline_s, Priority.BATCH), request)
             finally:
                 places.release()
 
@@ -98,15 +142,24 @@ class Scoring:
                     await asyncio.sleep(0)
         return [task.result() for task in tasks]
 
-    def _answer(self, asked: AskedRow, scored: Scored, waited_s: float, start_s: float) -> service_pb2.ScoreResponse:
+    def _answer(
+        self,
+        asked: AskedRow,
+        scored: Scored,
+        waited_s: float,
+        start_s: float,
+        degraded: service_pb2.Degraded | None,
+    ) -> service_pb2.ScoreResponse:
         total_s = time.monotonic() - start_s
         start_encode_s = time.perf_counter()
         response = answer_of(asked, scored, task=self._task, target=self._target, waited_s=waited_s, total_s=total_s)
+        if degraded is not None:
+            response.degraded.CopyFrom(degraded)
         encode_s = time.perf_counter() - start_encode_s
         self._metrics.stages["encode"].observe(encode_s)
         if (call := current_call()) is not None:
             trace_score(call, scored, waited_s=waited_s, total_s=total_s, encode_s=encode_s)
-        self._predictions.publish(asked.row, response)
+        self._predictions.publish(asked.row, response, scored.shadow)
         if waited_s:
             self._metrics.stages["freshness"].observe(waited_s)
         self._metrics.stages["total"].observe(total_s, current_exemplar())

@@ -1,4 +1,4 @@
-"""The process: a gRPC server over one graph and one model, from the first health check to the last answer of a drain.
+"""The process: a gRPC server over graphs and their models, from the first health check to the last answer of a drain.
 
 start:  engine, a first answer to warm up -> SERVING
 drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predictions confirmed -> end
@@ -7,8 +7,6 @@ drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predicti
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,25 +18,25 @@ from grpc_reflection.v1alpha import reflection
 
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
-from model_server.calls import Parts, calls_of, task_of
+from model_server.calls import task_of
+from model_server.degraded import load_policy
 from model_server.event_log import EventLog
-from model_server.freshness import Freshness
-from model_server.generation import Follower, Generations, serving_over
-from model_server.ingest import Ingest
+from model_server.generation import Generations, serving_over
+from model_server.idempotency import idempotency_of
+from model_server.leaving import leave
 from model_server.loop_watch import watch_loop
 from model_server.metrics import Metrics
-from model_server.metrics_endpoint import MetricsEndpoint
-from model_server.predictions import Predictions
-from model_server.request import RequestReader
+from model_server.metrics_endpoint import HasRegistry, MetricsEndpoint
+from model_server.router import Router
 from model_server.security.guard import guard_of
 from model_server.service import InFlight, PredictionService
 from model_server.settings import ServerSettings
+from model_server.tenants import TaskSource, TenantSource, tenant_of
 from model_server.tracing import TracingInterceptor
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 from stream.errors import ConfigurationError
 from stream.privacy import Privacy, is_private
-from temporal_graph.time_rule import ALWAYS_US
 from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
@@ -55,54 +53,44 @@ class Server:
 
     def __init__(
         self,
-        generations: Generations,
+        served: Generations | Sequence[TenantSource],
         settings: ServerSettings,
         *,
-        privacy: Privacy | None,
-        predictions_topic: str,
+        privacy: Privacy | None = None,
+        predictions_topic: str = "",
         event_log: EventLog | None = None,
-        follower: Follower | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        """Answers what is served can be asked; without `credentials` the port speaks as the settings say.
+        """Serves tenants, or one task of one tenant, whose `privacy` and `predictions_topic` are given.
 
-        Raises NotConfiguredError for a model that cannot answer its task.
+        Without `credentials` the port speaks as the settings say. Raises NotConfiguredError for a model that cannot
+        answer its task.
         """
-        serving = generations.current()
-        task, schema = task_of(serving), serving.watch.schema
-        self.metrics = Metrics().for_task(settings.tenant, task.name)
+        if isinstance(served, Generations):
+            policy = None if settings.degraded_path is None else load_policy(settings.degraded_path)
+            task = TaskSource(served, policy)
+            served = [TenantSource(settings, [task], privacy, predictions_topic)]
+        first = served[0].tasks[0].generations.current()
+        self.metrics = Metrics()
+        if len(served) == 1 and len(served[0].tasks) == 1:
+            self.metrics = self.metrics.for_task(settings.tenant, task_of(first).name)
         self.settings = settings
-        self.task = task
+        self.task = task_of(first)
         self.port = 0
         self.metrics_port = 0
-        self._generations = generations
-        self._follower = follower
         guard = guard_of(settings, self.metrics.registry, credentials)
         self._interceptors = (*interceptors, *guard.interceptors)
         self._credentials = guard.credentials
-        reader = RequestReader(schema, settings, task=task.name, target=task.target, privacy=privacy)
-        self._predictions = Predictions(event_log, predictions_topic, settings, self.metrics)
-        freshness = Freshness(
-            lambda: generations.current().watch.position().offsets,
-            poll_s=settings.freshness_poll_ms / 1e3,
-            reserve_s=settings.deadline_reserve_ms / 1e3,
-        )
-        self._calls = calls_of(
-            generations,
-            Parts(
-                settings=settings,
-                metrics=self.metrics,
-                reader=reader,
-                freshness=freshness,
-                predictions=self._predictions,
-                privacy=privacy,
-            ),
-        )
+        self._idempotency = idempotency_of(settings, self.metrics)
+        self._tenants = [
+            tenant_of(source, self.metrics, event_log=event_log, idempotency=self._idempotency) for source in served
+        ]
+        self._router = Router([parts.tenant for parts in self._tenants], self.metrics)
+        self.health_names = (*HEALTH_NAMES, *self._router.names)
         self._in_flight = InFlight()
         self._service = PredictionService(
-            calls=self._calls,
-            ingest=Ingest(event_log, reader, schema, settings, self.metrics),
+            router=self._router,
             in_flight=self._in_flight,
             settings=settings,
             metrics=self.metrics,
@@ -112,25 +100,30 @@ class Server:
         self._grpc: grpc.aio.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._drained = asyncio.Event()
-        self.metrics.describe(
-            model_version=self._calls.version,
-            task=task.name,
-            kind=task.target.kind.value,
-            schema_fingerprint=schema.fingerprint(),
-        )
+        self._leaving = False
+        self._described = ""
+        self._describe()
 
     async def start(self) -> None:
         """Binds the ports (`port` and `metrics_port` say which), warms up, and then says SERVING.
 
-        Raises RuntimeError when a port is taken.
+        Raises RuntimeError when a port is taken, NotConfiguredError when request ids are to have one answer and Redis
+        does not answer.
         """
         settings = self.settings
+        if self._idempotency is not None:
+            await self._idempotency.start()
         server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(settings))
         service_grpc.add_PredictionServiceServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        for lanes in self._router.lanes:
+            lanes.start()
+        if settings.reuse_port:
+            # Other processes serve the port meanwhile: no connection may come here before its requests are answered.
+            await self._warm_up()
         address = f"{settings.host}:{settings.port}"
         if self._credentials is None:
             self.port = server.add_insecure_port(address)
@@ -138,20 +131,34 @@ class Server:
             self.port = server.add_secure_port(address, self._credentials)
         self._endpoint = MetricsEndpoint(self.metrics, host=settings.metrics_host, port=settings.metrics_port)
         self.metrics_port = self._endpoint.port
-        self._calls.start()
         await server.start()
         self._grpc = server
-        await self._calls.warm_up()
+        if not settings.reuse_port:
+            await self._warm_up()
         self._background.append(asyncio.create_task(self._pulse()))
         self._background.append(asyncio.create_task(watch_loop(self.metrics.event_loop_stall)))
-        if self._follower is not None:
-            self._background.append(asyncio.create_task(self._follower.run()))
+        for parts in self._tenants:
+            self._background += [asyncio.ensure_future(work()) for work in parts.background]
         await self._say(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", host=settings.host, port=self.port, metrics_port=self.metrics_port)
+
+    def show(self, metrics: HasRegistry) -> None:
+        """Shows metrics of somebody else in this process beside the server's, such as an updater's; once started."""
+        if self._endpoint is not None:
+            self._endpoint.add(metrics)
 
     async def wait(self) -> None:
         """Returns when a drain is done."""
         await self._drained.wait()
+
+    async def leave(self) -> None:
+        """Leaves the port to the other processes that serve it, without failing a request, and then drains."""
+        if self._grpc is None or self._leaving:
+            return
+        self._leaving = True
+        left = await leave(self.port, age_s=self.settings.connection_age_s)
+        log.info("left", connections=left)
+        await self.drain()
 
     async def drain(self) -> None:
         """Stops without failing a request that was taken: they have `drain_grace_s` to finish."""
@@ -170,35 +177,48 @@ class Server:
                 await asyncio.sleep(0.05)
         await server.stop(None)
         await stopping
-        await self._calls.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self._background.clear()
-        await self._predictions.close(self.settings.drain_grace_s)
+        await asyncio.gather(*(lanes.close() for lanes in self._router.lanes))
+        if self._idempotency is not None:
+            await self._idempotency.close()
+        await asyncio.gather(*(parts.predictions.close(self.settings.drain_grace_s) for parts in self._tenants))
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
-        self._generations.release()
+        for lanes in self._router.lanes:
+            lanes.release()
         log.info("drained")
         self._drained.set()
 
     async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in HEALTH_NAMES:
+        for name in self.health_names:
             await self._health.set(name, status)
+
+    async def _warm_up(self) -> None:
+        await asyncio.gather(*(lanes.warm_up() for lanes in self._router.lanes))
+
+    def _describe(self) -> None:
+        """Names what is served; of several tasks each says its own model's version beside."""
+        every = self._router.lanes
+        version = every[0].version if len(every) == 1 else ""
+        if version == self._described and version:
+            return
+        self._described = version
+        self.metrics.describe(
+            model_version=version,
+            task=self.task.name if version else "",
+            kind=self.task.target.kind.value if version else "",
+            schema_fingerprint=every[0].generations.current().watch.schema.fingerprint() if version else "",
+        )
 
     async def _pulse(self) -> None:
         while True:
-            self._read_gauges(self._generations.current().watch)
+            for parts in self._tenants:
+                parts.read_gauges()
+            self._describe()
             await asyncio.sleep(PULSE_S)
-
-    def _read_gauges(self, view: GraphView) -> None:
-        position = view.position()
-        self.metrics.graph_generation.set(position.generation)
-        self.metrics.graph_events.set(position.sequence)
-        watermark_us = view.watermark_us
-        watermark_s = math.nan if watermark_us == ALWAYS_US else watermark_us / 1e6  # no row has a time yet
-        self.metrics.graph_watermark.set(watermark_s)
-        self.metrics.graph_staleness.set(max(time.time() - watermark_s, 0.0))
 
 
 def build_server(
@@ -231,6 +251,11 @@ def build_server(
 
 def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
+        *(
+            [("grpc.max_connection_age_ms", round(1e3 * settings.connection_age_s))]
+            if settings.connection_age_s
+            else []
+        ),
         ("grpc.max_receive_message_length", settings.message_bytes_limit),
         ("grpc.max_send_message_length", settings.message_bytes_limit),
         ("grpc.keepalive_time_ms", settings.keepalive_time_ms),
@@ -239,5 +264,5 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # A client may ping as often as we do; more is abuse and its connection is closed.
         ("grpc.http2.min_ping_interval_without_data_ms", settings.keepalive_time_ms // 2),
         # Two servers on one port by accident would share its requests.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
     ]

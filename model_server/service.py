@@ -11,10 +11,9 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 
-from model_server.calls import Calls
 from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of
-from model_server.ingest import Ingest
 from model_server.metrics import Metrics
+from model_server.router import AnyRequest, Router
 from model_server.settings import ServerSettings
 from model_server.tracing import current_exemplar
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -55,21 +54,21 @@ class PredictionService(service_grpc.PredictionServiceServicer):
     def __init__(
         self,
         *,
-        calls: Calls,
-        ingest: Ingest,
+        router: Router,
         in_flight: InFlight,
         settings: ServerSettings,
         metrics: Metrics,
     ) -> None:
-        self._calls = calls
-        self._ingest = ingest
+        self._router = router
         self._in_flight = in_flight
         self._settings = settings
         self._metrics = metrics
 
     async def Score(self, request: service_pb2.ScoreRequest, context: Context) -> service_pb2.ScoreResponse:  # noqa: N802
         """One row's answer."""
-        return await self._answer("Score", context, lambda deadline_s: self._calls.scoring.score(request, deadline_s))
+        return await self._answer(
+            "Score", request, context, lambda deadline_s: self._router.scoring.score(request, deadline_s)
+        )
 
     async def ScoreBatch(  # noqa: N802
         self, request: service_pb2.ScoreBatchRequest, context: Context
@@ -78,10 +77,10 @@ class PredictionService(service_grpc.PredictionServiceServicer):
 
         async def work(deadline_s: float) -> service_pb2.ScoreBatchResponse:
             self._check_count(len(request.requests), "rows")
-            results = await self._calls.scoring.results(request.requests, deadline_s)
+            results = await self._router.scoring.results(request.requests, deadline_s)
             return service_pb2.ScoreBatchResponse(results=results)
 
-        return await self._answer("ScoreBatch", context, work)
+        return await self._answer("ScoreBatch", request, context, work)
 
     async def ScoreStream(  # noqa: N802
         self, request_iterator: AsyncIterator[service_pb2.ScoreStreamRequest], context: Context
@@ -92,16 +91,17 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         read stops being read.
         """
         try:
-            scoring = self._calls.scoring
+            scoring = self._router.scoring
         except ServerError as error:
-            self._count("ScoreStream", code_of(error).name)
+            self._count(self._metrics, "ScoreStream", code_of(error).name)
             await _abort(context, error)
-        results: asyncio.Queue[service_pb2.ScoreResult | None] = asyncio.Queue()
+        results: asyncio.Queue[tuple[Metrics, service_pb2.ScoreResult] | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._settings.stream_inflight_limit)
 
         async def one(request: service_pb2.ScoreRequest) -> None:
             with self._in_flight:
-                results.put_nowait(await scoring.result(request, self._deadline_s(context)))
+                result = await scoring.result(request, self._deadline_s(context))
+                results.put_nowait((self._router.metrics_of(request), result))
 
         async def read() -> None:
             draining = asyncio.ensure_future(self._in_flight.draining.wait())
@@ -119,11 +119,16 @@ class PredictionService(service_grpc.PredictionServiceServicer):
 
         reader = asyncio.create_task(read())
         try:
-            while (result := await results.get()) is not None:
-                self._count("ScoreStream", _code_name(result))
+            while (answered := await results.get()) is not None:
+                metrics, result = answered
+                self._count(metrics, "ScoreStream", _code_name(result))
                 yield service_pb2.ScoreStreamResponse(result=result)
                 places.release()
-            await reader
+            try:
+                await reader
+            except Exception as error:  # noqa: BLE001 - as in `_answer`
+                self._count(self._metrics, "ScoreStream", "INTERNAL")
+                await _abort_bug("ScoreStream", context, error)
             if self._in_flight.draining.is_set():
                 await _abort(context, DrainingError("the server is stopping: send unanswered requests again"))
         finally:
@@ -134,12 +139,17 @@ class PredictionService(service_grpc.PredictionServiceServicer):
     ) -> service_pb2.NeighborhoodResponse:
         """What the model would see."""
         return await self._answer(
-            "Neighborhood", context, lambda deadline_s: self._calls.inspection.neighborhood(request, deadline_s)
+            "Neighborhood",
+            request,
+            context,
+            lambda deadline_s: self._router.inspection.neighborhood(request, deadline_s),
         )
 
     async def Rank(self, request: service_pb2.RankRequest, context: Context) -> service_pb2.RankResponse:  # noqa: N802
         """One list."""
-        return await self._answer("Rank", context, lambda deadline_s: self._calls.ranking.rank(request, deadline_s))
+        return await self._answer(
+            "Rank", request, context, lambda deadline_s: self._router.ranking.rank(request, deadline_s)
+        )
 
     async def RankBatch(  # noqa: N802
         self, request: service_pb2.RankBatchRequest, context: Context
@@ -148,38 +158,41 @@ class PredictionService(service_grpc.PredictionServiceServicer):
 
         async def work(deadline_s: float) -> service_pb2.RankBatchResponse:
             self._check_count(len(request.requests), "lists")
-            results = await self._calls.ranking.results(request.requests, deadline_s)
+            results = await self._router.ranking.results(request.requests, deadline_s)
             return service_pb2.RankBatchResponse(results=results)
 
-        return await self._answer("RankBatch", context, work, self._settings.rank_batch_deadline_ms)
+        return await self._answer("RankBatch", request, context, work, self._settings.rank_batch_deadline_ms)
 
     async def Ingest(self, request: service_pb2.IngestRequest, context: Context) -> service_pb2.IngestResponse:  # noqa: N802
         """Publishes an event; answers when Kafka has it."""
-        return await self._answer("Ingest", context, lambda deadline_s: self._ingest.ingest(request, deadline_s))
+        return await self._answer(
+            "Ingest", request, context, lambda deadline_s: self._router.ingest(request, deadline_s)
+        )
 
     async def _answer(
         self,
         method: str,
+        request: AnyRequest,
         context: Context,
         work: Callable[[float], Awaitable[Response]],
         deadline_ms: int | None = None,
     ) -> Response:
         start_s = time.monotonic()
+        metrics = self._router.metrics_of(request)
         with self._in_flight:
             try:
                 response = await work(self._deadline_s(context, deadline_ms))
             except ServerError as error:
-                self._count(method, code_of(error).name)
+                self._count(metrics, method, code_of(error).name)
                 await _abort(context, error)
             except asyncio.CancelledError:
-                self._count(method, "CANCELLED")
+                self._count(metrics, method, "CANCELLED")
                 raise
             except Exception as error:  # noqa: BLE001 - a bug must not show a row's values to the caller or the log
-                self._count(method, "INTERNAL")
-                _log_bug(method, error)
-                await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")
-        self._count(method, "OK")
-        self._metrics.request_seconds.labels(method).observe(time.monotonic() - start_s, current_exemplar())
+                self._count(metrics, method, "INTERNAL")
+                await _abort_bug(method, context, error)
+        self._count(metrics, method, "OK")
+        metrics.request_seconds.labels(method).observe(time.monotonic() - start_s, current_exemplar())
         return response
 
     def _check_count(self, count: int, things: str) -> None:
@@ -193,8 +206,9 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         remaining_s = context.time_remaining()
         return time.monotonic() + (default_s if remaining_s is None else min(remaining_s, default_s))
 
-    def _count(self, method: str, code: str) -> None:
-        self._metrics.requests.labels(method, code).inc()
+    @staticmethod
+    def _count(metrics: Metrics, method: str, code: str) -> None:
+        metrics.requests.labels(method, code).inc()
 
 
 async def _next(
@@ -220,6 +234,10 @@ async def _abort(context: Context, error: ServerError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def _log_bug(method: str, error: Exception) -> None:
+async def _abort_bug(method: str, context: Context, error: Exception) -> NoReturn:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     log.error("request_failed", method=method, error=type(error).__name__, where=where[-6:])
+    await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")
+    raise AssertionError("abort raises")

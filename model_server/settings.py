@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from graph_transformer.ranking.lists import LIMIT_MAX
@@ -22,6 +23,9 @@ class ServerSettings(BaseSettings):
     port: int = Field(default=50051, ge=0, le=65535)
     # Several processes share the port (`nowgraph serve --workers`); by accident they would share each other's requests.
     reuse_port: bool = False
+    # A connection is asked to make room for another after this long; 0 for never. Several processes on a port need it:
+    # new connections spread over all of them, and one that leaves waits until its last has gone.
+    connection_age_s: float = Field(default=0.0, ge=0)
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9464, ge=0, le=65535)
 
@@ -41,6 +45,10 @@ class ServerSettings(BaseSettings):
     schema_path: Path | None = None
     arena_path: Path | None = None
     checkpoint_path: Path | None = None
+    # serving.yaml: several tenants and tasks, and models of registries, in place of the paths above.
+    config: Path | None = None
+    # Versions of registries that lie elsewhere; by default ~/.cache/nowgraph/models.
+    model_cache_path: Path | None = None
     tenant: str = ""
     # Where Ingest publishes an event whose table has no protobuf source of its own.
     ingest_topic: str = EVENTS_TOPIC
@@ -53,6 +61,8 @@ class ServerSettings(BaseSettings):
     attach_timeout_s: float = Field(default=600.0, ge=0)
     freshness_poll_ms: float = Field(default=1.0, gt=0)
     generation_poll_ms: float = Field(default=100.0, gt=0)
+    # How often a registry's channel is read: a small file; nobody promotes faster than a few seconds.
+    models_poll_s: float = Field(default=2.0, gt=0)
 
     # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
     queue_limit: int = Field(default=1_024, gt=0)
@@ -102,6 +112,18 @@ class ServerSettings(BaseSettings):
     # Answers waiting for Kafka's confirmation: the audit trail's buffer. When it is full new requests are refused,
     # because an answer that cannot be recorded must not be given.
     predictions_buffer_limit: int = Field(default=16_384, gt=0)
+
+    # What a server with one task answers when its graph is stale or its model cannot (serving.yaml has it per task).
+    degraded_path: Path | None = None
+    # A request id that comes again within this time has the answer it had, from any process. Needs a Redis; None only
+    # echoes ids. As long as callers may try again: answers are held in Redis's memory for as long.
+    idempotency_window_s: float | None = Field(default=None, gt=0, le=86_400)
+    # redis://, rediss:// or unix://; may hold a password.
+    redis_url: SecretStr | None = None
+    # A Redis of the same network answers within a millisecond; one that does not is away, and a request has a deadline.
+    redis_timeout_ms: int = Field(default=100, gt=0)
+    # Without Redis an answer could be another one than before: refuse (UNAVAILABLE), or answer all the same.
+    idempotency_on_failure: Literal["refuse", "answer"] = "refuse"
 
     keepalive_time_ms: int = Field(default=30_000, gt=0)
     keepalive_timeout_ms: int = Field(default=10_000, gt=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +36,7 @@ from temporal_graph.schema import Schema
 
 if TYPE_CHECKING:
     from graph_transformer.target import Target
+    from model_server.models.loader import Models
     from model_server.server import Server
     from model_server.settings import ServerSettings
     from temporal_graph.snapshots import Snapshots
@@ -193,29 +195,36 @@ def warn_without_labels(view: GraphView, target: Target) -> None:
 
 def embedded_server(
     graph: TemporalGraph,
-    checkpoint: Path,
+    models: Path | Models,
     settings: ServerSettings,
     *,
     stream: StreamSettings,
     producer: EventProducer | None,
 ) -> Server:
-    """A server over a graph of this process; call it on the thread whose event loop will run the server."""
+    """A server over a graph of this process; call it on the thread whose event loop will run the server.
+
+    ``models``: the folder of a checkpoint, which is loaded once, or a registry's, whose channel is followed.
+    """
+    from model_server.calls import task_of
+    from model_server.degraded import load_policy
     from model_server.generation import Generations, serving_over
     from model_server.loading import load_model
     from model_server.server import Server
+    from model_server.serving import followed
+    from model_server.tenants import TaskSource, TenantSource
     from model_server.tracing import TracingInterceptor
 
     view = graph.view()
-    model = load_model(checkpoint, view, settings)
-    warn_without_labels(view, model.task.target)
-    return Server(
-        Generations(serving_over(view, model)),
-        settings,
-        privacy=privacy_of(graph.schema, stream),
-        predictions_topic=stream.predictions_topic,
-        event_log=producer,
-        interceptors=(TracingInterceptor(),),
+    policy = None if settings.degraded_path is None else load_policy(settings.degraded_path)
+    if isinstance(models, Path):
+        task = TaskSource(Generations(serving_over(view, load_model(models, view, settings))))
+    else:
+        task = followed(models, settings, view, None)
+    warn_without_labels(task.generations.current().watch, task_of(task.generations.current()).target)
+    source = TenantSource(
+        settings, [replace(task, policy=policy)], privacy_of(graph.schema, stream), stream.predictions_topic
     )
+    return Server([source], settings, event_log=producer, interceptors=(TracingInterceptor(),))
 
 
 def parse_positions(texts: Sequence[str]) -> dict[tuple[str, int], int]:

@@ -13,15 +13,19 @@ import typer
 from typer.core import TyperGroup
 
 from nowgraph.commands import (
+    config,
     dead_letters,
     demo,
     demo_rank,
+    doctor,
     evaluate,
     health,
     labels,
+    models,
     plan,
     predict,
     pretrain,
+    quality,
     replay,
     schema,
     serve,
@@ -56,10 +60,13 @@ app = typer.Typer(
     help="A live temporal graph of your tables, and a graph transformer that answers on it.",
 )
 app.add_typer(schema.app, name="schema")
+app.add_typer(models.app, name="models")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(snapshots.app, name="snapshots")
+app.add_typer(config.app, name="config")
 app.command("serve")(serve.serve)
 app.command("token")(token.token)
+app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
 app.command("verify")(verify.verify)
 app.command("health")(health.health)
@@ -70,6 +77,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("quality")(quality.quality)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
 app.command("demo-rank")(demo_rank.demo_rank)

@@ -46,6 +46,7 @@ from nowgraph.client_lists import (
 )
 from nowgraph.client_values import (
     ClassScore,
+    Degraded,
     ForecastStep,
     FreshnessToken,
     GraphPosition,
@@ -74,6 +75,7 @@ __all__ = [
     "Client",
     "ClientError",
     "DeadlineError",
+    "Degraded",
     "Diversity",
     "ForecastStep",
     "FreshnessToken",

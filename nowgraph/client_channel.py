@@ -41,6 +41,10 @@ SERVICE_CONFIG = {
     ]
 }
 
+# All servers behind a name are asked in turn, and one that goes is left out. Only where there may be several: a single
+# one that is away is tried again sooner without.
+SPREAD: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+
 Token: TypeAlias = str | Path | Callable[[], str]
 """A bearer token, the file that holds it, or what returns it."""
 
@@ -104,25 +108,30 @@ class Calls:
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     """A channel for any number of threads."""
     if tls is None:
-        return grpc.insecure_channel(target, options=_options(tls))
-    return grpc.secure_channel(target, tls.credentials(), options=_options(tls))
+        return grpc.insecure_channel(target, options=_options(target, tls))
+    return grpc.secure_channel(target, tls.credentials(), options=_options(target, tls))
 
 
 def open_async_channel(target: str, tls: Tls | None) -> grpc.aio.Channel:
     """A channel for one event loop."""
     if tls is None:
-        return grpc.aio.insecure_channel(target, options=_options(tls))
-    return grpc.aio.secure_channel(target, tls.credentials(), options=_options(tls))
+        return grpc.aio.insecure_channel(target, options=_options(target, tls))
+    return grpc.aio.secure_channel(target, tls.credentials(), options=_options(target, tls))
 
 
-def _options(tls: Tls | None) -> list[tuple[str, Any]]:
+def _options(target: str, tls: Tls | None) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG | (SPREAD if _names_several(target) else {}))),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
     ]
     if tls is not None and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options
+
+
+def _names_several(target: str) -> bool:
+    """Whether a target is a name to be resolved (a headless service), or a list of addresses."""
+    return target.startswith("dns:") or "," in target
 
 
 def _on_loopback(target: str) -> bool:

@@ -15,13 +15,25 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class ClientError(NowgraphError):
-    """The root: `code` is the gRPC status by name, `field` the path of the wrong field, "" when none is to blame."""
+    """The root: `code` is the gRPC status by name, `field` the path of the wrong field, "" when none is to blame.
 
-    def __init__(self, message: str, *, code: str, field: str = "", request_id: str = "") -> None:
+    `retry_after_s` is when the server expects to have room again; None where it did not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        field: str = "",
+        request_id: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
         self.request_id = request_id
+        self.retry_after_s = retry_after_s
 
 
 class InvalidRequestError(ClientError):
@@ -37,7 +49,7 @@ class NotReadyError(ClientError):
 
 
 class OverloadedError(ClientError):
-    """The server refused before doing any work; try again later."""
+    """The server refused before doing any work; try again after `retry_after_s`, or a while where it is None."""
 
 
 class DeadlineError(ClientError):
@@ -76,26 +88,34 @@ _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 def error_from_call(error: grpc.RpcError) -> ClientError:
     """The error of a call that failed as a whole."""
     code: str = error.code().name
-    metadata: Iterable[Any] = error.trailing_metadata() or ()
-    return _error(code, error.details() or code, field=_field_of(metadata))
+    field, retry_after_s = _details_of(error.trailing_metadata() or ())
+    return _error(code, error.details() or code, field=field, retry_after_s=retry_after_s)
 
 
 def error_from_item(error: service_pb2.ScoreError) -> ClientError:
     """The error of one item of a batch or stream."""
     code = _NAMES.get(error.code, "UNKNOWN")
-    return _error(code, error.message, field=error.field, request_id=error.request_id)
+    retry_after_s = error.retry_after_us / 1e6 if error.HasField("retry_after_us") else None
+    return _error(code, error.message, field=error.field, request_id=error.request_id, retry_after_s=retry_after_s)
 
 
-def _error(code: str, message: str, *, field: str = "", request_id: str = "") -> ClientError:
-    return _CLASSES.get(code, ServerFailureError)(message, code=code, field=field, request_id=request_id)
+def _error(
+    code: str, message: str, *, field: str = "", request_id: str = "", retry_after_s: float | None = None
+) -> ClientError:
+    kind = _CLASSES.get(code, ServerFailureError)
+    return kind(message, code=code, field=field, request_id=request_id, retry_after_s=retry_after_s)
 
 
-def _field_of(metadata: Iterable[Any]) -> str:
+def _details_of(metadata: Iterable[Any]) -> tuple[str, float | None]:
+    """The wrong field's path and when to ask again, as far as the status says."""
+    field, retry_after_s = "", None
     for key, value in metadata:
         if key != _DETAILS_KEY or not isinstance(value, bytes):
             continue
-        request = error_details_pb2.BadRequest()
+        request, hint = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         for detail in status_pb2.Status.FromString(value).details:
             if detail.Unpack(request) and request.field_violations:
-                return str(request.field_violations[0].field)
-    return ""
+                field = str(request.field_violations[0].field)
+            if detail.Unpack(hint):
+                retry_after_s = hint.retry_delay.ToNanoseconds() / 1e9
+    return field, retry_after_s

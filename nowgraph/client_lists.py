@@ -8,12 +8,14 @@ from numbers import Real
 from typing import Any, TypedDict
 
 from nowgraph.client_values import (
+    Degraded,
     FreshnessToken,
     GraphPosition,
     Key,
     Row,
     Time,
     cell_to_wire,
+    degraded_from_wire,
     key_from_wire,
     key_to_wire,
     position_from_wire,
@@ -164,6 +166,7 @@ class RankedItems:
     cutoff_time_us: int
     graph_position: GraphPosition
     timing: RankTiming
+    degraded: Degraded | None = None
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -263,6 +266,7 @@ def list_from_wire(response: service_pb2.RankResponse) -> RankedItems:
             timing.rules_us,
             timing.total_us,
         ),
+        degraded=degraded_from_wire(response),
     )
 
 

@@ -99,12 +99,27 @@ class ForecastStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Degraded:
+    """Why an answer is less than the model on a fresh graph would give.
+
+    `stale_graph`: the graph lay `graph_staleness_us` behind its log. `rule`: the model could not run, and a rule of the
+    task's policy says what is to be done (`decision`).
+    """
+
+    reason: Literal["stale_graph", "rule"]
+    graph_staleness_us: int | None = None
+    rule: str = ""
+    decision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A calibrated answer and what it rests on.
 
     `kind` says which fields are set: `probability` and `logit` of a "binary" task; `classes`, in the task's order, of a
     "multiclass" or "multilabel" one; `value` (the median) and `quantiles` (level -> value) of a "regression"; `steps`,
-    the nearest window first, of a "forecast". Numbers are in the unit of what is predicted.
+    the nearest window first, of a "forecast". Numbers are in the unit of what is predicted. An answer that a rule gave
+    (`degraded`) has at most a probability, and no model's version.
     """
 
     request_id: str
@@ -123,6 +138,7 @@ class Score:
     newest_neighbor_age_us: int | None
     graph_position: GraphPosition
     timing: Timing
+    degraded: Degraded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +271,10 @@ def score_from_wire(response: service_pb2.ScoreResponse) -> Score:
         raise ServerFailureError(
             "a kind of answer that this client does not know: update nowgraph", code="UNIMPLEMENTED"
         )
-    is_binary = kind == "binary"
+    degraded = degraded_from_wire(response)
+    # Of a rule, no probability is 0.0 on the wire: rules give only those between 0 and 1.
+    has_none = degraded is not None and degraded.reason == "rule" and response.probability == 0
+    is_binary = kind == "binary" and not has_none
     return Score(
         request_id=response.request_id,
         task=response.task,
@@ -280,6 +299,20 @@ def score_from_wire(response: service_pb2.ScoreResponse) -> Score:
             timing.forward_us,
             timing.total_us,
         ),
+        degraded=degraded,
+    )
+
+
+def degraded_from_wire(response: service_pb2.ScoreResponse | service_pb2.RankResponse) -> Degraded | None:
+    """The mark of a degraded answer; None of one that is not."""
+    if not response.HasField("degraded"):
+        return None
+    mark = response.degraded
+    return Degraded(
+        reason="rule" if mark.reason == service_pb2.DEGRADED_REASON_RULE else "stale_graph",
+        graph_staleness_us=mark.graph_staleness_us if mark.HasField("graph_staleness_us") else None,
+        rule=mark.rule,
+        decision=mark.decision,
     )
 
 

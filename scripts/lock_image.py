@@ -86,14 +86,24 @@ def for_cpu(locked: Iterable[Locked]) -> list[Locked]:
     return [Locked("torch", f"{TORCH}+cpu", TORCH_CPU_HASHES) if one.name == "torch" else one for one in kept]
 
 
-def resolve(wanted: Iterable[Requirement], output: Path) -> None:
-    """Asks the package index for versions that go together, and writes them with the hashes of all their files."""
+def resolve(wanted: Iterable[Requirement], output: Path, *, upgrade: bool) -> None:
+    """Asks the package index for versions that go together, and writes them with the hashes of all their files.
+
+    What the output pins already stays, unless everything is to be upgraded.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "requirements.in"
         source.write_text("".join(f"{one}\n" for one in wanted), encoding="utf-8")
         command = [sys.executable, "-m", "uv", "pip", "compile", str(source), "--output-file", str(output)]
         command += ["--generate-hashes", "--python-version", PYTHON, "--python-platform", PLATFORM, "--no-config"]
-        command += ["--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet", "--upgrade"]
+        command += [
+            "--only-binary",
+            ":all:",
+            "--no-header",
+            "--no-annotate",
+            "--quiet",
+            *(["--upgrade"] if upgrade else []),
+        ]
         subprocess.run(command, check=True)
 
 
@@ -103,15 +113,15 @@ def write(path: Path, what: str, locked: Iterable[Locked]) -> None:
     path.write_text(HEADER.format(what=what) + text, encoding="utf-8")
 
 
-def lock() -> None:
-    """Resolves anew and writes the three locks."""
+def lock(*, upgrade: bool) -> None:
+    """Resolves and writes the three locks."""
     full = FOLDER / "requirements.lock"
-    resolve([*requirements(build=False), Requirement(f"torch=={TORCH}")], full)
+    resolve([*requirements(build=False), Requirement(f"torch=={TORCH}")], full, upgrade=upgrade)
     packages = read_lock(full)
     write(full, f"Python {PYTHON}, torch with CUDA.", packages.values())
     write(FOLDER / "requirements-cpu.lock", f"Python {PYTHON}, torch for CPUs.", for_cpu(packages.values()))
     builds = FOLDER / "build.lock"
-    resolve(requirements(build=True), builds)
+    resolve(requirements(build=True), builds, upgrade=upgrade)
     write(builds, "What builds the wheel.", read_lock(builds).values())
 
 
@@ -139,8 +149,10 @@ def main() -> int:
     """Locks anew, or checks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    if not parser.parse_args().check:
-        lock()
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions, not those that are pinned")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        lock(upgrade=arguments.upgrade)
     found = problems()
     for line in found:
         print(line, file=sys.stderr)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # Fixtures for the tests of several packages, in files beside this one; loaded by path, as tests/ is never on sys.path.
-PLUGINS = ("kafka_fixtures", "ranked_world", "served_world")
+PLUGINS = ("kafka_fixtures", "ranked_world", "redis_fixtures", "served_world")
 NEVER_SKIPPED_IN_CI = ("integration", "kafka")
 
 

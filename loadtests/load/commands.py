@@ -6,13 +6,16 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from loadtests.load import pictures, report
-from loadtests.load.capacity import closed_loop, curve
+from loadtests.load.capacity import IN_FLIGHT, closed_loop, curve
 from loadtests.load.clients import Outcome
+from loadtests.load.independent import agree, h2load, k6, ours
 from loadtests.load.runner import Ran, mixed_requests, run_scenario
 from loadtests.load.scenario import Scenario, load_scenario
+from loadtests.load.soak import STALL_MS_P99_MAX, Memory, MemoryWatch, stall_ms_p99
 from loadtests.load.verdict import EXIT_CODES, judge
 from loadtests.load.worlds import Cores, Tested, started
 
@@ -20,6 +23,8 @@ WARM_UP_S = 3.0
 GUESS_S = 4.0
 PAUSE_S = 0.5
 HALF_S = 20.0
+COMPARE_S = 10.0
+COMPARE_SHARES = (0.25, 0.5)
 
 
 def scenario_of(options: argparse.Namespace, default: str) -> Scenario:
@@ -32,7 +37,12 @@ def scenario_of(options: argparse.Namespace, default: str) -> Scenario:
         update["workers"] = options.workers
     if options.processes:
         update["clients"] = scenario.clients.model_copy(update={"processes": options.processes})
-    return Scenario.model_validate(scenario.model_dump() | update) if update else scenario
+    return scenario_with(scenario, update)
+
+
+def scenario_with(scenario: Scenario, update: dict[str, object]) -> Scenario:
+    """The scenario with other values, checked as a file is."""
+    return Scenario.model_validate(scenario.model_dump() | update)
 
 
 def place(scenario: Scenario) -> Cores:
@@ -62,7 +72,15 @@ def run(options: argparse.Namespace) -> int:
     return _report(scenario, ran, capacity_per_s, keep=not options.no_history)
 
 
-def _report(scenario: Scenario, ran: Ran, capacity_per_s: float, *, keep: bool) -> int:
+def _report(
+    scenario: Scenario,
+    ran: Ran,
+    capacity_per_s: float,
+    *,
+    keep: bool,
+    more: dict[str, float | str] | None = None,
+    memory: Memory | None = None,
+) -> int:
     outcome, verdict = ran.outcome, judge(ran.outcome, scenario.objectives)
     print(report.outcome_table(f"{scenario.name}: {scenario.about}", outcome, verdict))
     print(f"  capacity {capacity_per_s:,.0f}/s; {ran.ingested_per_s:,.0f} events/s; {ran.server_cpu_cores:.2f} cores")
@@ -73,12 +91,16 @@ def _report(scenario: Scenario, ran: Ran, capacity_per_s: float, *, keep: bool) 
         "server_cpu_cores": ran.server_cpu_cores,
         "verdict": report.verdict_document(verdict),
         "outcome": report.outcome_document(outcome),
+        **(more or {}),
     }
     stem = report.save(scenario.name, document)
+    if memory is not None:
+        pictures.memory(stem.with_name(stem.name + "-memory.png"), memory, title=scenario.name)
     draw(stem, scenario, outcome)
     print(f"  {stem}.json and pictures beside it")
     if keep:
-        report.append_history(f"load {scenario.name}", _figures(ran, capacity_per_s) | {"verdict": verdict.word.value})
+        figures = _figures(ran, capacity_per_s) | (more or {}) | {"verdict": verdict.word.value}
+        report.append_history(f"load {scenario.name}", figures)
     return EXIT_CODES[verdict.word]
 
 
@@ -115,8 +137,7 @@ def draw_curve(options: argparse.Namespace) -> int:
     cores = place(scenario)
 
     def at(rate_per_s: float, seconds: float) -> Ran:
-        arrivals = {"kind": "poisson", "rate": rate_per_s}
-        asked = Scenario.model_validate(scenario.model_dump() | {"arrivals": arrivals, "seconds": seconds})
+        asked = scenario_with(scenario, {"arrivals": {"kind": "poisson", "rate": rate_per_s}, "seconds": seconds})
         ran = run_scenario(asked, tested, cores, capacity_per_s=rate_per_s)
         time.sleep(PAUSE_S)
         return ran
@@ -153,4 +174,64 @@ def draw_curve(options: argparse.Namespace) -> int:
     return EXIT_CODES[verdict.word]
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "curve": draw_curve}
+def soak(options: argparse.Namespace) -> int:
+    """A scenario that lasts: its objectives, and whether memory stays flat and the event loop answers."""
+    scenario = scenario_of(options, "soak")
+    cores = place(scenario)
+    with started(list(scenario.calls), cores, rows=options.rows, workers=scenario.workers) as tested:
+        server = next(iter(tested.servers.values()))
+        capacity_per_s = guess_capacity(scenario, tested)
+        before = server.metrics()
+        with MemoryWatch(server.private_bytes) as watch:
+            ran = run_scenario(scenario, tested, cores, capacity_per_s=capacity_per_s)
+        stall_ms = stall_ms_p99(before, server.metrics())
+    memory = watch.memory
+    loop_answers = not stall_ms > STALL_MS_P99_MAX  # of several processes the supervisor's metrics say nothing
+    more = {
+        "memory_growth_mib_per_hour": memory.growth_mib_per_hour,
+        "memory_mib": float(memory.mib[-1]),
+        "stall_ms_p99": stall_ms,
+    }
+    code = _report(scenario, ran, capacity_per_s, keep=not options.no_history, more=more, memory=memory)
+    word = "flat" if memory.flat else "grows"
+    print(f"  memory {memory.mib[-1]:.0f} MiB, {memory.growth_mib_per_hour:+.1f} MiB an hour: {word}")
+    print(f"  event loop's stalls: p99 within {stall_ms:g} ms (objective {STALL_MS_P99_MAX:g} ms)")
+    return code or int(not (memory.flat and loop_answers))
+
+
+def compare(options: argparse.Namespace) -> int:
+    """The same rates by our generator and by k6, in turns, and a closed loop by h2load; whether they agree."""
+    scenario = scenario_of(options, "score")
+    seconds = options.seconds or COMPARE_S
+    cores = place(scenario)
+    with started(list(scenario.calls), cores, rows=options.rows, workers=scenario.workers) as tested:
+        requests = mixed_requests(scenario, tested)
+        capacity_per_s = guess_capacity(scenario, tested)
+        by_h2load = h2load(requests[0], seconds=GUESS_S, in_flight=IN_FLIGHT)
+        pairs = []
+        for share in COMPARE_SHARES:
+            rate_per_s = capacity_per_s * share
+            asked = scenario_with(scenario, {"arrivals": {"kind": "constant", "rate": rate_per_s}, "seconds": seconds})
+            mine = ours(run_scenario(asked, tested, cores, capacity_per_s=capacity_per_s).outcome)
+            tested.ingest(scenario.ingest_per_s)
+            theirs = k6(requests, rate_per_s=rate_per_s, seconds=seconds, timeout_s=scenario.clients.timeout_s)
+            tested.ingest(0)
+            pairs.append((mine, theirs))
+    print(report.compare_table(pairs))
+    said = "h2load is not installed" if by_h2load is None else f"by h2load {by_h2load:,.0f}/s"
+    print(f"closed loop, {IN_FLIGHT} in flight: ours {capacity_per_s:,.0f}/s, {said}")
+    document = {
+        "pairs": [[asdict(one) for one in pair] for pair in pairs],
+        "closed_loop_per_s": capacity_per_s,
+        "h2load_per_s": by_h2load,
+    }
+    print(f"{report.save('compare', document)}.json")
+    return int(not all(agree(*pair) for pair in pairs))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run,
+    "curve": draw_curve,
+    "soak": soak,
+    "compare": compare,
+}

@@ -12,6 +12,7 @@ from hdrh.histogram import HdrHistogram
 from loadtests.load.capacity import Curve
 from loadtests.load.clients import Outcome
 from loadtests.load.histogram import at_ms
+from loadtests.load.soak import Memory
 
 INK = "#22313f"
 COLORS = ("#1f6fb2", "#d1603d", "#4c956c", "#8d6a9f")
@@ -83,6 +84,17 @@ def capacity(path: Path, curve: Curve, *, title: str, bound_ms: float | None) ->
     handles, labels = axes.get_legend_handles_labels()
     more = beside.get_legend_handles_labels()
     axes.legend(handles + more[0], labels + more[1], frameon=False, loc="upper left")
+    _save(figure, path)
+
+
+def memory(path: Path, found: Memory, *, title: str) -> None:
+    """Private memory over time; the beginning, which is not judged, is pale."""
+    figure, axes = _figure(title)
+    axes.plot(found.seconds, found.mib, color=COLORS[0], alpha=0.35)
+    axes.plot(found.seconds[found.settled], found.mib[found.settled], color=COLORS[0])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("private memory of the server, MiB")
     _save(figure, path)
 
 

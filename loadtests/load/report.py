@@ -14,6 +14,7 @@ from pathlib import Path
 from loadtests.load.capacity import Curve
 from loadtests.load.clients import Outcome
 from loadtests.load.histogram import at_ms, percentiles_ms
+from loadtests.load.independent import Measured, agree
 from loadtests.load.scenario import Scenario
 from loadtests.load.verdict import Verdict
 
@@ -100,6 +101,23 @@ def curve_table(curve: Curve) -> str:
         )
     held, most = curve.within_objectives_per_s, curve.saturated_per_s
     lines.append(f"within the objectives up to {held:,.0f}/s; saturated at {most:,.0f}/s")
+    return "\n".join(lines)
+
+
+def compare_table(pairs: Sequence[tuple[Measured, Measured]]) -> str:
+    """Two generators on the same load, beside each other."""
+    lines = [
+        "latency from the real send, as both can say it",
+        "| generator | offered/s | achieved/s | p50 ms | p99 ms | failed | dropped | agree |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for pair in pairs:
+        word = "yes" if agree(*pair) else "no"
+        for one in pair:
+            lines.append(
+                f"| {one.generator} | {one.offered_per_s:,.0f} | {one.achieved_per_s:,.0f} | {one.p50_ms:.2f} "
+                f"| {one.p99_ms:.2f} | {one.failed} | {one.dropped} | {word} |"
+            )
     return "\n".join(lines)
 
 

@@ -105,22 +105,36 @@ class RegistryModels:
 
     def checkpoint(self, version: str, schema: Schema) -> Checkpoint:
         """As `Models.checkpoint`."""
-        try:
-            folder, manifest = self.registry.fetch(self.task, version)
-        except RegistryError as error:
-            raise ModelRefused(Reason.UNAVAILABLE, str(error)) from None
-        checkpoint = _loaded(folder, schema)
-        if checkpoint.version != version:
-            raise ModelRefused(Reason.CORRUPT, f"{folder} holds version {checkpoint.version}, not {version}")
-        if checkpoint.task.name != self.task:
-            raise ModelRefused(Reason.MISMATCH, f"{folder} is of task {checkpoint.task.name!r}, not {self.task!r}")
-        if manifest.golden:
-            off = golden.verify(golden.load(folder / GOLDEN_NAME), checkpoint)
-            log.info("golden_requests_hold", task=self.task, model_version=version, count=manifest.golden, off=off)
-        return checkpoint
+        found = verified(self.registry, self.task, version, schema)
+        log.info("model_verified", task=self.task, model_version=version, golden=found.golden, off=found.off)
+        return found.checkpoint
 
 
-def _loaded(folder: Path, schema: Schema) -> Checkpoint:
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A version that is whole: it answers all of its `golden` requests as when it was pushed, `off` by at most this."""
+
+    checkpoint: Checkpoint
+    golden: int
+    off: float
+
+
+def verified(registry: Registry, task: str, version: str, schema: Schema | None = None) -> Verified:
+    """Fetches a version and checks all of it, against a schema too if one is given. Raises ModelRefused."""
+    try:
+        folder, manifest = registry.fetch(task, version)
+    except RegistryError as error:
+        raise ModelRefused(Reason.UNAVAILABLE, str(error)) from None
+    checkpoint = _loaded(folder, schema)
+    if checkpoint.version != version:
+        raise ModelRefused(Reason.CORRUPT, f"{folder} holds version {checkpoint.version}, not {version}")
+    if checkpoint.task.name != task:
+        raise ModelRefused(Reason.MISMATCH, f"{folder} is of task {checkpoint.task.name!r}, not {task!r}")
+    off = golden.verify(golden.load(folder / GOLDEN_NAME), checkpoint) if manifest.golden else 0.0
+    return Verified(checkpoint, manifest.golden, off)
+
+
+def _loaded(folder: Path, schema: Schema | None) -> Checkpoint:
     try:
         return Checkpoint.load(folder, schema)
     except CheckpointCorrupt as error:

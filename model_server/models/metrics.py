@@ -38,6 +38,12 @@ class ModelFamilies:
             TASK_LABELS,
             registry=r,
         )
+        self.canary_failures = Counter(
+            "nowgraph_canary_failures",
+            "Requests that the canary failed and the live model answered in its place.",
+            TASK_LABELS,
+            registry=r,
+        )
         self.shadow_rows = Counter(
             "nowgraph_shadow_rows",
             "Rows that a shadow was to score, by what became of it.",
@@ -70,8 +76,13 @@ class ModelMetrics:
         self._task = metrics.task_labels
         self._loaded: dict[tuple[str, str], float] = {}
         self.canary_share = self._families.canary_share.labels(*self._task)
+        self._canary_failures = self._families.canary_failures.labels(*self._task)
         for outcome in OUTCOMES:
             self._families.swaps.labels(outcome, *self._task)
+
+    def canary_failed(self, requests: int) -> None:
+        """Counts requests that the live model answers in the canary's place."""
+        self._canary_failures.inc(requests)
 
     def swapped(self) -> None:
         """Counts a model that is served from now on."""

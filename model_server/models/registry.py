@@ -132,6 +132,15 @@ class Registry:
                     continue
         return sorted(found, key=lambda one: (one.pushed_at, one.version), reverse=True)
 
+    def named(self, task: str, prefix: str) -> str:
+        """The version that begins so. Raises RegistryError where there is none, or more than one."""
+        found = [one.version for one in self.versions(task) if one.version.startswith(prefix)]
+        if len(found) != 1:
+            known = ", ".join(one.version for one in self.versions(task)) or "none"
+            what = f"no version of {task!r} begins with" if not found else f"several versions of {task!r} begin with"
+            raise RegistryError(f"{self.url}: {what} {prefix!r} (there are: {known})")
+        return found[0]
+
     def manifest(self, task: str, version: str) -> Manifest:
         """What a version says of itself. Raises ModelRefused where it is not there or not whole."""
         where = f"{self._path(task, version)}/{MANIFEST_NAME}"

@@ -67,6 +67,16 @@ class Access:
         self._tokens = [(bytes.fromhex(entry.sha256), Caller(entry.name, entry.roles)) for entry in file.tokens]
         self._certificates = {entry.name: Caller(entry.name, entry.roles) for entry in file.certificates}
 
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return len(self._tokens)
+
+    @property
+    def certificates(self) -> int:
+        """How many there are."""
+        return len(self._certificates)
+
     def by_token(self, token: str) -> Caller | None:
         """Whose token this is. Compares with all of them in constant time: how long it takes says nothing."""
         asked = hash_of(token)

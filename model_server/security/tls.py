@@ -104,12 +104,16 @@ def _check_key(files: TlsFiles, leaf: x509.Certificate, key_pem: bytes) -> None:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
-        public = load_pem_private_key(key_pem, password=None).public_key()
+        public = load_pem_private_key(key_pem, password=None).public_key().public_bytes(*form)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # whose words might quote the key
         raise NotConfiguredError(f"{files.key}: no PEM private key without a password in it") from None
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if public.public_bytes(*form) != leaf.public_key().public_bytes(*form):
+    try:
+        certified = leaf.public_key().public_bytes(*form)
+    except (ValueError, UnsupportedAlgorithm):
+        raise NotConfiguredError(f"{files.certificate}: a key of an unknown kind") from None
+    if public != certified:
         raise NotConfiguredError(f"{files.key}: not the key of the first certificate in {files.certificate}")
 
 

@@ -59,7 +59,7 @@ class Watched(Generic[Value]):
         return self._stamp() != self._seen
 
     def refresh(self) -> bool:
-        """Loads what changed; returns whether `value` is another one now. Never raises NotConfiguredError."""
+        """Loads what changed; returns whether `value` is another one now. What `load` raises is logged."""
         with self._lock:
             stamp = self._stamp()
             if stamp == self._seen:
@@ -67,9 +67,11 @@ class Watched(Generic[Value]):
             self._seen = stamp  # before the files are read: what changes meanwhile is seen the next time
             try:
                 value = self._load()
-            except NotConfiguredError as error:
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the new one, the old one is in force
                 self._metrics.reloads.labels(self._name, "refused").inc()
-                log.error("security_file_refused", file=self._name, reason=str(error))  # noqa: TRY400 - no trace needed
+                # Others' words might quote the file.
+                reason = str(error) if isinstance(error, NotConfiguredError) else type(error).__name__
+                log.error("security_file_refused", file=self._name, reason=reason)  # noqa: TRY400 - a trace quotes too
                 return False
             self.value = value
             self.version += 1

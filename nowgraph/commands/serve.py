@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nowgraph.commands.options import AsJson, CheckpointPath, CheckpointSchemaPath, FixedShape, History, Quiet
+from nowgraph.commands.options import AsJson, CheckpointSchemaPath, FixedShape, History, Quiet
 from nowgraph.errors import UsageError
 from nowgraph.report import emit_json, progress_console
+from nowgraph.tracing import configure_tracing
 
 if TYPE_CHECKING:
+    from graph_updater.metrics import UpdaterMetrics
+    from model_server.config import ServingConfig
+    from model_server.models.loader import Models
     from model_server.settings import ServerSettings
     from nowgraph.commands.running import Stop
     from stream.producer import EventProducer
@@ -24,11 +29,23 @@ if TYPE_CHECKING:
     from temporal_graph.schema import Schema
 
 _TICK_S = 0.2
+# More processes than cores answer no more; this stops a slip of the finger.
+WORKERS_MAX = 256
 
 
 def serve(
+    context: typer.Context,
     *,
-    checkpoint: CheckpointPath,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Folder that `nowgraph train` made.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="In its place a registry of models (with --task): its channel is followed.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="With --registry: the task's name.")] = "",
+    channel: Annotated[str, typer.Option(help="With --registry: the channel.")] = "live",
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="NOWGRAPH_SERVER_CONFIG", help="serving.yaml: several tenants and tasks in one process."),
+    ] = None,
     schema: CheckpointSchemaPath = None,
     arena: Annotated[
         Path | None, typer.Option("--arena", help="The live graph of a running `nowgraph update`.")
@@ -41,6 +58,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port of gRPC; 0 takes a free one.")] = 50051,
     metrics_port: Annotated[int, typer.Option(help="The port of Prometheus; 0 takes a free one.")] = 9464,
+    workers: Annotated[
+        int, typer.Option(min=1, max=WORKERS_MAX, help="Processes that share the port and the --arena.")
+    ] = 1,
     fixed_shape: FixedShape = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -48,39 +68,117 @@ def serve(
     """Serve answers over gRPC until stopped.
 
     With --arena beside a `nowgraph update`; without it in one process: history, then Kafka, into a graph of its own.
+    Of several --workers each is restarted when it ends; SIGHUP replaces them one by one, under load.
     """
-    from model_server.settings import ServerSettings
-    from nowgraph.assembly import schema_of
-
     files = history or []
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        metrics_port=metrics_port,
-        schema_path=schema_of(checkpoint, schema),
-        arena_path=arena,
-        checkpoint_path=checkpoint,
-    )
+    given = _Given(context, checkpoint, registry, task, channel, config, schema, arena)
+    settings = given.settings({"host": host, "port": port, "metrics_port": metrics_port})
     if fixed_shape:  # without the option the environment decides
         settings = settings.model_copy(update={"fixed_shape": True})
-    if arena is not None:
-        _beside(settings, bootstrap_servers, files)
+    if workers > 1:
+        _several(context, settings, workers, quiet=quiet, as_json=as_json)
+        return
+    configure_tracing("nowgraph-server", os.environ)
+    if arena is not None or config is not None:
+        _beside(settings, given, bootstrap_servers, files)
         return
     if not bootstrap_servers and not files:
         raise UsageError(
             "without --arena, --history or --bootstrap-servers says what the graph holds (embedded starts a broker)"
         )
-    _in_one_process(settings, bootstrap_servers, files, quiet=quiet, as_json=as_json)
+    _in_one_process(settings, given, bootstrap_servers, files, quiet=quiet, as_json=as_json)
 
 
-def _beside(settings: ServerSettings, bootstrap: str, history: list[Path]) -> None:
+@dataclass(frozen=True)
+class _Given:
+    """Which models are to be served: of a checkpoint's folder, a registry's channel, or all that serving.yaml says."""
+
+    context: typer.Context
+    checkpoint: Path | None
+    registry: str | None
+    task: str
+    channel: str
+    config: Path | None
+    schema: Path | None
+    arena: Path | None
+
+    def settings(self, ports: dict[str, Any]) -> ServerSettings:
+        """The server's settings, with these on top; serving.yaml's own go before an option that was not given."""
+        from model_server.config import load_serving
+        from model_server.settings import ServerSettings
+        from nowgraph.assembly import schema_of
+
+        if sum(one is not None for one in (self.checkpoint, self.registry, self.config)) != 1:
+            raise UsageError("one of --checkpoint, --registry and --config says which models are served")
+        if self.config is not None:
+            if self.arena is not None or self.schema is not None:
+                raise UsageError("with --config schemas and arenas stand in that file")
+            said = {name: ports[name] for name in ports if self._said(name)}
+            return load_serving(self.config).settings().model_copy(update={**said, "config": self.config})
+        if self.checkpoint is not None:
+            schema = schema_of(self.checkpoint, self.schema)
+        elif self.schema is None or not self.task:
+            raise UsageError("--registry needs --task (whose models) and --schema (which tables there are)")
+        else:
+            schema = self.schema
+        return ServerSettings(
+            **ports, schema_path=schema, arena_path=self.arena, checkpoint_path=self.checkpoint, config=None
+        )
+
+    def serving(self) -> ServingConfig | None:
+        """What serving.yaml would say of a registry's channel beside an arena; None where settings say all."""
+        from model_server.config import ServingConfig
+
+        if self.registry is None or self.arena is None:
+            return None
+        task = {"name": self.task, "registry": self.registry, "channel": self.channel}
+        tenant = {"schema": self.schema, "arena": self.arena, "tasks": [task]}
+        return ServingConfig.model_validate({"version": 1, "tenants": [tenant]})
+
+    def models(self, settings: ServerSettings) -> Path | Models:
+        """What a server with a graph of its own takes its models from."""
+        from model_server.models.loader import RegistryModels
+        from model_server.models.registry import Registry
+
+        if self.checkpoint is not None:
+            return self.checkpoint
+        assert self.registry is not None  # or there would be a configuration
+        return RegistryModels(Registry(self.registry, cache=settings.model_cache_path), self.task, self.channel)
+
+    def _said(self, name: str) -> bool:
+        source = self.context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+
+def _beside(settings: ServerSettings, given: _Given, bootstrap: str, history: list[Path]) -> None:
     from model_server import attached
     from nowgraph.assembly import EMBEDDED
     from stream.settings import StreamSettings
 
     if history or bootstrap == EMBEDDED:
         raise UsageError("with --arena the updater loads history and runs the broker: give these options to it")
-    attached.serve(settings, StreamSettings(kafka_bootstrap=bootstrap) if bootstrap else None)
+    attached.serve(settings, StreamSettings(kafka_bootstrap=bootstrap) if bootstrap else None, given.serving())
+
+
+def _several(context: typer.Context, settings: ServerSettings, workers: int, *, quiet: bool, as_json: bool) -> None:
+    from nowgraph.workers import run_workers, worker_command
+
+    if settings.arena_path is None and settings.config is None:
+        raise UsageError("--workers share the graph of a running `nowgraph update`: give its --arena")
+
+    def say(where: dict[str, object]) -> None:
+        if as_json:
+            emit_json(where)
+        elif not quiet:
+            text = f"Serving on {where['grpc']} by {workers} processes; SIGHUP replaces them one by one"
+            progress_console().print(text, highlight=False, soft_wrap=True)
+
+    run_workers(
+        settings,
+        workers,
+        lambda port: worker_command(context, port=port, metrics_port=0, quiet=True, as_json=False),
+        all_serve=say,
+    )
 
 
 @dataclass(frozen=True)
@@ -92,10 +190,11 @@ class _Fed:
     kafka: str | None
     producer: EventProducer | None
     alive: Callable[[], bool]
+    updater: UpdaterMetrics | None = None
 
 
 def _in_one_process(
-    settings: ServerSettings, bootstrap: str, history: list[Path], *, quiet: bool, as_json: bool
+    settings: ServerSettings, given: _Given, bootstrap: str, history: list[Path], *, quiet: bool, as_json: bool
 ) -> None:
     from model_server.background import BackgroundServer
     from nowgraph.assembly import embedded_server, share_one_process
@@ -105,8 +204,7 @@ def _in_one_process(
 
     share_one_process()
     assert settings.schema_path is not None
-    assert settings.checkpoint_path is not None
-    schema, checkpoint = load_schema(settings.schema_path), settings.checkpoint_path
+    schema, models = load_schema(settings.schema_path), given.models(settings)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:
         if bootstrap:
@@ -115,9 +213,11 @@ def _in_one_process(
             fed = _still(schema, history, stack, quiet=quiet)
         server = stack.enter_context(
             BackgroundServer(
-                lambda: embedded_server(fed.graph, checkpoint, settings, stream=fed.stream, producer=fed.producer)
+                lambda: embedded_server(fed.graph, models, settings, stream=fed.stream, producer=fed.producer)
             )
         )
+        if fed.updater is not None:
+            server.server.show(fed.updater)
         where = {"grpc": server.target, "kafka": fed.kafka, "metrics_port": server.server.metrics_port}
         if as_json:
             emit_json(where)
@@ -153,7 +253,7 @@ def _live(schema: Schema, bootstrap: str, history: list[Path], stack: ExitStack,
         while running.alive and not updater.caught_up() and not stop.wait(_TICK_S):
             show(f"{sum(graph.positions.values()):,} events in the graph")
     running.check()
-    return _Fed(graph, stream, stream.kafka_bootstrap, producer, lambda: running.alive)
+    return _Fed(graph, stream, stream.kafka_bootstrap, producer, lambda: running.alive, updater.metrics)
 
 
 def _still(schema: Schema, history: list[Path], stack: ExitStack, *, quiet: bool) -> _Fed:

@@ -363,3 +363,22 @@ def test_events_are_never_mirrored(front: Front) -> None:
     shadow = front.servers["nowgraph_shadow"][0]
     front.until(lambda: seen(shadow) == 1)  # mirrored in order: Ingest would have come before
     assert seen(shadow, "Ingest") == 0
+
+
+def test_the_commands_that_ask_and_drain_envoy_are_understood(tmp_path: Path) -> None:
+    """Compose's health check and the pod's preStop speak to the admin interface: ready until drained, then GOAWAY."""
+    service = yaml.safe_load((FOLDER.parent / "compose" / "compose.yaml").read_text())["services"]["envoy"]
+    front_yaml = (FOLDER.parent / "kubernetes" / "canary" / "front" / "front.yaml").read_text()
+    pod = next(yaml.safe_load_all(front_yaml))["spec"]["template"]["spec"]
+    drain = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    with failing_front(tmp_path) as (front, _):
+        port = front.admin.rpartition(":")[2]
+
+        def run(command: list[str]) -> str:
+            words = [word.replace("9901", port).replace("sleep 20", "head -1 <&3") for word in command]
+            return subprocess.run(words, check=True, capture_output=True, text=True, timeout=20).stdout
+
+        run(service["healthcheck"]["test"][1:])
+        assert run(drain).startswith("HTTP/1.1 200")
+        with pytest.raises(subprocess.CalledProcessError):  # HTTP/1.0 it refuses
+            run([word.replace("HTTP/1.1", "HTTP/1.0") for word in service["healthcheck"]["test"][1:]])

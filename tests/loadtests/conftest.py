@@ -20,18 +20,20 @@ if "loadtests" not in sys.modules:
     sys.modules["loadtests"] = importlib.util.module_from_spec(spec)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def echo() -> Iterator[Callable[..., str]]:
     """Starts a server that echoes, and stalls once when asked to; gives its address."""
     import subprocess
 
     with ExitStack() as stack:
 
-        def start(*, stall_after_s: float = 0.0, stall_s: float = 0.0) -> str:
+        def start(*, stall_after_s: float = 0.0, stall_s: float = 0.0, work_s: float = 0.0) -> str:
             script = Path(__file__).parent / "echo_server.py"
             process: Any = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, str(script), str(stall_after_s), str(stall_s)], stdout=subprocess.PIPE, text=True
+                    [sys.executable, str(script), str(stall_after_s), str(stall_s), str(work_s)],
+                    stdout=subprocess.PIPE,
+                    text=True,
                 )
             )
             stack.callback(process.kill)

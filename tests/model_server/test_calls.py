@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +12,18 @@ from graph_transformer.target import Kind
 from model_server.calls import Calls, Parts, RankCalls, ScoreCalls, calls_of, task_of
 from model_server.errors import NotConfiguredError
 from model_server.freshness import Freshness
-from model_server.generation import Generations, serving_over
+from model_server.generation import Generations, Serving, serving_over
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
 from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 
 def calls_over(world: Any, model: Any, metrics: Metrics) -> Calls:
-    """The calls of a server of this model, without gRPC."""
-    settings, generations = ServerSettings(), Generations(serving_over(world.graph.view(), model))
+    """The calls of a server of this model, or of what is served already, without gRPC."""
+    serving = model if isinstance(model, Serving) else serving_over(world.graph.view(), model)
+    settings, generations = ServerSettings(), Generations(serving)
     task = task_of(generations.current())
     parts = Parts(
         settings=settings,
@@ -65,3 +69,25 @@ def test_a_kind_that_no_score_can_answer_is_refused(world: Any, metrics: Metrics
     predictor.task = replace(predictor.task, target=replace(predictor.task.target, kind=Kind.RANKING))
     with pytest.raises(NotConfiguredError, match="ranking"):
         calls_over(world, predictor, metrics)
+
+
+async def test_shadows_of_what_is_served_score_too(
+    world: Any, metrics: Metrics, payment: Callable[[], service_pb2.ScoreRequest]
+) -> None:
+    """An answer is there before its shadows, and closing waits for none of them."""
+    serving = serving_over(world.graph.view(), world.predictor(world.graph.view()))
+    assert isinstance(serving, Serving)
+    shadow = world.predictor(world.graph.view())
+    calls = calls_over(world, replace(serving, shadows=(shadow, shadow)), metrics)
+    calls.start()
+    request = payment()
+    request.row.event_time_us = world.start_us + 10**10
+    answer = await calls.scoring.score(request, time.monotonic() + 20)
+    assert answer.model_version == shadow.version
+    total = metrics.families.registry.total
+    for _ in range(500):
+        if total("nowgraph_shadow_rows_total", outcome="scored") == 2:
+            break
+        await asyncio.sleep(0.01)
+    assert total("nowgraph_shadow_rows_total", outcome="scored", model_version=shadow.version) == 2
+    await calls.close()

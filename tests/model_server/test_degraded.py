@@ -156,6 +156,16 @@ def test_a_file_of_its_own(tmp_path: Path) -> None:
         load_policy(tmp_path / "none.yaml")
 
 
+def test_a_canary_leaves_its_failures_to_the_live_model() -> None:
+    """Only what is too late for that is a rule's; the bound on the graph is the same."""
+    stale = {"bound": "30s", "answer": "flag"}
+    both = policy_of(rule(), rules_on=["failed", "late"], stale_graph=stale).beside_another()
+    assert (len(both.rules), both.rules_on) == (1, {Cause.LATE})
+    failed = policy_of(rule(), stale_graph=stale).beside_another()
+    assert failed.rules == ()
+    assert failed.stale_graph is not None
+
+
 def test_every_cause_has_its_error() -> None:
     """A word of the policy that no error stands for would promise nothing."""
     assert set(CAUSES.values()) == set(Cause)

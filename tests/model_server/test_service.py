@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from graph_transformer.predictor import Predictor
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
+from nowgraph.client_errors import OverloadedError, error_from_call
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 
@@ -244,6 +245,25 @@ def test_an_expired_deadline_never_reaches_the_model(
         computed = metric(running, "nowgraph_model_rows_total") - before
     assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert computed == 2
+
+
+def test_a_refused_call_says_when_to_ask_again(world: Any, known: Payment) -> None:
+    """A caller beyond its quota hears RESOURCE_EXHAUSTED with RetryInfo and gRPC's pushback; the client keeps it."""
+    settings = ServerSettings(
+        port=0, metrics_port=0, quota_rows_per_s=0.5, quota_burst_s=2.0, deadline_default_ms=20_000
+    )
+    with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
+        stub = service_grpc.PredictionServiceStub(channel)
+        stub.Score(known(), timeout=10)
+        call = stub.Score.future(known(), timeout=10)
+        error = call.exception(timeout=10)
+        refused = error_from_call(error)
+        pushback_ms = int(dict(call.trailing_metadata())["grpc-retry-pushback-ms"])
+        assert metric(running, "nowgraph_shed_total", buffer="quota") == 1
+    assert isinstance(refused, OverloadedError)
+    assert refused.retry_after_s is not None
+    assert 1.0 < refused.retry_after_s <= 2.0
+    assert pushback_ms == pytest.approx(refused.retry_after_s * 1e3, abs=1)
 
 
 def test_a_call_without_a_deadline_gets_the_servers(world: Any, known: Payment) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import structlog
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -29,6 +30,7 @@ def run_command() -> Callable[..., Result]:
 
     def run(*arguments: object, exit_code: int = 0) -> Result:
         result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+        structlog.reset_defaults()  # the command's log lines went to the runner's output, which is closed by now
         assert result.exit_code == exit_code, (result.output, result.stderr, result.exception)
         return result
 

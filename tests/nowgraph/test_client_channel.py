@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model_server.background import BackgroundServer
+from model_server.settings import ServerSettings
+from nowgraph.client import Client
 from nowgraph.client_channel import Calls, Tls
 
 
@@ -40,3 +45,25 @@ def test_half_of_a_client_certificate_is_refused(tmp_path: Path) -> None:
     """A certificate goes with its key."""
     with pytest.raises(ValueError, match="go together"):
         Tls(certificate=tmp_path / "a")
+
+
+@pytest.mark.integration
+def test_every_server_behind_a_name_is_asked_and_one_that_goes_is_left(world: Any) -> None:
+    """Requests are spread over all addresses of a target; when one server drains, none fails and the other answers."""
+    settings = ServerSettings(port=0, metrics_port=0, drain_grace_s=2.0)
+
+    def start() -> BackgroundServer:
+        return BackgroundServer(lambda: world.server(settings))
+
+    with start() as staying:
+        leaving = start().start()
+        target = f"ipv4:{staying.target},{leaving.target}"
+        with Client(target, timeout_s=20) as client:
+            seen = Counter(client.score("transactions", number).graph_position is not None for number in range(40))
+            assert seen == {True: 40}
+            shares = [server.server.metrics.families.registry.total("nowgraph_requests_total", method="Score")
+                      for server in (staying, leaving)]  # fmt: skip
+            assert min(shares) >= 10
+            leaving.close()
+            for number in range(20):
+                client.score("transactions", number)

@@ -4,7 +4,13 @@ import grpc
 import pytest
 
 from nowgraph import client_errors
-from nowgraph.client_errors import ClientError, InvalidRequestError, ServerFailureError, error_from_item
+from nowgraph.client_errors import (
+    ClientError,
+    InvalidRequestError,
+    OverloadedError,
+    ServerFailureError,
+    error_from_item,
+)
 from nowgraph.errors import NowgraphError
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
@@ -25,6 +31,14 @@ def test_an_items_field_is_kept() -> None:
     error = error_from_item(service_pb2.ScoreError(code=3, message="row.key: empty", field="row.key"))
     assert isinstance(error, InvalidRequestError)
     assert error.field == "row.key"
+
+
+def test_when_to_ask_again_is_kept() -> None:
+    """The hint of a refused item is an attribute in seconds; without one it is None."""
+    hinted = error_from_item(service_pb2.ScoreError(code=8, message="full", retry_after_us=250_000))
+    assert isinstance(hinted, OverloadedError)
+    assert hinted.retry_after_s == 0.25
+    assert error_from_item(service_pb2.ScoreError(code=8, message="full")).retry_after_s is None
 
 
 def test_the_tree_has_one_root() -> None:

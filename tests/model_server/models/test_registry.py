@@ -157,3 +157,13 @@ def test_a_spoiled_manifest_is_refused(registry: Registry, world: Any, spoil: Ca
     put(registry, path, spoil(get(registry, path).decode()).encode())
     with pytest.raises(ModelRefused):
         registry.fetch("fraud", version)
+
+
+def test_a_version_is_named_by_how_it_begins(registry: Registry, world: Any) -> None:
+    """As with commits: enough of it to tell it apart; else what there is stands in the error."""
+    version = push(registry, world.checkpoint, None)[0].version
+    assert registry.named("fraud", version[:4]) == version
+    with pytest.raises(RegistryError, match=f"no version.*begins with 'zz'.*{version}"):
+        registry.named("fraud", "zz")
+    with pytest.raises(RegistryError, match="there are: none"):
+        registry.named("churn", "")

@@ -51,6 +51,21 @@ def test_the_newest_good_file_is_in_force(tmp_path: Path, security_metrics: Secu
     assert watched.value == 3
 
 
+def test_an_error_that_nobody_expected_changes_nothing(
+    tmp_path: Path, security_metrics: SecurityMetrics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What reads a file may fail in its own words, which might quote it: they are not logged, and the old one stays."""
+    path = tmp_path / "number"
+    path.write_text("1")
+    watched = Watched("number", [path], lambda: int(path.read_text()), security_metrics)
+    replace(path, "hushhush")
+    assert not watched.refresh()
+    assert watched.value == 1
+    written = "".join(capsys.readouterr())
+    assert "ValueError" in written
+    assert "hushhush" not in written
+
+
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, security_metrics: SecurityMetrics) -> None:
     """Kubernetes replaces the files of a secret by moving one link."""
     for number in "12":

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from prometheus_client import start_http_server
 
 from graph_updater.metrics import UpdaterMetrics
@@ -26,6 +33,37 @@ def test_a_server_is_well_until_it_drains(world: Any, run_command: Callable) -> 
         found = run_command("health", target, "--service", "nobody", "--json", exit_code=1).stdout
         assert json.loads(found) == {"target": target, "status": "SERVICE_UNKNOWN"}
     assert run_command("health", target, exit_code=1).stdout == "UNREACHABLE\n"
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate that signs itself, for the name `nowgraph`, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nowgraph")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("nowgraph")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "tls.crt", folder / "tls.key"
+    files[0].write_bytes(made.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+@pytest.mark.integration
+def test_a_server_with_tls_is_asked_by_tls(world: Any, tmp_path: Path, run_command: Callable) -> None:
+    """As exec probes ask, by the CA and the name in its certificate; without them nobody answers."""
+    crt, key = certificate(tmp_path)
+    settings = ServerSettings(port=0, metrics_port=0, drain_grace_s=1.0, tls_certificate_path=crt, tls_key_path=key)
+    with BackgroundServer(lambda: world.server(settings)) as server:
+        command = ("health", server.target, "--quiet", "--tls-ca", crt)
+        run_command(*command, "--server-name", "nowgraph", "--service", SERVICE_NAME)
+        run_command(*command, "--server-name", "somebody-else", exit_code=1)
+        run_command("health", server.target, "--quiet", exit_code=1)
 
 
 def test_an_updater_is_well_while_it_is_not_behind(run_command: Callable) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nowgraph.client import Client, ClientError
+from nowgraph.loading import load_files
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import load_schema
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +95,10 @@ def score_when_ready(target: str, *processes: subprocess.Popen[str]) -> int:
 
 
 def test_one_process_loads_history_and_answers(example: Path, town: tuple[Path, Path], checkpoint: Path) -> None:
-    """Embedded broker, graph and server in one: it says where it serves, and its answer rests on the history."""
+    """Embedded broker, graph and server in one: it says where it serves, and its answer rests on the history.
+
+    One scrape shows the server and the updater.
+    """
     history = [word for path in town for word in ("--history", path)]
     with running(
         "serve", "--schema", example / "schema.yaml", "--checkpoint", checkpoint, "--bootstrap-servers", "embedded",
@@ -99,6 +108,22 @@ def test_one_process_loads_history_and_answers(example: Path, town: tuple[Path, 
         where = json.loads("".join(iter_document(process)))
         assert where["kafka"].startswith("127.0.0.1:")
         assert score_when_ready(where["grpc"], process) > 0
+        with urllib.request.urlopen(f"http://127.0.0.1:{where['metrics_port']}/metrics", timeout=5) as response:
+            scraped = response.read().decode()
+        for name in ("nowgraph_requests_total{", "nowgraph_events_applied_total ", "process_open_fds "):
+            assert f"\n{name}" in scraped
+
+
+def test_an_exporter_that_is_not_there_is_said(
+    run_command: Callable, example: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt OTEL_TRACES_EXPORTER stops server and updater before they begin, with the names that there are."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otpl")
+    schema = ("--schema", example / "schema.yaml", "--arena", tmp_path)
+    for command in (("serve", "--checkpoint", checkpoint), ("update", "--bootstrap-servers", "embedded")):
+        result = run_command(*command, *schema, exit_code=2)
+        assert "OTEL_TRACES_EXPORTER otpl" in result.stderr
+        assert "otlp_proto_grpc" in result.stderr
 
 
 def test_files_alone_are_served_as_predict_answers_them(
@@ -201,3 +226,60 @@ def test_options_that_contradict_each_other_are_refused(run_command: Callable, e
     assert "--bootstrap-servers" in refused
     result = run_command(*options, "--arena", tmp_path, "--history", tmp_path / "x", exit_code=2)
     assert "the updater loads history" in result.stderr
+
+
+def test_a_registrys_channel_is_followed(trained: Callable[[str], Path], run_json: Callable, tmp_path: Path) -> None:
+    """Two tasks by serving.yaml beside an arena: a promoted version answers seconds later, without a restart."""
+    fraud, spend, registry = trained("fraud"), trained("spend"), tmp_path / "registry"
+    history = ("--history", fraud / "history")
+    first = run_json("models", "push", fraud, "--registry", registry, *history, "--quiet")["version"]
+    run_json("models", "promote", "fraud", first, "--registry", registry)
+    tasks = [{"name": "fraud", "registry": str(registry)}, {"checkpoint": str(spend)}]
+    tenant = {"schema": str(fraud / "schema.yaml"), "arena": str(tmp_path / "arena"), "tasks": tasks}
+    config = {"version": 1, "server": {"models_poll_s": 0.1, "port": 0, "metrics_port": 0}, "tenants": [tenant]}
+    (tmp_path / "serving.yaml").write_text(json.dumps(config))
+    with TemporalGraph.create(load_schema(fraud / "schema.yaml"), arena=tmp_path / "arena") as graph:
+        load_files(graph, [fraud / "history"], quiet=True, dead_letters=tmp_path / "dead-letters.jsonl")
+        with running("--log-level", "info", "serve", "--config", tmp_path / "serving.yaml") as process:
+            target = f"127.0.0.1:{port_of(process)}"
+            with Client(target, task="fraud", timeout_s=20) as client, Client(target, task="spend") as spending:
+                assert client.score("transactions", 10**9, CELLS).model_version == first
+                assert spending.score("customers", 3).value is not None
+                second = pushed_again(fraud, tmp_path, registry, run_json)
+                run_json("models", "promote", "fraud", second, "--registry", registry)
+                until_s = time.monotonic() + 60
+                while client.score("transactions", 10**9, CELLS).model_version != second:
+                    assert time.monotonic() < until_s
+                    time.sleep(0.05)
+
+
+def test_one_place_says_which_models_are_served(run_command: Callable, tmp_path: Path) -> None:
+    """A folder, a registry or serving.yaml, and what a registry cannot say is asked for by name."""
+    for options, said in (
+        ((), "one of --checkpoint, --registry and --config"),
+        (("--checkpoint", tmp_path, "--registry", tmp_path), "one of --checkpoint"),
+        (("--registry", tmp_path), "--registry needs --task"),
+        (("--config", tmp_path / "serving.yaml", "--arena", tmp_path), "stand in that file"),
+        (("--config", tmp_path / "serving.yaml"), "No such file"),
+    ):
+        assert said in run_command("serve", *options, exit_code=2).stderr
+
+
+def pushed_again(folder: Path, tmp_path: Path, registry: Path, run_json: Callable) -> str:
+    """Pushes the same model with other weights; gives its version."""
+    from graph_transformer.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.load(folder)
+    weights = {name: tensor * 1.1 for name, tensor in checkpoint.weights.items()}
+    replace(checkpoint, weights=weights).save(tmp_path / "again")
+    version: str = run_json("models", "push", tmp_path / "again", "--registry", registry, "--without-golden")["version"]
+    return version
+
+
+def port_of(process: subprocess.Popen[str]) -> int:
+    """The port that the log says it serves on."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "serving" in line and "port" in line and (found := re.search(r"\bport\W+(\d+)", line)):
+            return int(found[1])
+    raise AssertionError(f"the server ended with {process.wait()}")

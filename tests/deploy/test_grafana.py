@@ -1,0 +1,300 @@
+"""Every panel is what its source says, and every expression returns data from programs that run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from opentelemetry.sdk.trace import TracerProvider
+
+from graph_updater.embedded import UpdaterThread
+from graph_updater.updater import Updater
+from model_server.background import BackgroundServer
+from model_server.generation import Serving
+from model_server.metrics import ProcessMetrics
+from model_server.metrics_endpoint import MetricsEndpoint
+from model_server.server import Server
+from model_server.settings import ServerSettings
+from model_server.tracing import TracingInterceptor
+from nowgraph.client import Client, ClientError
+from stream.dead_letters import DeadLetters
+from stream.decode import Decoder
+from stream.embedded_broker import EmbeddedBroker
+from stream.kafka_source import KafkaSource
+from stream.producer import EventProducer
+from stream.quality.config import AnswerKind, QualitySettings, QualityTask
+from stream.quality.exposition import QualityMetrics
+from stream.quality.monitor import Monitor
+from stream.quality.records import Answer, Outcome, Stream
+from stream.settings import EVENTS_TOPIC, StreamSettings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDER = REPOSITORY / "deploy" / "grafana"
+RULES = REPOSITORY / "deploy" / "prometheus" / "recording_rules.yaml"
+DASHBOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
+HOUR_US = 3_600_000_000
+# Scrapes before the first question: rates need a few.
+TRAFFIC_S = 8.0
+# What must happen for these to have a value does not happen here; they must be valid and may be empty.
+EMPTY = {
+    "nowgraph_degraded_total": "no task has a degraded policy",
+    "nowgraph_idempotent_requests_total": "request ids need Redis",
+    "nowgraph_callers_refused_total": "nobody needs a token",
+    "nowgraph_workers_serving": "one process serves",
+    "nowgraph_workers_wanted": "one process serves",
+    "nowgraph_quality_ndcg": "no list is settled",
+    "nowgraph_quality_hit_ratio": "no list is settled",
+    "nowgraph_quality_mean_reciprocal_rank": "no list is settled",
+    "nowgraph_quality_input_drift": "inputs need a reference of days",
+    "nowgraph_quality_score_drift": "scores need a reference of days",
+    'ALERTS{alertstate="firing"}': "nothing is wrong",
+}
+
+
+def expressions() -> list[tuple[str, str, str]]:
+    """Dashboard, panel and expression of every query."""
+    found = []
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
+            found += [(path.stem, panel["title"], target["expr"]) for target in panel.get("targets", [])]
+    return found
+
+
+def test_dashboards_are_what_their_panels_say() -> None:
+    """Nobody edits the JSON by hand: it is written from deploy/grafana/panels."""
+    script = REPOSITORY / "scripts" / "generate_dashboards.py"
+    result = subprocess.run([sys.executable, "-P", script, "--check"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_panels_do_not_overlap_and_have_their_own_ids() -> None:
+    """Grafana would move a panel that lies on another; titles and ids are unique within a dashboard."""
+    assert {path.stem for path in DASHBOARDS} == {"overview", "serving", "graph", "models", "ranking"}
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text(encoding="utf-8"))
+        taken: set[tuple[int, int]] = set()
+        for panel in dashboard["panels"]:
+            at = panel["gridPos"]
+            assert at["x"] + at["w"] <= 24
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            assert not cells & taken, panel["title"]
+            taken |= cells
+        assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+        titles = [panel["title"] for panel in dashboard["panels"] if panel["type"] != "row"]
+        assert len(set(titles)) == len(titles)
+
+
+def test_provisioning_finds_dashboards_and_prometheus() -> None:
+    """Grafana loads the folder that the deployments mount, and its exemplars lead to traces."""
+    (provider,) = yaml.safe_load((FOLDER / "provisioning/dashboards/nowgraph.yaml").read_text())["providers"]
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards/nowgraph"
+    (source,) = yaml.safe_load((FOLDER / "provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    assert source["jsonData"]["exemplarTraceIdDestinations"][0]["name"] == "trace_id"
+
+
+class Prometheus:
+    """Asks a running Prometheus."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/api/v1/"
+
+    def get(self, path: str, **parameters: str) -> Any:
+        url = f"{self._url}{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return json.load(response)["data"]
+
+    def values(self, expression: str) -> list[float]:
+        """What an expression is now; raises for one that Prometheus refuses."""
+        chosen = {"$job": ".*", "$tenant": ".*", "$task": ".*", "$__rate_interval": "6s", "$__range": "60s"}
+        for name, value in chosen.items():
+            expression = expression.replace(name, value)
+        found = self.get("query", query=expression)["result"]
+        return [value for one in found if not math.isnan(value := float(one["value"][1]))]
+
+
+def wait(condition: Callable[[], Any], what: str, timeout_s: float = 20) -> None:
+    """Waits for a condition."""
+    until_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until_s, f"waited in vain: {what}"
+        time.sleep(0.2)
+
+
+def beside_a_shadow(world: Any, server: Server) -> Server:
+    """The server; where it scores, another model scores the same rows."""
+    (lanes,) = server._router.lanes
+    serving = lanes.generations.current()
+    if isinstance(serving, Serving):
+        shadow = world.predictor(world.graph.view())
+        shadow.version = "another"
+        lanes.generations.replace(replace(serving, shadows=(shadow,)))
+    return server
+
+
+def live(world: Any, topics: dict[str, int], stack: ExitStack) -> tuple[BackgroundServer, MetricsEndpoint]:
+    """A server and an updater over a world's graph, with a broker between them; every call is traced."""
+    broker = stack.enter_context(EmbeddedBroker({**topics, "nowgraph.predictions": 1, "nowgraph.dead-letters": 1}))
+    stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
+    producer = stack.enter_context(EventProducer(stream))
+    updater = Updater(
+        world.graph,
+        [KafkaSource(list(topics), gaps="error", settings=stream)],
+        Decoder(world.schema, world.privacy, settings=stream),
+        DeadLetters(producer, settings=stream),
+    )
+    stack.enter_context(UpdaterThread(updater))
+    settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=20_000)
+    options = {"event_log": producer, "interceptors": (TracingInterceptor(TracerProvider()),)}
+    server = stack.enter_context(BackgroundServer(lambda: beside_a_shadow(world, world.server(settings, **options))))
+    endpoint = MetricsEndpoint(updater.metrics, ProcessMetrics(), host="127.0.0.1", port=0)
+    stack.callback(endpoint.close)
+    producer.send(next(iter(topics)), value=b"\xff")  # one dead letter
+    return server, endpoint
+
+
+def quality() -> QualityMetrics:
+    """Figures of two hours of answers, half of them followed by what happened."""
+    task = QualityTask(
+        name="fraud", kind=AnswerKind.BINARY, table="transactions", event_level=True, label_delay_us=HOUR_US,
+        outcome="tx_fraud", absence_is_negative=True, inputs=(),
+    )  # fmt: skip
+    monitor, start_us = Monitor([task], QualitySettings(windows_us=(24 * HOUR_US,))), 1_672_531_200_000_000
+    for number in range(100):
+        at_us = start_us + number * 1_000_000
+        monitor.add(Answer(Stream("", "fraud", "v1"), (number,), at_us, at_us, (number / 100,)))
+        if number % 2:
+            monitor.add(Outcome("fraud", (number,), at_us + 60_000_000, (float(number % 3 == 0),)))
+    monitor.advance(start_us + 3 * HOUR_US)
+    metrics = QualityMetrics()
+    metrics.show(monitor.report(), lag_records=0)
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def binary() -> str:
+    found = shutil.which("prometheus")
+    if found is None:
+        if os.environ.get("NOWGRAPH_CI"):
+            pytest.fail("prometheus is missing: .ci/run installs it")
+        pytest.skip("prometheus (of Debian) is not installed")
+    return found
+
+
+@pytest.fixture
+def scraping(binary: str, tmp_path: Path) -> Iterator[Callable[[dict[str, list[int]]], Prometheus]]:
+    """Starts a Prometheus that scrapes ports by job every second, and records what our rules say."""
+    with ExitStack() as stack:
+
+        def start(ports: dict[str, list[int]]) -> Prometheus:
+            jobs = [
+                {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in each]}]}
+                for job, each in ports.items()
+            ]
+            times = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+            config = {"global": times, "rule_files": [str(RULES)], "scrape_configs": jobs}
+            (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            process = subprocess.Popen(
+                [binary, f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/data",
+                 f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=warn"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            stack.callback(process.wait, 20)
+            stack.callback(process.terminate)
+            found = Prometheus(port)
+
+            def answers() -> bool:
+                try:
+                    return bool(found.get("status/buildinfo"))
+                except OSError:
+                    return False
+
+            wait(answers, "Prometheus")
+            return found
+
+        yield start
+
+
+@pytest.mark.integration
+def test_every_panel_has_data(world: Any, shop: Any, scraping: Callable[..., Prometheus]) -> None:
+    """Scores, lists, events and a dead letter, scraped by a real Prometheus: every expression gives numbers of them."""
+    with ExitStack() as stack:
+        scores, one = live(world, {"transactions": 1, "transaction_events": 1, EVENTS_TOPIC: 1}, stack)
+        lists, other = live(shop, {"clicks": 1, "items": 1, EVENTS_TOPIC: 1}, stack)
+        figures = MetricsEndpoint(quality(), host="127.0.0.1", port=0)
+        stack.callback(figures.close)
+        prometheus = scraping(
+            {
+                "nowgraph-server": [scores.server.metrics_port, lists.server.metrics_port],
+                "nowgraph-updater": [one.port, other.port],
+                "nowgraph-quality": [figures.port],
+            }
+        )
+        asking, asked = threading.Event(), [0, 0]
+        stack.callback(asking.set)
+
+        def ask() -> None:
+            cells = {"customer_id": 3, "tx_amount": 9.0, "card_number": "4999"}
+            with Client(scores.target, timeout_s=20) as payments, Client(lists.target, timeout_s=20) as pages:
+                while not asking.wait(0.02):
+                    number = asked[0] = asked[0] + 1
+                    now_us = time.time_ns() // 1_000
+                    token = payments.ingest("transactions", 50_000 + number, cells, event_time=now_us)
+                    payments.score("transactions", 90_000 + number, cells, freshness_token=token)
+                    token = pages.ingest("clicks", 50_000 + number, {"user_id": 7, "item_id": 3}, event_time=now_us)
+                    pages.rank(7, freshness_token=token)
+                    try:
+                        payments.score("nobody", 1)
+                    except ClientError:
+                        asked[1] += 1
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(asking.set)
+        time.sleep(TRAFFIC_S)
+        wait(lambda: prometheus.values("job:nowgraph_rank_slow:ratio_rate1h"), "the recording rules")
+        up = prometheus.values("up")
+        empty = [
+            (dashboard, panel, expression)
+            for dashboard, panel, expression in expressions()
+            if not prometheus.values(expression) and not any(name in expression for name in EMPTY)
+        ]
+        exemplars = prometheus.get(
+            "query_exemplars",
+            query='nowgraph_request_seconds_bucket{method="Score"}',
+            start=str(time.time() - 60),
+            end=str(time.time()),
+        )
+        asking.set()
+        thread.join()
+    assert asked[0] == asked[1] > 10
+    assert up == [1.0] * 5
+    assert empty == []
+    assert exemplars
+    assert re.fullmatch("[0-9a-f]{32}", exemplars[0]["exemplars"][0]["labels"]["trace_id"])
+
+
+def test_what_may_be_empty_is_asked_for() -> None:
+    """An excuse for a metric that no panel shows is an excuse for nothing."""
+    asked = " ".join(expression for *_, expression in expressions())
+    assert [name for name in EMPTY if name not in asked] == []
