@@ -1,9 +1,9 @@
 """How far the log was read, as a time: what retention may count back from.
 
-Rows are forgotten by their age, and a change of a row keeps it. While partitions are read at different speeds (a start, a
-backlog) one may run days ahead of the change that another still holds: counted back from the newest row, the row would be
-forgotten before its change is read, and the graph would depend on the order. So age counts from the partition that is
-furthest behind, until all have come to their end.
+Rows are forgotten by their age, and a change of a row keeps it. While partitions are read at different speeds (at a
+start, in a backlog) one may run days ahead of the change that another still holds: counted back from the newest row,
+the row would be forgotten before its change is read, and the graph would depend on the order. So age counts from the
+partition that is furthest behind, until all have come to their end.
 """
 
 from __future__ import annotations
