@@ -63,6 +63,7 @@ class LagWatch:
         self._behind = Hysteresis(settings.behind_enter_records, settings.behind_leave_records)
         self._next_s = 0.0
         self._target: Positions | None = None
+        self._ends: Positions | None = None
         self._complete = complete
         self._clock_us = clock_us
         self._looked: tuple[int, Positions] | None = None
@@ -79,6 +80,18 @@ class LagWatch:
         applied = self._applied()
         return all(self._at(place, applied) >= end for place, end in self._target.items())
 
+    @property
+    def knows_ends(self) -> bool:
+        """Whether there is a log that can be asked for its end."""
+        return bool(self._logs)
+
+    def waiting(self) -> list[tuple[str, int]] | None:
+        """The partitions with records that were not applied at the last look; None before the first."""
+        if self._ends is None:
+            return None
+        applied = self._applied()
+        return [place for place, end in self._ends.items() if self._at(place, applied) < end]
+
     def look(self, *, now_s: float | None = None) -> None:
         """Asks every log for its end when it is time to; ``now_s`` is time.monotonic's."""
         now_s = time.monotonic() if now_s is None else now_s
@@ -92,6 +105,7 @@ class LagWatch:
         except StreamError as error:
             log.warning("the broker did not say how far behind the graph is", error=str(error))
             return
+        self._ends = ends
         if self._target is None:
             self._target = ends
         if self._looked is None:  # an older look is waited for: what is always behind is complete now and then

@@ -54,6 +54,25 @@ class UpdaterMetrics:
             "nowgraph_memory_bytes", "Memory of the graph, by part.", ["part"], registry=self.registry
         )
 
+        self.snapshots = Counter("nowgraph_snapshots", "Snapshots, by outcome.", ["outcome"], registry=self.registry)
+        for outcome in ("made", "failed"):
+            self.snapshots.labels(outcome=outcome)
+        self.snapshot_seconds = Gauge(
+            "nowgraph_snapshot_seconds", "The last snapshot, from its begin to its last byte.", registry=self.registry
+        )
+        self.snapshot_pause_seconds = Gauge(
+            "nowgraph_snapshot_pause_seconds", "How long the writer rested for the last one.", registry=self.registry
+        )
+        self.snapshot_bytes = Gauge(
+            "nowgraph_snapshot_bytes", "Bytes of the graph in the last one.", registry=self.registry
+        )
+        self.snapshot_timestamp = Gauge(
+            "nowgraph_snapshot_timestamp_seconds", "When the last one was made.", registry=self.registry
+        )
+        self.ready_seconds = Gauge(
+            "nowgraph_ready_seconds", "From the start until the graph had caught up.", registry=self.registry
+        )
+
     def set_memory(self, parts: Mapping[str, int]) -> None:
         """Sets the bytes of every part of the graph's memory."""
         for part, size in parts.items():

@@ -31,6 +31,13 @@ class UpdaterSettings(BaseSettings):
     # How long dead letters may take to reach their topic before the updater gives up and stops, positions unmoved.
     dead_letter_timeout_s: float = Field(default=30.0, gt=0)
 
+    # What a restart may have to read again of the log: five minutes of it are applied in seconds.
+    snapshot_interval_s: float = Field(default=300.0, gt=0)
+    # Older ones are for the day on which the newest are damaged.
+    snapshot_keep: int = Field(default=3, ge=1)
+    # Copying beside the writer takes memory bandwidth and a core that ingest may want: this is what it may have.
+    snapshot_bytes_per_s: int = Field(default=400 << 20, ge=1 << 20)
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.behind_leave_records >= self.behind_enter_records:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +22,9 @@ import structlog
 
 from graph_updater.lag import HasEnds, LagWatch
 from graph_updater.metrics import UpdaterMetrics, memory_parts
+from graph_updater.progress import Progress
 from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import Snapshotter
 from graph_updater.tracing import ApplyTraces
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
@@ -63,10 +65,13 @@ class Updater:
         metrics: UpdaterMetrics | None = None,
         logs: Sequence[HasEnds] | None = None,
         traces: ApplyTraces | None = None,
+        snapshots: Snapshotter | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """``logs`` say how far there is to go; None stands for those of the sources that know their end.
 
-        ``traces`` follow records that are traced; None stands for the process's OpenTelemetry.
+        ``traces`` follow records that are traced; None stands for the process's OpenTelemetry. ``snapshots``
+        makes them between batches; the updater closes it. ``clock_s`` says when retention and accounts are due.
         """
         if not sources:
             raise ValueError("expected at least one source")
@@ -83,6 +88,9 @@ class Updater:
             lambda: self._positions, ends, self._settings, self.metrics, complete=graph.set_complete_time
         )
         self._traces = traces if traces is not None else ApplyTraces()
+        self._snapshots = snapshots
+        self._clock_s = clock_s
+        self._progress = Progress()
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -120,7 +128,9 @@ class Updater:
         self._stopping.set()
 
     def close(self) -> None:
-        """Closes the sources; call it after `run` has returned."""
+        """Closes the sources, and gives up a snapshot in the making; call it after `run` has returned."""
+        if self._snapshots is not None:
+            self._snapshots.close()
         for source in self._sources:
             source.close()
 
@@ -137,13 +147,15 @@ class Updater:
             if len(batch):
                 self._apply(batch)
                 records += len(batch)
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         if now_s >= self._next_evict_s:
             self._next_evict_s = now_s + settings.evict_interval_s
             self._evict()
         if now_s >= self._next_account_s:
             self._next_account_s = now_s + settings.account_interval_s
             self._account()
+        if self._snapshots is not None:
+            self._snapshots.step()
         return records
 
     def _apply(self, batch: Batch) -> None:
@@ -173,6 +185,7 @@ class Updater:
             for rejected in applied.rejected
         ]
         self._send(self._unconfirmed)
+        self._progress.read(batch)
         metrics.records.labels(topic=batch.topic).inc(len(batch))
         metrics.applied.inc(applied.applied)
         metrics.duplicate.inc(applied.duplicate)
@@ -194,7 +207,10 @@ class Updater:
             self._unconfirmed = []
 
     def _evict(self) -> None:
-        evicted = self._graph.evict()
+        waiting = self._lag.waiting()
+        if waiting is None and self._lag.knows_ends:  # no log has said yet how far there is to go
+            return
+        evicted = self._graph.evict(as_of_us=self._progress.as_of_us(waiting or ()))
         if evicted.rows:
             self.metrics.evicted.inc(evicted.rows)
             log.info("retention forgot rows", rows=evicted.rows)

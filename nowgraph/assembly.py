@@ -17,6 +17,7 @@ import structlog
 from graph_updater.lag import HasEnds
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import Snapshotter
 from graph_updater.updater import DeadLetters as DeadLetterSink
 from graph_updater.updater import Updater
 from nowgraph.errors import UsageError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from model_server.models.loader import Models
     from model_server.server import Server
     from model_server.settings import ServerSettings
+    from temporal_graph.snapshots import Snapshots
     from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
@@ -169,10 +171,19 @@ def updater_of(
     settings: UpdaterSettings | None = None,
     metrics: UpdaterMetrics | None = None,
     logs: Sequence[HasEnds] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Updater:
-    """The writer of the graph, fed by the source; ``logs`` say how far there is to go, where the source does not."""
+    """The writer of the graph, fed by the source; ``logs`` say how far there is to go, where the source does not.
+
+    It leaves a snapshot in ``snapshots`` every interval of the settings.
+    """
     decoder = Decoder(graph.schema, privacy_of(graph.schema, stream), settings=stream)
-    return Updater(graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs)
+    settings = settings if settings is not None else UpdaterSettings()
+    metrics = metrics if metrics is not None else UpdaterMetrics()
+    snapshotter = None if snapshots is None else Snapshotter(graph, snapshots, settings, metrics)
+    return Updater(
+        graph, [source], decoder, dead_letters, settings=settings, metrics=metrics, logs=logs, snapshots=snapshotter
+    )
 
 
 def warn_without_labels(view: GraphView, target: Target) -> None:

@@ -29,9 +29,11 @@ from nowgraph.commands import (
     replay,
     schema,
     serve,
+    snapshots,
     token,
     train,
     update,
+    verify,
 )
 from nowgraph.errors import UsageError, explain
 
@@ -60,11 +62,13 @@ app = typer.Typer(
 app.add_typer(schema.app, name="schema")
 app.add_typer(models.app, name="models")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(config.app, name="config")
 app.command("serve")(serve.serve)
 app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
+app.command("verify")(verify.verify)
 app.command("health")(health.health)
 app.command("plan")(plan.plan)
 app.command("query")(labels.query)

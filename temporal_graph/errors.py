@@ -66,3 +66,7 @@ class ArenaError(TemporalGraphError):
 
 class ArenaFullError(ArenaError):
     """The arena, or the file system it lies in, has no room for the next event."""
+
+
+class ImageRefusedError(ArenaError):
+    """An image that is damaged, cut off, of another layout or of other tables; another one may serve."""

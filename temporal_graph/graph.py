@@ -7,9 +7,8 @@ One writer. Readers see whole batches: the rows of an `apply` and the stream pos
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph import _native
-from temporal_graph.errors import ArenaError, ArenaFullError
+from temporal_graph.errors import ArenaError
 from temporal_graph.generations import CompleteTime, WriterLock, complete_path
+from temporal_graph.image import GraphImage
 from temporal_graph.memory import Memory, memory_of
+from temporal_graph.native_errors import translated
 from temporal_graph.native_spec import native_links, native_tables
 from temporal_graph.schema import Schema
+from temporal_graph.time_rule import TIME_MAX_US
 from temporal_graph.view import GraphView
 
 ARENA_BYTES: Final = 4 << 30
@@ -72,9 +74,15 @@ class TemporalGraph:
 
     @classmethod
     def create(
-        cls, schema: Schema, *, arena: Path | None = None, arena_bytes: int = ARENA_BYTES, publish: bool = True
+        cls,
+        schema: Schema,
+        *,
+        arena: Path | None = None,
+        arena_bytes: int = ARENA_BYTES,
+        publish: bool = True,
+        image: Path | None = None,
     ) -> Self:
-        """Make an empty graph.
+        """Make a graph: empty, or as it was when an image was taken of it.
 
         Args:
             schema: its tables and links.
@@ -82,15 +90,20 @@ class TemporalGraph:
             arena_bytes: the arena's size; a sparse file or address space, never more than the machine maps.
             publish: whether readers of the folder are sent to this generation at once. False lets a new writer catch
                 up first; `publish_generation` then makes the switch.
+            image: a file that `GraphImage` made; bounds and retention are those of `schema`. Of a graph with fewer
+                tables, columns or links every row and version is taken over; what it had not is null.
 
         Raises:
             ArenaError: the folder has another writer, or the arena can't be made.
+            ImageRefusedError: the image is damaged, of another layout, or has a table, column or link that the schema
+                lacks or has otherwise, the first of which is named.
+            ArenaFullError: the arena is too small for the image.
         """
         lock = WriterLock(arena) if arena is not None else None
         generation, path = lock.next_arena() if lock is not None else (1, None)
         try:
             complete = CompleteTime.create(None if arena is None else complete_path(arena, generation))
-            with _translated():
+            with translated():
                 native = _native.Graph(
                     native_tables(schema),
                     native_links(schema),
@@ -98,6 +111,7 @@ class TemporalGraph:
                     generation=generation,
                     bytes=arena_bytes,
                     path=None if path is None else str(path),
+                    image=None if image is None else str(image),
                 )
         except BaseException:
             if lock is not None:
@@ -146,7 +160,7 @@ class TemporalGraph:
         """
         places = [(name, number, next_offset) for (name, number), next_offset in (positions or {}).items()]
         batch = events if isinstance(events, list) else list(events)
-        with _translated():
+        with translated():
             result = self._open().apply(
                 batch,
                 broker_time_us=broker_time_us,
@@ -173,19 +187,32 @@ class TemporalGraph:
         """
         by_name = parents or {}
         links = [by_name[link.name] for link in self.schema.table(table).links]
-        with _translated():
+        with translated():
             result = self._open().append(self.schema.table_index(table), keys, event_time_us, known_time_us, links)
         return _applied(result)
 
-    def evict(self) -> Evicted:
-        """Drop what the tables' retention no longer keeps, judged from record times; publishes."""
-        evicted = self._open().evict()
+    def evict(self, *, as_of_us: int = TIME_MAX_US) -> Evicted:
+        """Drop what the tables' retention no longer keeps, judged from record times; publishes.
+
+        Age counts back from the newest event time, or from `as_of_us`, up to which time the log was read, where that is
+        older: a row is not forgotten before a change of it is read that keeps it.
+        """
+        evicted = self._open().evict(as_of_us)
         return Evicted(evicted.rows, evicted.entries)
 
     @property
     def positions(self) -> dict[tuple[str, int], int]:
         """The next offset of every (topic, partition) that the published graph contains."""
         return self.view().position().offsets
+
+    def image(self, path: Path) -> GraphImage:
+        """Begin an image of the graph in a new file; raises ArenaError where it can't be made."""
+        return GraphImage(self._open(), self.view(), path)
+
+    @property
+    def migrated(self) -> bool:
+        """Whether the graph was made of an image with fewer tables, columns or links."""
+        return self._open().migrated
 
     def memory(self) -> Memory:
         """Return the bytes of every part, counted by the allocator that gave them."""
@@ -258,13 +285,3 @@ def key_text(key: object) -> str:
 def _applied(result: _native.Applied) -> Applied:
     rejected = tuple(Rejected(one.index, one.reason, one.detail) for one in result.rejected)
     return Applied(result.applied, result.duplicate, rejected)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except _native.ArenaFull as error:
-        raise ArenaFullError(str(error)) from error
-    except _native.ArenaRefused as error:
-        raise ArenaError(str(error)) from error

@@ -12,19 +12,23 @@ from typing import Annotated, Literal
 import typer
 
 from graph_updater.embedded import UpdaterThread
+from graph_updater.settings import UpdaterSettings
 from graph_updater.updater import Updater
 from model_server.metrics import ProcessMetrics
 from model_server.metrics_endpoint import MetricsEndpoint
 from nowgraph.assembly import EMBEDDED, broker_address, live_source, parse_positions, updater_of
 from nowgraph.commands.options import ArenaPath, AsJson, Bootstrap, Quiet, SchemaPath
 from nowgraph.commands.running import Stop, progress_line
+from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console
 from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
+from temporal_graph.duration import parse_duration_us
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
-from temporal_graph.schema import load_schema
+from temporal_graph.schema import Schema, load_schema
+from temporal_graph.snapshots import Snapshots
 
 _TICK_S = 0.2
 
@@ -48,15 +52,27 @@ def update(
     metrics_host: Annotated[
         str, typer.Option(envvar="NOWGRAPH_UPDATER_METRICS_HOST", help="The address they are served on.")
     ] = "127.0.0.1",
+    snapshots: Annotated[
+        str | None,
+        typer.Option(help="Where snapshots are kept, a folder or a URL: a start goes on from the newest good one."),
+    ] = None,
+    snapshot_every: Annotated[
+        str | None, typer.Option(help="Such as 5m; default: NOWGRAPH_UPDATER_SNAPSHOT_INTERVAL_S, five minutes.")
+    ] = None,
     until_caught_up: Annotated[bool, typer.Option(help="End once the log's present end is applied.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Keep the live graph: history from files, then every event of the schema's topics, until stopped.
 
-    Each start is a new generation, rebuilt from files and log; servers switch to it once it has caught up.
+    Each start is a new generation, from the newest good snapshot and what the log has since, or rebuilt from files and
+    log; servers switch to it once it has caught up.
     """
-    loaded = load_schema(schema)
+    if snapshots is not None and bootstrap_servers == EMBEDDED:
+        raise UsageError("--snapshots: the embedded broker ends with this command, so its offsets mean nothing later")
+    begun_s = time.monotonic()
+    loaded, settings = load_schema(schema), _settings(snapshot_every)
+    store = None if snapshots is None else Snapshots(snapshots)
     configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:
@@ -65,15 +81,16 @@ def update(
         if bootstrap_servers == EMBEDDED and not quiet:
             progress_console().print(f"Broker: {address}", highlight=False)
         producer = stack.enter_context(EventProducer(stream))
-        graph = stack.enter_context(TemporalGraph.create(loaded, arena=arena, arena_bytes=arena_bytes, publish=False))
+        graph = stack.enter_context(_opened(loaded, store, arena, arena_bytes, quiet=quiet))
         gaps: Literal["error", "allow"] = "error" if bootstrap_servers == EMBEDDED else "allow"
         source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
-        updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
+        dead_letters = DeadLetters(producer, settings=stream)
+        updater = updater_of(graph, source, dead_letters, stream, settings=settings, logs=logs, snapshots=store)
         if metrics_port:
             endpoint = MetricsEndpoint(updater.metrics, ProcessMetrics(), host=metrics_host, port=metrics_port)
             stack.callback(endpoint.close)
         with UpdaterThread(updater) as running:
-            _keep(updater, running, graph, stop, until_caught_up=until_caught_up, quiet=quiet)
+            _keep(updater, running, graph, stop, begun_s=begun_s, until_caught_up=until_caught_up, quiet=quiet)
         state = _state(updater, graph)
         if until_caught_up:
             # Equal for equal graphs, however their events came: what a rebuild is compared by.
@@ -81,8 +98,36 @@ def update(
         emit([state], title="Stopped", as_json=as_json, document=state)
 
 
+def _settings(snapshot_every: str | None) -> UpdaterSettings:
+    if snapshot_every is None:
+        return UpdaterSettings()
+    try:
+        return UpdaterSettings(snapshot_interval_s=parse_duration_us(snapshot_every) / 1e6)
+    except ValueError as error:
+        raise UsageError(f"--snapshot-every {snapshot_every}: {error}") from error
+
+
+def _opened(schema: Schema, store: Snapshots | None, arena: Path, arena_bytes: int, *, quiet: bool) -> TemporalGraph:
+    """The graph of the newest good snapshot, else an empty one; says which, and what was refused."""
+    restored = None if store is None else store.restore(schema, arena=arena, arena_bytes=arena_bytes, publish=False)
+    if restored is None:
+        return TemporalGraph.create(schema, arena=arena, arena_bytes=arena_bytes, publish=False)
+    if not quiet:
+        snapshot = restored.snapshot
+        line = f"Restored {snapshot.name}: {snapshot.sequence:,} events, {snapshot.bytes:,} bytes"
+        progress_console().print(line, highlight=False)
+    return restored.graph
+
+
 def _keep(
-    updater: Updater, running: UpdaterThread, graph: TemporalGraph, stop: Stop, *, until_caught_up: bool, quiet: bool
+    updater: Updater,
+    running: UpdaterThread,
+    graph: TemporalGraph,
+    stop: Stop,
+    *,
+    begun_s: float,
+    until_caught_up: bool,
+    quiet: bool,
 ) -> None:
     """Publishes the generation once it has caught up, shows progress, and returns when it is time to stop."""
     published = False
@@ -91,6 +136,7 @@ def _keep(
             if not published and updater.caught_up():
                 graph.publish_generation()
                 published = True
+                updater.metrics.ready_seconds.set(time.monotonic() - begun_s)
                 show(f"generation {graph.generation} serves", lasting=True)
             if published and until_caught_up:
                 break

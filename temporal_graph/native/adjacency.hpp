@@ -21,6 +21,9 @@ class Adjacency {
  public:
   Adjacency(Arena& arena, Blocks& blocks) : arena_(arena), blocks_(blocks) {}
 
+  void save(StateOut& out) const { out.put(bytes_); }
+  void resume(StateIn& in) { bytes_ = in.take<AdjacencyBytes>(); }
+
   // Puts the entry where `before` says. Times are never equal in all of (open time, key): `before` is a total order.
   template <class Before>
   void insert(std::atomic<u64>& word, Entry entry, Before before) {

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -67,6 +68,22 @@ class Arena {
     if (!create) verify();
   }
 
+  // The memory that an image's file holds, to be read; what is written here stays here.
+  static std::unique_ptr<Arena> of_image(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat info {};
+    if (fd < 0 || ::fstat(fd, &info) != 0) throw ImageRefused("cannot open image " + path + ": " + std::strerror(errno));
+    auto arena = std::unique_ptr<Arena>(new Arena);
+    try {
+      arena->map(static_cast<u64>(info.st_size), fd, MAP_PRIVATE | MAP_NORESERVE);
+    } catch (...) {
+      ::close(fd);
+      throw;
+    }
+    ::close(fd);
+    return arena;
+  }
+
   ~Arena() {
     if (base_ != nullptr) ::munmap(base_, bytes_);
     if (fd_ >= 0) ::close(fd_);
@@ -92,11 +109,36 @@ class Arena {
     std::memcpy(head.magic, ARENA_MAGIC, sizeof ARENA_MAGIC);
     head.layout_version = LAYOUT_VERSION;
     head.bytes = bytes_;
-    std::memset(head.fingerprint, 0, sizeof head.fingerprint);
-    std::memcpy(head.fingerprint, fingerprint.data(), std::min(fingerprint.size(), sizeof head.fingerprint));
+    name(fingerprint);
     head.generation = generation;
     head.epoch.store(1);
     head.used.store((sizeof(ArenaHeader) + 4095) & ~u64{4095});
+  }
+
+  // Zeroes all of it, as it was when it was made.
+  void clear() {
+    const bool cleared = shared() ? ::ftruncate(fd_, 0) == 0 && ::ftruncate(fd_, static_cast<off_t>(bytes_)) == 0
+                                  : ::madvise(base_, bytes_, MADV_DONTNEED) == 0;
+    if (!cleared) throw ArenaRefused("cannot clear the arena " + path_);
+  }
+
+  // Room for an image that is about to be copied in; `adopt` then makes it this arena's own.
+  void make_room(u64 bytes) {
+    if (bytes > bytes_)
+      throw ArenaFull("an arena of " + std::to_string(bytes_) + " bytes is too small for an image of " +
+                      std::to_string(bytes));
+    backed_ = 0;
+    back(bytes);
+  }
+  void adopt(std::string_view fingerprint, i64 generation) {
+    ArenaHeader& head = header();
+    head.bytes = bytes_;
+    name(fingerprint);
+    head.generation = generation;
+    for (ReaderSlot& slot : head.slots) {
+      slot.epoch.store(0);
+      slot.taken.store(0);
+    }
   }
 
   // New bytes, zeroed, aligned to 64 when they are that large and to 32 otherwise.
@@ -184,6 +226,14 @@ class Arena {
   NOWGRAPH_INLINE void unpin(u32 slot) { header().slots[slot].epoch.store(0, std::memory_order_release); }
 
  private:
+  Arena() = default;
+
+  void name(std::string_view fingerprint) {
+    char (&to)[64] = header().fingerprint;
+    std::memset(to, 0, sizeof to);
+    std::memcpy(to, fingerprint.data(), std::min(fingerprint.size(), sizeof to));
+  }
+
   void map(u64 bytes, int fd, int flags) {
     bytes_ = bytes;
     void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);

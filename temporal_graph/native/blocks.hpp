@@ -6,6 +6,7 @@
 #include <deque>
 #include <vector>
 
+#include "image.hpp"
 #include "layout.hpp"
 
 namespace nowgraph {
@@ -46,6 +47,25 @@ class Blocks {
     const u64 oldest = std::min(arena_.oldest_pinned(check_dead), epoch);
     for (; !limbo_.empty() && limbo_.front().epoch < oldest; limbo_.pop_front())
       free_[class_of(limbo_.front().capacity)].push_back(limbo_.front().offset);
+  }
+
+  // What of this lies outside the arena. Without readers what is retired is free.
+  void save(StateOut& out) const {
+    out.put(slab_next_);
+    out.put(slab_end_);
+    out.put(idle_bytes_);
+    for (const std::vector<u64>& free : free_) out.put_all(free);
+    std::vector<u64> retired;
+    for (const Retired& one : limbo_) retired.insert(retired.end(), {one.offset, class_of(one.capacity)});
+    out.put_all(retired);
+  }
+  void resume(StateIn& in) {
+    slab_next_ = in.take<u64>();
+    slab_end_ = in.take<u64>();
+    idle_bytes_ = in.take<u64>();
+    for (std::vector<u64>& free : free_) free = in.take_all<u64>();
+    const std::vector<u64> retired = in.take_all<u64>();
+    for (u64 i = 0; i + 1 < retired.size(); i += 2) free_[retired[i + 1] & 63].push_back(retired[i]);
   }
 
   // Bytes that are retired or free to be used again.

@@ -14,7 +14,8 @@ NB_MODULE(_native, module) {
   module.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
   module.attr("READER_SLOTS") = READER_SLOTS;
   nb::exception<ArenaFull>(module, "ArenaFull", PyExc_MemoryError);
-  nb::exception<ArenaRefused>(module, "ArenaRefused", PyExc_RuntimeError);
+  const auto refused = nb::exception<ArenaRefused>(module, "ArenaRefused", PyExc_RuntimeError);
+  nb::exception<ImageRefused>(module, "ImageRefused", refused);
   bind_graph(module);
   bind_view(module);
   bind_sampler(module);

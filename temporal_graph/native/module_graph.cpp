@@ -11,6 +11,7 @@
 
 #include "canonical.hpp"
 #include "content.hpp"
+#include "image.hpp"
 #include "module.hpp"
 #include "module_arrays.hpp"
 #include "view.hpp"
@@ -47,13 +48,38 @@ GraphSpec spec_of(nb::list tables, const std::vector<LinkTuple>& links) {
 struct Graph {
   std::shared_ptr<Arena> arena;
   std::unique_ptr<Writer> writer;
+  bool migrated = false;  // the image's graph had fewer tables, columns or links
 
+  // Empty, or what `image` holds.
   Graph(nb::list tables, const std::vector<LinkTuple>& links, const std::string& fingerprint, i64 generation,
-        u64 bytes, const std::optional<std::string>& path)
+        u64 bytes, const std::optional<std::string>& path, const std::optional<std::string>& image)
       : arena(path ? std::make_shared<Arena>(*path, bytes, true) : std::make_shared<Arena>(bytes)) {
-    format_graph(*arena, spec_of(tables, links), fingerprint, generation);
-    writer = std::make_unique<Writer>(*arena);
+    const GraphSpec spec = spec_of(tables, links);
+    nb::gil_scoped_release released;
+    std::string state;
+    if (image) state = restore_image(*arena, *image, fingerprint, generation);
+    migrated = image && !fits_spec(*arena, spec);
+    if (migrated) arena->clear();
+    if (image && !migrated) {
+      take_spec(*arena, spec);
+    } else {
+      format_graph(*arena, spec, fingerprint, generation);
+      state.clear();
+    }
+    writer = std::make_unique<Writer>(*arena, state);
+    if (migrated) {
+      const std::unique_ptr<Arena> old = Arena::of_image(*image);
+      writer->take_over(Reader(*old));
+    }
   }
+};
+
+// An image in the making keeps its arena.
+struct Image {
+  std::shared_ptr<Arena> arena;
+  ImageWriter writer;
+
+  Image(const Graph& graph, const std::string& path) : arena(graph.arena), writer(*graph.arena, path) {}
 };
 
 Applied apply(Graph& graph, nb::list events, std::optional<In<i64>> broker_time_us, const std::string& topic,
@@ -154,19 +180,19 @@ void bind_graph(nb::module_& module) {
   nb::class_<Evicted>(module, "Evicted").def_ro("rows", &Evicted::rows).def_ro("entries", &Evicted::entries);
   nb::class_<Graph>(module, "Graph")
       .def(nb::init<nb::list, const std::vector<LinkTuple>&, const std::string&, i64, u64,
-                    const std::optional<std::string>&>(),
+                    const std::optional<std::string>&, const std::optional<std::string>&>(),
            nb::arg("tables"), nb::arg("links"), nb::arg("fingerprint"), nb::arg("generation"), nb::arg("bytes"),
-           nb::arg("path").none())
+           nb::arg("path").none(), nb::arg("image").none() = nb::none())
       .def("apply", &apply, nb::arg("events"), nb::arg("broker_time_us").none(), nb::arg("topic"),
            nb::arg("partition").none(), nb::arg("offset").none(), nb::arg("backfill"), nb::arg("positions"))
       .def("append", &append, nb::arg("table"), nb::arg("keys"), nb::arg("event_time_us"),
            nb::arg("known_time_us").none(), nb::arg("parents"))
-      .def("evict", [](Graph& graph) {
+      .def("evict", [](Graph& graph, i64 as_of_us) {
         nb::gil_scoped_release released;
-        const Evicted evicted = graph.writer->evict();
+        const Evicted evicted = graph.writer->evict(as_of_us);
         graph.writer->publish();
         return evicted;
-      })
+      }, nb::arg("as_of_us"))
       .def("publish", [](Graph& graph) { graph.writer->publish(); })
       .def("memory", &memory_of)
       .def("canonical_hash", [](const Graph& graph) {
@@ -174,5 +200,26 @@ void bind_graph(nb::module_& module) {
         return canonical_hash(graph.writer->reader());
       })
       .def("readers", [](const Graph& graph) { return graph.arena->slots_taken(); })
-      .def_ro("arena", &Graph::arena);
+      .def_ro("arena", &Graph::arena)
+      .def_ro("migrated", &Graph::migrated);
+  nb::class_<Image>(module, "Image")
+      .def(nb::init<const Graph&, const std::string&>(), nb::arg("graph"), nb::arg("path"))
+      .def("copy", [](Image& image, u64 bytes_per_s) {
+        nb::gil_scoped_release released;
+        image.writer.copy(bytes_per_s);
+      }, nb::arg("bytes_per_s"))
+      .def("cancel", [](Image& image) { image.writer.cancel(); })
+      .def("settle", [](Image& image, const Graph& graph) {
+        nb::gil_scoped_release released;
+        return image.writer.settle(graph.writer->save());
+      }, nb::arg("graph"))
+      .def("finish", [](Image& image) {
+        nb::gil_scoped_release released;
+        image.writer.finish();
+      })
+      .def_prop_ro("bytes", [](const Image& image) { return image.writer.bytes(); });
+  module.def("verify_image", [](const std::string& path) {
+    nb::gil_scoped_release released;
+    verify_image(path);
+  }, nb::arg("path"));
 }

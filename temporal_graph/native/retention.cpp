@@ -4,13 +4,14 @@
 namespace nowgraph {
 
 // Drops rows whose newest change lies beyond the table's age bound, counted back from the newest event time of the
-// graph, and list entries beyond its degree bound. A dropped row is no neighbour and no key any more; as a parent it
+// graph or from how far the log was read, and list entries beyond its degree bound. A dropped row is no neighbour and no key any more; as a parent it
 // is bare.
-Evicted Writer::evict() {
+Evicted Writer::evict(i64 as_of_us) {
   Evicted evicted;
   i64 newest = ALWAYS_US;
   for (u32 t = 0; t < graph_.table_count; ++t)
     newest = std::max(newest, table_of(t).latest_event_us.load(std::memory_order_relaxed));
+  newest = std::min(newest, as_of_us);
   std::vector<Reader::VersionKey> versions;
   for (u32 t = 0; t < graph_.table_count; ++t) {
     TableHeader& table = table_of(t);

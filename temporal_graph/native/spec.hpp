@@ -42,4 +42,11 @@ struct GraphSpec {
 // Writes headers, empty maps and directories; the arena is then a graph without rows.
 void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerprint, i64 generation);
 
+// Whether `take_spec` would take it.
+bool fits_spec(const Arena& arena, const GraphSpec& spec);
+
+// Says what differs between a graph's tables, columns and links and the spec's: ImageRefused names the first. Bounds and
+// retention, which change no row, are taken from the spec.
+void take_spec(Arena& arena, const GraphSpec& spec);
+
 }  // namespace nowgraph

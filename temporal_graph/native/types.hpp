@@ -104,5 +104,9 @@ struct ArenaFull : std::runtime_error {
 struct ArenaRefused : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+// An image that can't be used: another may.
+struct ImageRefused : ArenaRefused {
+  using ArenaRefused::ArenaRefused;
+};
 
 }  // namespace nowgraph

@@ -20,7 +20,7 @@ void publish_value(T& to, T value) {
 
 }  // namespace
 
-Writer::Writer(Arena& arena)
+Writer::Writer(Arena& arena, std::string_view state)
     : arena_(arena),
       graph_(*arena.at<GraphHeader>(arena.header().graph_offset)),
       reader_(arena),
@@ -54,7 +54,42 @@ Writer::Writer(Arena& arena)
     }
   }
   headroom_ = largest_chunk * (graph_.table_count + 1) + (u64{4} << 20) + arena_.bytes() / DENSE_ARENA_SHARE;
+  if (!state.empty()) resume(state);
   publish();
+}
+
+std::string Writer::save() const {
+  StateOut out;
+  out.put(sequence_);
+  out.put_all(offsets_);
+  for (const u64 one : {string_next_, string_end_, u64{version_next_}, u64{version_end_}, version_bytes_, versions_})
+    out.put(one);
+  for (const TableState& state : states_)
+    for (const u64 one : {state.key_string_bytes, state.key_map_bytes, state.dense_bytes, state.dictionary_bytes})
+      out.put(one);
+  blocks_.save(out);
+  adjacency_.save(out);
+  return std::move(out.bytes);
+}
+
+void Writer::resume(std::string_view state) {
+  StateIn in(state);
+  sequence_ = in.take<u64>();
+  offsets_ = in.take_all<i64>();
+  for (u32 p = 0; p < offsets_.size(); ++p)
+    partitions_[{std::string(reader_.string_at(graph_.partitions[p].topic)), graph_.partitions[p].partition}] = p;
+  string_next_ = in.take<u64>();
+  string_end_ = in.take<u64>();
+  version_next_ = static_cast<u32>(in.take<u64>());
+  version_end_ = static_cast<u32>(in.take<u64>());
+  version_bytes_ = in.take<u64>();
+  versions_ = in.take<u64>();
+  for (TableState& table : states_)
+    for (u64* one : {&table.key_string_bytes, &table.key_map_bytes, &table.dense_bytes, &table.dictionary_bytes})
+      *one = in.take<u64>();
+  blocks_.resume(in);
+  adjacency_.resume(in);
+  if (!in.done()) throw ImageRefused("the image's state is longer than this writer's");
 }
 
 // An event is applied whole or not at all: room for the worst it can ask for is made sure of before it begins.

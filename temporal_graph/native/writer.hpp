@@ -66,7 +66,8 @@ struct Evicted {
 
 class Writer {
  public:
-  explicit Writer(Arena& arena);
+  // `state` is what `save` of the writer gave whose image the arena was filled with; empty for a fresh arena.
+  explicit Writer(Arena& arena, std::string_view state = {});
 
   // Applies one event; not visible before publish().
   void apply(std::string_view bytes, u64 index, const LogPosition& at, bool backfill, Applied& result);
@@ -78,14 +79,22 @@ class Writer {
 
   void set_position(std::string_view topic, i32 partition, i64 next_offset);
   void publish();
-  Evicted evict();
+  // Drops what retention no longer keeps, its age counted back from the newest event time, or from `as_of_us` where that
+  // is older: up to which time the log was read.
+  Evicted evict(i64 as_of_us = INT64_MAX);
   Memory memory() const;
+  // Takes over the rows of a graph with fewer tables, columns and links, each version as it was; ImageRefused names what
+  // this graph lacks or has otherwise. Columns and links that the other has not are null.
+  void take_over(const Reader& old);
+  // What a writer knows that does not lie in the arena; between two batches.
+  std::string save() const;
 
   u64 sequence() const { return sequence_; }
   const Reader& reader() const { return reader_; }
   const Catalog& catalog() const { return catalog_; }
 
  private:
+  void resume(std::string_view state);
   TableHeader& table_of(u32 index) const { return *arena_.at<TableHeader>(graph_.tables[index]); }
   bool judge(const TableHeader& table, const LogPosition& at, bool backfill, RowChange& change, Refusal& refusal) const;
   bool position_key(const LogPosition& at, RowChange& change, Refusal& refusal);

@@ -114,3 +114,17 @@ def test_without_a_log_nothing_is_said() -> None:
     said: list[int] = []
     LagWatch(dict, [], SETTINGS, UpdaterMetrics(), complete=said.append).look(now_s=1.0)
     assert said == []
+
+
+def test_what_waits_is_what_the_last_look_saw_beyond_the_graph() -> None:
+    """Unknown before the first look; a partition at its end, or that begins there, does not wait."""
+    log = _Log({("a", 0): 0, ("a", 1): 500, ("a", 2): 0}, {("a", 0): 30, ("a", 1): 500, ("a", 2): 10})
+    applied = {("a", 2): 10}
+    watch = LagWatch(lambda: applied, [log], SETTINGS, UpdaterMetrics())
+    assert watch.knows_ends
+    assert watch.waiting() is None
+    watch.look(now_s=0.0)
+    assert watch.waiting() == [("a", 0)]
+    applied["a", 0] = 30
+    assert watch.waiting() == []
+    assert not LagWatch(lambda: {}, [], SETTINGS, UpdaterMetrics()).knows_ends

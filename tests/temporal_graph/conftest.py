@@ -40,6 +40,12 @@ def schema() -> Schema:
 
 
 @pytest.fixture
+def schema_text() -> str:
+    """The schema as it is written."""
+    return PAYMENTS
+
+
+@pytest.fixture
 def payment() -> Callable[..., bytes]:
     """Build a serialized payment event."""
 

@@ -1,0 +1,92 @@
+"""``nowgraph verify``: the newest snapshot against a graph that is built anew from history and log.
+
+snapshot ─► graph, its offsets ─► hash ─┐
+files and Kafka up to those offsets ────┴─► graph ─► hash ─► equal, or not
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graph_updater.dead_letter_file import DeadLetterFile
+from graph_updater.updater import Updater
+from nowgraph.assembly import live_source, updater_of
+from nowgraph.commands.options import AsJson, Bootstrap, History, Quiet, SchemaPath
+from nowgraph.commands.running import progress_line
+from nowgraph.errors import NowgraphError, UsageError
+from nowgraph.report import emit
+from stream.bounded_source import BoundedSource
+from stream.settings import StreamSettings
+from temporal_graph.graph import ARENA_BYTES, TemporalGraph
+from temporal_graph.schema import load_schema
+from temporal_graph.snapshots import Snapshots
+
+
+class IncompleteLogError(NowgraphError):
+    """History and log do not hold what the snapshot does."""
+
+
+def verify(
+    *,
+    schema: SchemaPath,
+    snapshots: Annotated[str, typer.Option("--snapshots", help="Where they are: a folder or a URL.")],
+    bootstrap_servers: Bootstrap,
+    history: History = None,
+    arena_bytes: Annotated[int, typer.Option(help="Size of each of the two graphs.")] = ARENA_BYTES,
+    timeout: Annotated[float, typer.Option(help="Seconds without a record until the log counts as incomplete.")] = 30.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild the graph from history and log up to where the newest snapshot stands, and compare the two.
+
+    Exit code 1 where they differ. Nothing is written: records that cannot enter the graph are counted, not sent on.
+    """
+    loaded = load_schema(schema)
+    restored = Snapshots(snapshots).restore(loaded, arena_bytes=arena_bytes)
+    if restored is None:
+        raise UsageError(f"{snapshots}: it has no snapshot that can be used")
+    with restored.graph as graph:
+        offsets, kept = graph.positions, graph.canonical_hash()
+    begun_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, DeadLetterFile(Path(folder) / "dead.jsonl") as dead:
+        stream = StreamSettings(kafka_bootstrap=bootstrap_servers)
+        with TemporalGraph.create(loaded, arena_bytes=arena_bytes) as graph:
+            source, _ = live_source(graph, history or [], stream)
+            bounded = BoundedSource(source, offsets)
+            _rebuild(updater_of(graph, bounded, dead, stream, logs=[]), bounded, timeout, quiet=quiet)
+            rebuilt = graph.canonical_hash()
+        rejected = dead.count
+    document = {
+        "snapshot": restored.snapshot.name,
+        "equal": rebuilt == kept,
+        "hash of the snapshot": kept,
+        "hash of the rebuild": rebuilt,
+        "dead letters": rejected,
+        "seconds": round(time.monotonic() - begun_s, 1),
+    }
+    emit([document], title="Verified" if rebuilt == kept else "The two differ", as_json=as_json, document=document)
+    if rebuilt != kept:
+        raise typer.Exit(1)
+
+
+def _rebuild(updater: Updater, bounded: BoundedSource, timeout_s: float, *, quiet: bool) -> None:
+    """Applies all that the source gives; raises IncompleteLogError where it falls silent before its end."""
+    with progress_line(quiet=quiet) as show:
+        try:
+            last_s, last = time.monotonic(), bounded.lag_records()
+            while not bounded.exhausted:
+                updater.step()
+                left = bounded.lag_records()
+                if left < last:
+                    last_s, last = time.monotonic(), left
+                elif time.monotonic() - last_s > timeout_s:
+                    places = ", ".join(f"{topic}/{part}={at}" for (topic, part), at in sorted(bounded.missing.items()))
+                    raise IncompleteLogError(f"for {timeout_s:g} s no record came after {places}")
+                show(f"{left:,} records to go")
+        finally:
+            updater.close()

@@ -1,0 +1,125 @@
+// An arena's bytes in a file, and a graph made of them again.
+//
+//   ImageWriter::copy, beside the writer ─► settle, while it rests: the pages that changed since, and its own state
+//   ─► finish: the pages' hashes, a footer ─► restore_image: every page checked on its way into a fresh arena
+//
+// What is copied beside the writer may be torn. It does no harm: settle compares every page with what was written for
+// it and writes those anew that differ, so the writer rests for a pass over memory and not for one over the disk.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arena.hpp"
+
+namespace nowgraph {
+
+inline constexpr u64 IMAGE_PAGE_BYTES = u64{1} << 16;
+inline constexpr char IMAGE_MAGIC[8] = {'N', 'O', 'W', 'I', 'M', 'A', 'G', 'E'};
+
+// The end of an image's file: whoever cannot read it has no whole image.
+struct ImageFooter {
+  char magic[8];
+  u32 layout_version;
+  u32 page_bytes;
+  u64 used_bytes;
+  u64 page_count;
+  u64 state_bytes;
+  u64 state_hash;
+  u64 pages_hash;  // of the pages' hashes
+  i64 generation;
+  u64 footer_hash;  // of all before it
+};
+
+// Not cryptographic: it finds damage, not forgery.
+u64 hash_page(const char* data, u64 bytes);
+
+class ImageWriter {
+ public:
+  // Makes the file; ArenaRefused where it cannot, or where it is there already.
+  ImageWriter(const Arena& arena, std::string path);
+  ~ImageWriter();
+  ImageWriter(const ImageWriter&) = delete;
+  ImageWriter& operator=(const ImageWriter&) = delete;
+
+  // Writes the arena as it is now, page by page; any thread. `bytes_per_s` bounds what it takes from others, 0: nothing does.
+  void copy(u64 bytes_per_s);
+  // Ends `copy` at the next page; the image is to be thrown away. Any thread.
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  // Writes what changed since, and the writer's state; the writer must rest. Returns the number of pages written.
+  u64 settle(std::string state);
+  // Writes hashes and footer and waits for the disk; any thread.
+  void finish();
+
+  u64 bytes() const { return arena_used_; }
+
+ private:
+  void write_page(u64 page);
+  void write_at(const void* data, u64 bytes, u64 offset) const;
+
+  const Arena& arena_;
+  std::string path_;
+  int fd_ = -1;
+  std::atomic<bool> cancelled_{false};
+  u64 arena_used_ = 0;
+  std::vector<u64> hashes_;
+  std::vector<char> page_;
+  std::string state_;
+  i64 generation_ = 0;
+};
+
+// Fills a fresh arena with an image and returns the state of the writer that made it; whether its tables are those of a
+// schema is for `take_spec` to say. ImageRefused for a file that is damaged, cut off or of another layout; ArenaFull where
+// the arena is too small for it.
+std::string restore_image(Arena& arena, const std::string& path, std::string_view fingerprint, i64 generation);
+
+// Checks every page of an image's file without an arena; ImageRefused where one is damaged.
+void verify_image(const std::string& path);
+
+// ---- the writer's state ----------------------------------------------------------------------------------------------
+
+class StateOut {
+ public:
+  template <class T>
+  void put(const T& value) {
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  template <class T>
+  void put_all(const std::vector<T>& values) {
+    put<u64>(values.size());
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+  }
+  std::string bytes;
+};
+
+class StateIn {
+ public:
+  explicit StateIn(std::string_view bytes) : rest_(bytes) {}
+  template <class T>
+  T take() {
+    T value;
+    std::memcpy(&value, next(sizeof value), sizeof value);
+    return value;
+  }
+  template <class T>
+  std::vector<T> take_all() {
+    const u64 count = take<u64>();
+    if (count > rest_.size() / sizeof(T)) throw ImageRefused("the image's state ends too soon");
+    std::vector<T> values(count);
+    if (count > 0) std::memcpy(values.data(), next(count * sizeof(T)), count * sizeof(T));
+    return values;
+  }
+  bool done() const { return rest_.empty(); }
+
+ private:
+  const char* next(u64 bytes) {
+    if (bytes > rest_.size()) throw ImageRefused("the image's state ends too soon");
+    const char* at = rest_.data();
+    rest_.remove_prefix(bytes);
+    return at;
+  }
+  std::string_view rest_;
+};
+
+}  // namespace nowgraph

@@ -1,0 +1,270 @@
+"""Snapshots: images of a graph with the positions they hold, in a folder or an object store.
+
+    <url>/<name>/graph.image     the arena's bytes, each page with its hash
+    <url>/<name>/manifest.json   what it holds; written last: without it there is no snapshot
+
+A snapshot is made beside the others and renamed, or uploaded manifest last, so that none is ever seen half. `url` is a
+path or whatever fsspec knows (s3://…, gs://…, memory://…); from a remote one an image is fetched to `cache` first.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any, Final, Self
+
+import fsspec
+import structlog
+from fsspec.implementations.local import LocalFileSystem
+
+from temporal_graph.errors import ImageRefusedError, TemporalGraphError
+from temporal_graph.graph import ARENA_BYTES, TemporalGraph
+from temporal_graph.image import Settled, verify_image
+from temporal_graph.schema import Schema
+
+log = structlog.get_logger(__name__)
+
+IMAGE: Final = "graph.image"
+MANIFEST: Final = "manifest.json"
+MAKING: Final = ".making-"
+"""What the name of a folder begins with while its snapshot is made; left behind, it is of a process that died."""
+MANIFEST_VERSION: Final = 1
+
+
+class SnapshotError(TemporalGraphError):
+    """A snapshot that is not there, or can't be read, written or used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a snapshot's manifest says.
+
+    made_time_us, watermark_us: int64 microseconds since the epoch, UTC; generation and sequence: of the graph it is an
+    image of; offsets: the next offset of each (topic, partition), from where the log goes on; bytes: of the graph.
+    """
+
+    name: str
+    made_time_us: int
+    watermark_us: int
+    generation: int
+    sequence: int
+    offsets: Mapping[tuple[str, int], int]
+    bytes: int
+    fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        offsets = [[topic, number, offset] for (topic, number), offset in sorted(self.offsets.items())]
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "offsets"}
+        return {"version": MANIFEST_VERSION, **own, "offsets": offsets}
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` wrote; raises SnapshotError for anything else."""
+        try:
+            if written["version"] != MANIFEST_VERSION:
+                raise SnapshotError(f"its manifest has version {written['version']}, expected {MANIFEST_VERSION}")
+            offsets = {(str(topic), int(number)): int(offset) for topic, number, offset in written["offsets"]}
+            own = {name: written[name] for name in cls.__dataclass_fields__ if name != "offsets"}
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"its manifest is none: {error!r}") from error
+        return cls(**own, offsets=offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A snapshot that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A graph made of a snapshot, and the newer ones that were refused before it."""
+
+    graph: TemporalGraph
+    snapshot: Snapshot
+    refused: tuple[Refused, ...]
+
+
+class Snapshots:
+    """The snapshots of one place. Methods may be called from any thread; one process at a time makes and removes."""
+
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        cache: Path | None = None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        """Images of a remote place are kept in `cache`, by default a folder of the temporary directory."""
+        self.url: Final = str(url)
+        self._fs, root = fsspec.core.url_to_fs(self.url)
+        self._root: Final = str(root).rstrip("/")
+        self._local: Final = isinstance(self._fs, LocalFileSystem)
+        self._cache = cache
+        self._clock_us = clock_us
+
+    def inventory(self) -> tuple[list[Snapshot], list[Refused]]:
+        """Return the snapshots, the newest first, and those whose manifest can't be read.
+
+        Raises:
+            SnapshotError: the place can't be read.
+        """
+        found: list[Snapshot] = []
+        refused: list[Refused] = []
+        for name in self._names():
+            try:
+                found.append(self._read(name))
+            except SnapshotError as error:
+                refused.append(Refused(name, str(error)))
+        return sorted(found, key=lambda each: (each.made_time_us, each.name), reverse=True), refused
+
+    @contextmanager
+    def image_of(self, snapshot: Snapshot) -> Iterator[Path]:
+        """Give the path of a snapshot's image: its own, or that of a copy that goes with the block.
+
+        Raises:
+            SnapshotError: it is not there, or can't be fetched.
+        """
+        if self._local:
+            path = Path(self._root) / snapshot.name / IMAGE
+            if not path.is_file():
+                raise SnapshotError(f"{path}: it is not there")
+            yield path
+            return
+        with TemporaryDirectory(dir=self._cache, prefix="nowgraph-snapshot-") as folder:
+            path = Path(folder) / IMAGE
+            try:
+                self._fs.get_file(f"{self._root}/{snapshot.name}/{IMAGE}", str(path))
+            except (OSError, ValueError) as error:
+                raise SnapshotError(f"{self.url}: {snapshot.name} can't be fetched: {error}") from error
+            yield path
+
+    def making(self) -> Path:
+        """Return a new folder in which an image may be made that `add` then takes.
+
+        Raises:
+            SnapshotError: there is no room for it.
+        """
+        try:
+            if self._local:
+                Path(self._root).mkdir(parents=True, exist_ok=True)
+            base = Path(self._root) if self._local else self._cache
+            return Path(mkdtemp(dir=base, prefix=MAKING))
+        except OSError as error:
+            raise SnapshotError(f"{self.url}: no snapshot can be made there: {error}") from error
+
+    def add(self, folder: Path, settled: Settled, *, size: int, fingerprint: str) -> Snapshot:
+        """Make a snapshot of the image in a folder of `making`, which is gone then.
+
+        Raises:
+            SnapshotError: it can't be written; the snapshots that are there stay.
+        """
+        made_us = self._clock_us()
+        position = settled.position
+        at = datetime.fromtimestamp(made_us / 1e6, UTC)
+        snapshot = Snapshot(
+            name=f"{at:%Y%m%dT%H%M%S}.{made_us % 1_000_000:06d}Z-{position.sequence}",
+            made_time_us=made_us,
+            watermark_us=settled.watermark_us,
+            generation=position.generation,
+            sequence=position.sequence,
+            offsets=position.offsets,
+            bytes=size,
+            fingerprint=fingerprint,
+        )
+        (folder / MANIFEST).write_text(json.dumps(snapshot.to_dict(), indent=2), encoding="utf-8")
+        try:
+            if self._local:
+                folder.rename(Path(self._root) / snapshot.name)
+            else:
+                for name in (IMAGE, MANIFEST):
+                    self._fs.put_file(str(folder / name), f"{self._root}/{snapshot.name}/{name}")
+        except (OSError, ValueError) as error:
+            raise SnapshotError(f"{self.url}: {snapshot.name} can't be written: {error}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return snapshot
+
+    def keep(self, count: int) -> list[str]:
+        """Remove all but the newest `count`, and what processes that died have left; return the names."""
+        found, _ = self.inventory()
+        names = [each.name for each in found[count:]]
+        if self._local and Path(self._root).is_dir():
+            names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]
+        for name in names:
+            # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
+            manifest = f"{self._root}/{name}/{MANIFEST}"
+            if self._fs.exists(manifest):
+                self._fs.rm_file(manifest)
+            self._fs.rm(f"{self._root}/{name}", recursive=True)
+        return names
+
+    def verify(self, snapshot: Snapshot) -> None:
+        """Check every byte of a snapshot. Raises SnapshotError that says what is damaged."""
+        with self.image_of(snapshot) as path:
+            try:
+                verify_image(path)
+            except ImageRefusedError as error:
+                raise SnapshotError(str(error)) from error
+
+    def restore(
+        self, schema: Schema, *, arena: Path | None = None, arena_bytes: int = ARENA_BYTES, publish: bool = True
+    ) -> Restored | None:
+        """Make a graph of the newest snapshot that can be used; None where there is none. Arguments as of `create`.
+
+        A snapshot that is damaged, or has what the schema lacks, is refused with its reason, and the one before is
+        tried; one with fewer tables, columns or links is taken over.
+
+        Raises:
+            SnapshotError: the place can't be read.
+            ArenaFullError: the arena is too small.
+            ArenaError: another writer has the arena.
+        """
+        found, refused = self.inventory()
+        for snapshot in found:
+            try:
+                with self.image_of(snapshot) as path:
+                    graph = TemporalGraph.create(
+                        schema, arena=arena, arena_bytes=arena_bytes, publish=publish, image=path
+                    )
+            except (SnapshotError, ImageRefusedError) as error:
+                refused.append(Refused(snapshot.name, str(error)))
+                log.warning("snapshot_refused", snapshot=snapshot.name, reason=str(error))
+                continue
+            if graph.migrated:
+                log.info("snapshot_migrated", snapshot=snapshot.name)
+            return Restored(graph, snapshot, tuple(refused))
+        return None
+
+    def _names(self) -> list[str]:
+        try:
+            if not self._fs.exists(self._root):
+                return []
+            entries = self._fs.ls(self._root, detail=True)
+        except (OSError, ValueError) as error:
+            raise SnapshotError(f"{self.url}: it can't be read: {error}") from error
+        folders = [str(each["name"]) for each in entries if each["type"] == "directory"]
+        names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
+        return [name for name in names if not name.startswith(MAKING)]
+
+    def _read(self, name: str) -> Snapshot:
+        try:
+            written = json.loads(self._fs.cat_file(f"{self._root}/{name}/{MANIFEST}"))
+        except (OSError, ValueError) as error:
+            raise SnapshotError(f"its manifest can't be read: {error}") from error
+        if not isinstance(written, dict):
+            raise SnapshotError("its manifest is none")
+        snapshot = Snapshot.from_dict(written)
+        if snapshot.name != name:
+            raise SnapshotError(f"its manifest is of {snapshot.name}")
+        return snapshot

@@ -1,0 +1,148 @@
+"""Snapshots of a running updater: killed, it goes on from the newest good one; `verify` builds the same graph anew."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nowgraph.demo.player import payment_record
+from nowgraph.payments_data import PaymentColumns, load_payments
+from stream.embedded_broker import EmbeddedBroker
+from stream.producer import EventProducer
+from stream.settings import StreamSettings
+from temporal_graph.snapshots import IMAGE, Snapshots
+
+pytestmark = pytest.mark.integration
+
+TOPICS = {"transactions": 2, "fraud_reports": 1, "nowgraph.dead-letters": 1}
+
+
+@pytest.fixture
+def payments(town: tuple[Path, Path]) -> PaymentColumns:
+    """The town's payments as columns."""
+    return load_payments(town[0].parent / "raw")
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    """A log that outlives the updater."""
+    with EmbeddedBroker(TOPICS) as running:
+        yield running
+
+
+def publish(broker: EmbeddedBroker, payments: PaymentColumns, numbers: range) -> None:
+    """Publishes payments as JSON over both partitions."""
+    with EventProducer(StreamSettings(kafka_bootstrap=broker.bootstrap)) as producer:
+        for number in numbers:
+            producer.send("transactions", value=payment_record(payments, number), partition=number % 2)
+        assert producer.flush(10) == 0
+
+
+def applied(snapshots: Snapshots) -> int:
+    """Payments of the newest snapshot."""
+    found, _ = snapshots.inventory()
+    return sum(at for (topic, _), at in found[0].offsets.items() if topic == "transactions") if found else 0
+
+
+def killed_updater(
+    schema: Path, folder: Path, broker: EmbeddedBroker, payments: PaymentColumns, counts: tuple[int, ...] = (100,)
+) -> Path:
+    """Where an updater left snapshots; it was killed, whatever it did, once one held so many payments, then so many."""
+    snapshots = folder / "snapshots"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nowgraph.cli", "update", "--schema", schema, "--arena", folder / "arena",
+         "--snapshots", snapshots, "--snapshot-every", "50ms", "--bootstrap-servers", broker.bootstrap,
+         "--metrics-port", "0", "--quiet"],
+    )  # fmt: skip
+    try:
+        deadline_s = time.monotonic() + 60
+        for first, count in zip((0, *counts), counts, strict=False):
+            publish(broker, payments, range(first, count))
+            while applied(Snapshots(snapshots)) < count:
+                assert process.poll() is None
+                assert time.monotonic() < deadline_s
+                time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=20)
+    return snapshots
+
+
+def test_a_killed_updater_goes_on_from_its_newest_good_snapshot(
+    run_json: Callable, example: Path, payments: PaymentColumns, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Only what came since is applied, and the graph is the whole log's; with a damaged one, from the one before."""
+    schema = example / "schema.yaml"
+    place = killed_updater(schema, tmp_path, broker, payments, (100, 200))
+    publish(broker, payments, range(200, 300))
+
+    options = ("--schema", schema, "--bootstrap-servers", broker.bootstrap, "--quiet")
+    caught_up = ("--until-caught-up", "--metrics-port", 0)
+    whole = run_json("update", *options, *caught_up, "--arena", tmp_path / "whole")
+    tail = run_json("update", *options, *caught_up, "--arena", tmp_path / "arena", "--snapshots", place)
+    assert (whole["applied"], tail["applied"], tail["duplicate"]) == (300, 100, 0)
+    assert tail["graph"] == whole["graph"]
+    assert tail["generation"] > 1
+
+    verified = run_json("verify", *options, "--snapshots", place)
+    assert verified["equal"]
+    assert verified["hash of the rebuild"] == verified["hash of the snapshot"]
+
+    found, _ = Snapshots(place).inventory()
+    with (place / found[0].name / IMAGE).open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"damage")
+    before = run_json("update", *options, *caught_up, "--arena", tmp_path / "before", "--snapshots", place)
+    assert before["applied"] == 300 - sum(at for (topic, _), at in found[1].offsets.items() if topic == "transactions")
+    assert before["graph"] == whole["graph"]
+
+
+def test_a_snapshot_that_is_not_the_log_is_found_out(
+    run_json: Callable, run_command: Callable, example: Path, payments: PaymentColumns, broker: EmbeddedBroker,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Of another log the hashes differ, exit code 1; of a log that lacks records it is said where."""
+    schema = example / "schema.yaml"
+    place = killed_updater(schema, tmp_path, broker, payments)
+    with EmbeddedBroker(TOPICS) as other:
+        options = ("--schema", schema, "--snapshots", place, "--bootstrap-servers", other.bootstrap, "--quiet")
+        publish(other, payments, range(60))
+        result = run_command("verify", *options, "--timeout", 1, exit_code=2)
+        assert "no record came after transactions/0=30, transactions/1=30" in result.stderr
+        publish(other, payments, range(160, 200))
+        result = run_command("verify", *options, exit_code=1)
+        assert "The two differ" in result.stdout
+
+
+def test_snapshots_are_listed_and_checked(
+    run_json: Callable, run_command: Callable, example: Path, payments: PaymentColumns, broker: EmbeddedBroker,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """The newest first with what it holds; a damaged one fails the check with its place."""
+    place = killed_updater(example / "schema.yaml", tmp_path, broker, payments)
+    listed = run_json("snapshots", "list", place)
+    assert "transactions/0=50, transactions/1=50" in listed[0]["offsets"]
+    assert all(not row["unusable"] for row in listed)
+    assert all(not row["unusable"] for row in run_json("snapshots", "verify", place))
+    with (place / listed[0]["snapshot"] / IMAGE).open("r+b") as file:
+        file.truncate(66_000)
+    result = run_command("snapshots", "verify", place, "--name", listed[0]["snapshot"], exit_code=1)
+    assert "cut off" in result.stdout
+    result = run_command("snapshots", "verify", place, "--name", "nothing", exit_code=2)
+    assert "no snapshot nothing" in result.stderr
+    result = run_command(
+        "update", "--schema", example / "schema.yaml", "--arena", tmp_path / "b", "--snapshots", place,
+        "--bootstrap-servers", "embedded", exit_code=2,
+    )  # fmt: skip
+    assert "--snapshots" in result.stderr
+    result = run_command(
+        "update", "--schema", example / "schema.yaml", "--arena", tmp_path / "b", "--snapshots", place,
+        "--bootstrap-servers", "127.0.0.1:1", "--snapshot-every", "soon", exit_code=2,
+    )  # fmt: skip
+    assert "--snapshot-every soon: expected a duration" in result.stderr

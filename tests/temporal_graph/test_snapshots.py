@@ -1,0 +1,257 @@
+"""Snapshots: whole or not there, the newest good one first, and a graph that goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from temporal_graph.errors import ArenaError
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import Schema, parse_schema
+from temporal_graph.snapshots import IMAGE, MAKING, MANIFEST, Snapshot, SnapshotError, Snapshots
+from temporal_graph.view import GraphView
+
+Build = Callable[..., bytes]
+ARENA_BYTES = 64 << 20
+
+
+def filled(schema: Schema, payment: Build, count: int) -> TemporalGraph:
+    """A graph of so many payments."""
+    graph = TemporalGraph.create(schema, arena_bytes=ARENA_BYTES)
+    apply(graph, payment, 0, count)
+    return graph
+
+
+def apply(graph: TemporalGraph, payment: Build, first: int, end: int) -> None:
+    """The payments of a part of the log, and what became known of some of them."""
+    events = [payment(number, number, customer=number % 7, amount=float(number)) for number in range(first, end)]
+    events += [payment(number, end, fraud=number % 2 == 0, operation="UPSERT") for number in range(first, end, 5)]
+    graph.apply(events, backfill=True, positions={("p", 0): end})
+
+
+def snap(snapshots: Snapshots, graph: TemporalGraph) -> Snapshot:
+    """A snapshot of the graph as it is."""
+    folder = snapshots.making()
+    image = graph.image(folder / IMAGE)
+    image.copy()
+    settled = image.settle()
+    return snapshots.add(folder, settled, size=image.finish(), fingerprint=graph.schema.fingerprint())
+
+
+@pytest.fixture(params=["local", "remote"])
+def snapshots(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshots:
+    """A folder, and an object store."""
+    if request.param == "local":
+        return Snapshots(tmp_path / "snapshots")
+    return Snapshots(f"memory://{tmp_path.name}", cache=tmp_path)
+
+
+def test_a_restored_graph_goes_on_as_the_one_it_is_of(schema: Schema, payment: Build, snapshots: Snapshots) -> None:
+    """Equal by hash and position then, and after both apply the rest of the log; in an arena of another size, too."""
+    with filled(schema, payment, 500) as graph:
+        snapshot = snap(snapshots, graph)
+        then = graph.canonical_hash()
+        restored = snapshots.restore(schema, arena_bytes=2 * ARENA_BYTES)
+        assert restored is not None
+        assert restored.snapshot == snapshot
+        assert snapshot.offsets == {("p", 0): 500}
+        with restored.graph as other:
+            assert other.canonical_hash() == then
+            assert other.positions == graph.positions
+            assert other.view().position().sequence == graph.view().position().sequence
+            for each in (graph, other):
+                apply(each, payment, 500, 900)
+            assert other.canonical_hash() == graph.canonical_hash() != then
+            assert other.memory().tables == graph.memory().tables
+
+
+def test_an_image_is_of_the_moment_it_was_settled(schema: Schema, payment: Build, snapshots: Snapshots) -> None:
+    """What is applied while it is copied is in it, what comes after it settled is not."""
+    with filled(schema, payment, 4_000) as graph:
+        folder = snapshots.making()
+        image = graph.image(folder / IMAGE)
+        copying = threading.Thread(target=lambda: image.copy(bytes_per_s=100 << 20))
+        copying.start()
+        for first in range(4_000, 8_000, 200):
+            apply(graph, payment, first, first + 200)
+        copying.join()
+        settled, then = image.settle(), graph.canonical_hash()
+        apply(graph, payment, 8_000, 8_200)
+        snapshots.add(folder, settled, size=image.finish(), fingerprint="")
+        assert settled.position.offsets == {("p", 0): 8_000}
+        assert settled.pages > 0
+    restored = snapshots.restore(schema, arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as other:
+        assert other.canonical_hash() == then
+
+
+def test_a_damaged_snapshot_is_refused_and_the_one_before_serves(
+    schema: Schema, payment: Build, tmp_path: Path
+) -> None:
+    """Whatever is damaged: the image, its end, its manifest; with the reason; without a good one there is none."""
+    snapshots = Snapshots(tmp_path / "snapshots")
+    with filled(schema, payment, 100) as graph:
+        good = snap(snapshots, graph)
+        apply(graph, payment, 100, 200)
+        bad = [snap(snapshots, graph) for _ in range(4)]
+    folders = [tmp_path / "snapshots" / each.name for each in bad]
+    with (folders[0] / IMAGE).open("r+b") as file:
+        file.seek(100_000)
+        file.write(b"damage")
+    with (folders[1] / IMAGE).open("r+b") as file:
+        file.truncate(70_000)
+    (folders[2] / IMAGE).unlink()
+    (folders[3] / MANIFEST).write_text("{")
+    with pytest.raises(SnapshotError, match="damaged: page 1 "):
+        snapshots.verify(bad[0])
+    snapshots.verify(good)
+
+    restored = snapshots.restore(schema, arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    restored.graph.close()
+    assert restored.snapshot == good
+    reasons = {each.name: each.reason for each in restored.refused}
+    assert set(reasons) == {each.name for each in bad}
+    assert "damaged: page 1 " in reasons[bad[0].name]
+    assert "cut off" in reasons[bad[1].name]
+    assert "not there" in reasons[bad[2].name]
+    assert "manifest" in reasons[bad[3].name]
+    (tmp_path / "snapshots" / good.name / IMAGE).write_bytes(b"")
+    assert snapshots.restore(schema, arena_bytes=ARENA_BYTES) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "found", "named"),
+    [
+        ("amount: numerical", "amount: categorical", "another kind of column amount"),
+        ("fraud: {kind: boolean, outcome: true}", "", "payments has no column fraud any more"),
+        ("amount: numerical", "sum: numerical", "payments has no column amount any more"),
+        (
+            "customers:\n    primary_key: {customer_id: integer}",
+            "customers:\n    primary_key: {customer_id: string}",
+            "customers",
+        ),
+        ("  visits:\n    time_column: at\n    links: {customer_id: customers}\n", "", "no table visits"),
+    ],
+)
+def test_a_snapshot_of_other_tables_is_refused_by_name(
+    schema: Schema, schema_text: str, payment: Build, tmp_path: Path, written: str, found: str, named: str
+) -> None:
+    """The first table, column or link that differs is named."""
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 10) as graph:
+        snap(snapshots, graph)
+    text = schema_text.replace(written, found)
+    assert text != schema_text
+    with pytest.raises(ArenaError, match=named):
+        TemporalGraph.create(parse_schema(text), arena_bytes=ARENA_BYTES, image=next(tmp_path.glob(f"*/{IMAGE}")))
+    assert snapshots.restore(parse_schema(text), arena_bytes=ARENA_BYTES) is None
+
+
+def test_a_schema_that_grew_takes_a_snapshot_over(
+    schema: Schema, schema_text: str, payment: Build, tmp_path: Path
+) -> None:
+    """With another table, column and link the graph is the one that the log builds under the larger schema."""
+    grown = parse_schema(
+        schema_text.replace("tables:\n", "tables:\n  shops:\n    primary_key: {shop_id: string}\n", 1)
+        .replace("amount: numerical", "fee: numerical\n      amount: numerical")
+        .replace("links: {customer_id: customers}", "links: {customer_id: customers, shop_id: shops}", 1)
+    )
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 300) as graph:
+        snap(snapshots, graph)
+        assert not graph.migrated
+    restored = snapshots.restore(grown, arena=tmp_path / "arena", arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as other, filled(grown, payment, 300) as rebuilt:
+        assert other.migrated
+        assert other.canonical_hash() == rebuilt.canonical_hash()
+        assert other.positions == rebuilt.positions
+        for each in (other, rebuilt):
+            apply(each, payment, 300, 400)
+        assert other.canonical_hash() == rebuilt.canonical_hash()
+
+
+def test_other_bounds_are_no_other_graph(schema: Schema, schema_text: str, payment: Build, tmp_path: Path) -> None:
+    """Lateness and retention may change: the schema that restores says what they are."""
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 10) as graph:
+        snap(snapshots, graph)
+    restored = snapshots.restore(
+        parse_schema(schema_text.replace("lateness: 1h", "lateness: 2h")), arena_bytes=ARENA_BYTES
+    )
+    assert restored is not None
+    with restored.graph as other:
+        late = payment(99, 0, known_time_us=90 * 60_000_000)
+        assert other.apply([late]).applied == 1
+
+
+def test_readers_of_a_folder_are_sent_to_a_restored_generation(schema: Schema, payment: Build, tmp_path: Path) -> None:
+    """Restored into a shared arena, a graph is one generation further, and serves."""
+    arena, snapshots = tmp_path / "arena", Snapshots(tmp_path / "snapshots")
+    with TemporalGraph.create(schema, arena=arena, arena_bytes=ARENA_BYTES) as graph:
+        apply(graph, payment, 0, 50)
+        snap(snapshots, graph)
+    restored = snapshots.restore(schema, arena=arena, arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as other:
+        view = GraphView.attach(schema, arena)
+        assert view.position() == other.view().position()
+        assert view.generation == 2
+        assert view.row_count("payments") == 50
+        view.close()
+
+
+def test_only_the_newest_are_kept_and_what_died_is_removed(
+    schema: Schema, payment: Build, snapshots: Snapshots, tmp_path: Path
+) -> None:
+    """Older ones go, and folders that a process left in the making."""
+    with filled(schema, payment, 10) as graph:
+        made = [snap(snapshots, graph) for _ in range(4)]
+    left = tmp_path / "snapshots" / f"{MAKING}dead"
+    if "memory" not in snapshots.url:
+        left.mkdir()
+    removed = snapshots.keep(2)
+    found, refused = snapshots.inventory()
+    assert found == [made[3], made[2]]
+    assert not refused
+    assert {made[0].name, made[1].name} <= set(removed)
+    assert not left.exists()
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_the_others(schema: Schema, payment: Build, tmp_path: Path) -> None:
+    """Nothing of it stays, and what was there is as it was."""
+    snapshots = Snapshots(tmp_path / "snapshots")
+    with filled(schema, payment, 10) as graph:
+        good = snap(snapshots, graph)
+        folder = snapshots.making()
+        image = graph.image(folder / IMAGE)
+        image.copy()
+        settled = image.settle()
+        (tmp_path / "snapshots").rename(tmp_path / "gone")
+        with pytest.raises(SnapshotError, match="can't be written"):
+            snapshots.add(tmp_path / "gone" / folder.name, settled, size=image.finish(), fingerprint="")
+        assert not (tmp_path / "gone" / folder.name).exists()
+        (tmp_path / "gone").rename(tmp_path / "snapshots")
+        with pytest.raises(ArenaError, match="cannot make image"):
+            graph.image(tmp_path / "snapshots" / good.name / IMAGE)
+    assert snapshots.inventory() == ([good], [])
+
+
+def test_a_manifest_of_another_version_is_refused(schema: Schema, payment: Build, tmp_path: Path) -> None:
+    """It says which version was expected; one that is under another name says whose it is."""
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 10) as graph:
+        made = snap(snapshots, graph)
+    manifest = tmp_path / made.name / MANIFEST
+    assert Snapshot.from_dict(json.loads(manifest.read_text())) == made
+    manifest.write_text(json.dumps(made.to_dict() | {"version": 9}))
+    assert "version 9, expected 1" in snapshots.inventory()[1][0].reason
+    manifest.write_text(json.dumps(made.to_dict() | {"name": "other"}))
+    assert "of other" in snapshots.inventory()[1][0].reason
+    assert Snapshots(tmp_path / "nothing").inventory() == ([], [])
