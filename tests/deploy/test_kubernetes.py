@@ -297,6 +297,14 @@ def test_the_autoscaler_reads_metrics_that_are_made() -> None:
 
 
 @needs_kubectl
+def test_every_dashboard_is_deployed() -> None:
+    """What Grafana's sidecar is given are all files of deploy/grafana, as they are."""
+    data = of_kind(rendered("production"), "ConfigMap")["nowgraph-dashboards"]["data"]
+    files = (REPOSITORY / "deploy" / "grafana" / "dashboards").glob("*.json")
+    assert data == {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
+@needs_kubectl
 def test_the_front_sends_to_services_that_are_there() -> None:
     """Envoy's clusters are services of the overlay; its routes are deploy/envoy's but for shares; shadows are apart."""
     objects = rendered("canary")
