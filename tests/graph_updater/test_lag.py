@@ -127,4 +127,4 @@ def test_what_waits_is_what_the_last_look_saw_beyond_the_graph() -> None:
     assert watch.waiting() == [("a", 0)]
     applied["a", 0] = 30
     assert watch.waiting() == []
-    assert not LagWatch(lambda: {}, [], SETTINGS, UpdaterMetrics()).knows_ends
+    assert not LagWatch(dict, [], SETTINGS, UpdaterMetrics()).knows_ends

@@ -14,7 +14,13 @@ def batch_of(topic: str, *records: tuple[int, int], decoded: Decoded | None = No
     parts, times = [part for part, _ in records], [time for _, time in records]
     none = [None] * len(records)
     return Batch(
-        topic, np.array(parts, np.int32), np.arange(len(records)), np.array(times, np.int64), none, none, decoded=decoded
+        topic,
+        np.array(parts, np.int32),
+        np.arange(len(records)),
+        np.array(times, np.int64),
+        none,
+        none,
+        decoded=decoded,
     )
 
 
