@@ -2,6 +2,7 @@
 
     call ─► health? open ─► token, else certificate ─► caller ─► role of the method ─► the service
 
+Whom a token does not let in is refused before the request is parsed: a stranger's message costs nothing but its bytes.
 A token says more than the connection it comes on, so it is read first. What is revoked ends within a second, open
 streams included: their next request is not answered.
 """
@@ -41,12 +42,19 @@ METHOD_ROLES: Mapping[str, Role] = {
 }
 """Which role a method asks for; what is not listed, such as reflection, asks for `admin`."""
 
+NO_CREDENTIALS = "no credentials: send the metadata `authorization: Bearer <token>`"
+UNKNOWN_TOKEN = "the bearer token is not known here"  # noqa: S105 - a message
+REASONS: Mapping[str, str] = {NO_CREDENTIALS: "no_credentials", UNKNOWN_TOKEN: "unknown_token"}
+"""How refusals are counted by their message; those of a caller that is known by its role."""
+
 
 class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Lets through whom the access file knows, and without one every client certificate. Belongs to one event loop."""
 
-    def __init__(self, access: Watched[Access] | None, metrics: SecurityMetrics) -> None:
+    def __init__(self, access: Watched[Access] | None, metrics: SecurityMetrics, *, certificates: bool) -> None:
+        """`certificates`: clients show one of their own. Without it there is an access file."""
         self._access = access
+        self._certificates = certificates
         self._metrics = metrics
         self._guarded: dict[str, tuple[Handler, Handler]] = {}
         self._refreshing: asyncio.Future[bool] | None = None
@@ -56,11 +64,20 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # g
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Puts a guard before the method's handler; a guard is made once for each method."""
+        """Refuses a token that is no good; else a guard stands before the handler, made once for each method."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
         if handler is None or method.startswith(OPEN):
             return handler
+        token = _token(handler_call_details.invocation_metadata or ())
+        if self._access is not None and (token is not None or not self._certificates):
+            await self._follow()
+            try:
+                set_caller(_allowed(self._known(token), METHOD_ROLES.get(method, Role.ADMIN)))
+            except ServerError as error:
+                return self._refusing(handler, method, error)
+            if handler.unary_unary is not None:
+                return handler
         known = self._guarded.get(method)
         if known is None or known[0] is not handler:
             known = handler, self._guard(handler, method)
@@ -90,6 +107,20 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # g
             raise NotImplementedError(f"{method}: no guard for calls of this form")
         return make(behavior, handler.request_deserializer, handler.response_serializer)
 
+    def _refusing(self, handler: Handler, method: str, error: ServerError) -> Handler:
+        """A handler that parses nothing and says no."""
+
+        async def unary(_: bytes, context: Context) -> None:
+            await self._refuse(context, method, error)
+
+        async def stream(_: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+            await self._refuse(context, method, error)
+            yield  # type: ignore[unreachable]  # it makes this an answer of a stream
+
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(unary)
+        return grpc.stream_stream_rpc_method_handler(stream)
+
     async def _while_allowed(
         self, requests: AsyncIterator[Any], context: Context, role: Role, revoked: list[ServerError]
     ) -> AsyncIterator[Any]:
@@ -116,30 +147,30 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # g
 
     def _caller_of(self, context: Context, role: Role) -> Caller:
         """Who calls. Raises UnauthenticatedError, or PermissionDeniedError for a caller without the role."""
-        access = None if self._access is None else self._access.value
         token = _token(context.invocation_metadata() or ())
-        if token is not None and access is not None:
-            caller = access.by_token(token)
-            if caller is None:
-                self._count("unknown_token")
-                raise UnauthenticatedError("the bearer token is not known here")
-        else:
-            caller = self._certified(context, access)
-        if role not in caller.roles:
-            self._count("role")
-            raise PermissionDeniedError(f"this needs the role {str(role)!r}, which {caller.name!r} does not have")
+        if self._access is not None and (token is not None or not self._certificates):
+            return _allowed(self._known(token), role)
+        return _allowed(self._certified(context), role)
+
+    def _known(self, token: str | None) -> Caller:
+        assert self._access is not None
+        if token is None:
+            raise UnauthenticatedError(NO_CREDENTIALS)
+        caller = self._access.value.by_token(token)
+        if caller is None:
+            raise UnauthenticatedError(UNKNOWN_TOKEN)
         return caller
 
-    def _certified(self, context: Context, access: Access | None) -> Caller:
+    def _certified(self, context: Context) -> Caller:
         names = certificate_names(context.auth_context())
         if not names:
-            self._count("no_credentials")
-            raise UnauthenticatedError("no credentials: send the metadata `authorization: Bearer <token>`")
-        if access is None:  # the CA alone says who may call
+            raise UnauthenticatedError(NO_CREDENTIALS)
+        if self._access is None:  # the CA alone says who may call
             return Caller(names[0][:NAME_LENGTH_MAX])
-        return access.by_certificate(names) or Caller(names[0][:NAME_LENGTH_MAX], frozenset())
+        return self._access.value.by_certificate(names) or Caller(names[0][:NAME_LENGTH_MAX], frozenset())
 
     async def _refuse(self, context: Context, method: str, error: ServerError) -> NoReturn:
+        self._count(error)
         log.info("caller_refused", method=method, code=code_of(error).name)
         await context.abort(code_of(error), str(error))
         raise AssertionError("abort raises")
@@ -161,8 +192,15 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # g
     def _version(self) -> int:
         return 0 if self._access is None else self._access.version
 
-    def _count(self, reason: str) -> None:
+    def _count(self, error: ServerError) -> None:
+        reason = REASONS.get(str(error), "role")
         self._metrics.refused.labels(reason).inc()
+
+
+def _allowed(caller: Caller, role: Role) -> Caller:
+    if role not in caller.roles:
+        raise PermissionDeniedError(f"this needs the role {str(role)!r}, which {caller.name!r} does not have")
+    return caller
 
 
 def certificate_names(auth_context: Mapping[str, Iterable[bytes]]) -> list[str]:

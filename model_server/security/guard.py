@@ -53,7 +53,8 @@ def guard_of(
         access = Watched("access", [path], lambda: load_access(path), metrics, check_s=ACCESS_CHECK_S)
     if access is None and settings.tls_client_ca_path is None:
         return Guard(credentials, (NamedCallers(),))
-    return Guard(credentials, (Authentication(access, metrics),))
+    certificates = settings.tls_client_ca_path is not None
+    return Guard(credentials, (Authentication(access, metrics, certificates=certificates),))
 
 
 def tls_files(settings: ServerSettings) -> TlsFiles | None:

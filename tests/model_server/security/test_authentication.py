@@ -177,6 +177,27 @@ async def test_each_method_asks_for_its_role(tmp_path: Path) -> None:
         assert refused("nowgraph_callers_refused_total", {"reason": "unknown_token"}) == 3
 
 
+async def test_a_strangers_message_is_not_parsed(tmp_path: Path) -> None:
+    """Refused before it is read: what would fail to parse is UNAUTHENTICATED, and for whom is known INTERNAL."""
+    token = new_token()
+    path = access_file(tmp_path, "tokens:", token_entry("shop", token, "score"))
+
+    def fail(_: bytes) -> None:
+        raise ValueError("not parsed")
+
+    handler = grpc.unary_unary_rpc_method_handler(name, request_deserializer=fail)
+    server = grpc.aio.server(interceptors=guard_of(ServerSettings(access_path=path), CollectorRegistry()).interceptors)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Score": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    running = Running(ServerSettings(), CollectorRegistry(), port)
+    async with running.channel(None) as channel:
+        assert await running.ask(channel, token=new_token()) == "UNAUTHENTICATED"
+        assert await running.ask(channel) == "UNAUTHENTICATED"
+        assert await running.ask(channel, token=token) in ("INTERNAL", "UNKNOWN")
+    await server.stop(None)
+
+
 async def test_health_is_open_and_reflection_is_the_admins(tmp_path: Path) -> None:
     """Probes have no token; who lists methods needs one with the role admin."""
     scorer, admin = new_token(), new_token()
