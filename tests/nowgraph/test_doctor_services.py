@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,17 @@ def test_redis(redis_server: Any) -> None:
     assert found(patient)["redis"].status is Status.FAIL
     assert "redis" not in found(Patient(settings()))
     assert "needs redis_url" in found(Patient(settings(idempotency_window_s=1)))["redis"].found
+
+
+@pytest.mark.parametrize(("days", "status"), [(30, "ok"), (3, "warn"), (-1, "fail")])
+def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, authority: Any, days: int, status: str) -> None:
+    """Two weeks are enough to renew it; one that has ended keeps a server from starting."""
+    pem = authority.issue("server", names=["scores.internal"], lasts=timedelta(days=days))
+    certificate, key = pem.write(tmp_path, "server")
+    tls = found(Patient(settings(host="0.0.0.0", tls_certificate_path=certificate, tls_key_path=key)))["tls"]
+    assert tls.status == status
+    if status != "fail":
+        assert tls.found == f"scores.internal, {days} days left"
 
 
 def test_what_protects_the_port(tmp_path: Path) -> None:
