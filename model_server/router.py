@@ -213,8 +213,8 @@ class _Routed(Generic[RequestT, ResultT]):
             for number, result in enumerate(results)
             if result.WhichOneof("result") == "error" and result.error.code in _CANARY_CODES
         ]
+        lanes.canary_asked(len(results), failed=len(again))
         if again:
-            lanes.models.canary_failed(len(again))
             answers = await self._results_of(lanes.live)([requests[number] for number in again], deadline_s)
             for number, answer in zip(again, answers, strict=True):
                 results[number] = answer
@@ -276,9 +276,12 @@ class RoutedRanking(_Routed[service_pb2.RankRequest, service_pb2.RankResult]):
         calls = lanes.for_user(request)
         if calls is not lanes.live:
             try:
-                return await calls.ranking.rank(request, deadline_s, default)
+                response = await calls.ranking.rank(request, deadline_s, default)
             except CANARY_ERRORS:
-                lanes.models.canary_failed(1)
+                lanes.canary_asked(1, failed=1)
+            else:
+                lanes.canary_asked(1)
+                return response
         return await lanes.live.ranking.rank(request, deadline_s, default)
 
     def _lane(self, lanes: Lanes, request: service_pb2.RankRequest) -> Calls:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -21,10 +21,21 @@ HISTORY_LIMIT = 50
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A version that answers a share of the keys: 0 to 1, neither of them."""
+    """A version that answers a share of the keys: 0 to 1, neither of them.
+
+    A server promotes it by itself once the canary was asked `promote_after` times there, and ends it as soon as it has
+    failed more than the share `failures_max` of them; 0 leaves both to a command.
+    """
 
     version: str
     share: float
+    promote_after: int = 0
+    failures_max: float = 0.0
+
+    @property
+    def failures_limit(self) -> int:
+        """How often it may fail before it is ended."""
+        return int(self.promote_after * self.failures_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,8 @@ class Channel:
             raise RegistryError(f"{canary.version} is live already")
         if canary is not None and not 0.0 < canary.share < 1.0:
             raise RegistryError(f"share: expected more than 0 and less than 1, found {canary.share}")
+        if canary is not None and not (canary.promote_after >= 0 and 0.0 <= canary.failures_max < 1.0):
+            raise RegistryError("promote_after: expected 0 or more, and failures_max from 0 to less than 1")
         return replace(self, revision=self.revision + 1, canary=canary)
 
     def with_shadows(self, versions: Sequence[str]) -> Self:
@@ -109,7 +122,7 @@ class Channel:
                 "revision": self.revision,
                 "version": self.version,
                 "since": self.live.since,
-                "canary": None if self.canary is None else {"version": self.canary.version, "share": self.canary.share},
+                "canary": None if self.canary is None else asdict(self.canary),
                 "shadows": list(self.shadows),
                 "history": [{"version": one.version, "since": one.since} for one in self.history],
             },
@@ -127,7 +140,7 @@ class Channel:
             return cls(
                 revision=int(found["revision"]),
                 live=Live(str(found["version"]), str(found["since"])),
-                canary=None if canary is None else Canary(str(canary["version"]), float(canary["share"])),
+                canary=None if canary is None else Canary(**canary),
                 shadows=tuple(map(str, found["shadows"])),
                 history=tuple(Live(str(one["version"]), str(one["since"])) for one in found["history"]),
             )

@@ -40,6 +40,8 @@ class CanaryLane:
     generations: Generations
     calls: Calls
     share: float
+    asked: int = 0
+    failed: int = 0
 
 
 class Lanes:
@@ -93,6 +95,8 @@ class Lanes:
         Raises what warming up raises; then nothing has changed.
         """
         if self.canary is not None:
+            if serving.version != self.canary.generations.current().version:
+                self.canary.asked = self.canary.failed = 0
             self.canary.generations.replace(serving)
             self.canary.share = share
         else:
@@ -106,6 +110,14 @@ class Lanes:
                 raise
             self.canary = CanaryLane(generations, calls, share)
         self.models.canary_share.set(share)
+
+    def canary_asked(self, requests: int, failed: int = 0) -> None:
+        """Counts what the canary was asked, and how much of it the live model answered in its place."""
+        if failed:
+            self.models.canary_failed(failed)
+        if self.canary is not None:
+            self.canary.asked += requests
+            self.canary.failed += failed
 
     def set_share(self, share: float) -> None:
         """Changes the canary's share."""

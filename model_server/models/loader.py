@@ -25,7 +25,7 @@ from graph_transformer.target import Target
 from model_server.generation import Served, Serving, serving_over
 from model_server.loading import bind_model
 from model_server.models import golden
-from model_server.models.channel import Canary
+from model_server.models.channel import Canary, Channel
 from model_server.models.errors import ModelRefused, Reason, RegistryError
 from model_server.models.registry import GOLDEN_NAME, Registry
 from model_server.scorer import Question
@@ -60,6 +60,9 @@ class Models(Protocol):
     def checkpoint(self, version: str, schema: Schema) -> Checkpoint:
         """A version, checked and verified. Raises ModelRefused."""
 
+    def decide(self, canary: Canary, *, promote: bool) -> bool:
+        """Makes the canary live, or ends it; False where it is not the canary any more. Raises RegistryError."""
+
 
 class FolderModels:
     """The one model of a checkpoint's folder: it is read when the server starts and when the graph is a new one."""
@@ -74,6 +77,10 @@ class FolderModels:
     def checkpoint(self, version: str, schema: Schema) -> Checkpoint:  # noqa: ARG002 - there is only one
         """As `Models.checkpoint`."""
         return _loaded(self._folder, schema)
+
+    def decide(self, canary: Canary, *, promote: bool) -> bool:  # noqa: ARG002 - there is no canary
+        """As `Models.decide`."""
+        return False
 
 
 class RegistryModels:
@@ -108,6 +115,21 @@ class RegistryModels:
         found = verified(self.registry, self.task, version, schema)
         log.info("model_verified", task=self.task, model_version=version, golden=found.golden, off=found.off)
         return found.checkpoint
+
+    def decide(self, canary: Canary, *, promote: bool) -> bool:
+        """As `Models.decide`. Of several servers that count for themselves the first one decides."""
+        done = False
+
+        def step(before: Channel | None) -> Channel:
+            nonlocal done
+            assert before is not None  # or there would be no canary
+            done = before.canary == canary
+            if not done:
+                return before
+            return before.promote() if promote else before.with_canary(None)
+
+        self.registry.change(self.task, self.channel, step)
+        return done
 
 
 @dataclass(frozen=True, slots=True)

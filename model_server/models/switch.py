@@ -86,6 +86,7 @@ class Switch:
         self._unavailable = False
         changed = await self._settle_live(superseded=superseded)
         changed |= await self._settle_canary(superseded=superseded)
+        await self._decide()
         if self._unavailable:
             self._next_look_s = time.monotonic() + RETRY_S
         if changed:
@@ -150,6 +151,30 @@ class Switch:
             lanes.end_canary()  # the one before is not wanted, and this one cannot be: all keys are the live model's
         self._settled_canary = None if self._unavailable else canary.version
         return True
+
+    async def _decide(self) -> None:
+        """Promotes the canary, or ends it, where its channel says by how many answers."""
+        lane, canary = self._lanes.canary, self._wanted.canary
+        if lane is None or canary is None or not canary.promote_after or self._settled_canary != canary.version:
+            return
+        failed = lane.failed > canary.failures_limit
+        if not failed and lane.asked < canary.promote_after:
+            return
+        try:
+            done = await asyncio.to_thread(self._loader.models.decide, canary, promote=not failed)
+        except (ModelRefused, RegistryError) as error:
+            log.warning("canary_undecided", task=self._lanes.task.name, reason=str(error))
+            self._next_look_s = time.monotonic() + RETRY_S
+            return
+        if done:
+            log.info(
+                "canary_ended" if failed else "canary_promoted",
+                task=self._lanes.task.name,
+                model_version=canary.version,
+                asked=lane.asked,
+                failed=lane.failed,
+            )
+            self._next_look_s = 0.0
 
     async def _loaded_live(self, wanted: Wanted) -> Served | None:
         return await self._loaded("live", wanted.live, lambda view: self._loader.live(wanted, view, self._refused))

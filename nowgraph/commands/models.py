@@ -169,6 +169,13 @@ def canary(
     *,
     registry: RegistryUrl,
     share: Annotated[float | None, typer.Option(help="Share of the keys that it answers, such as 0.05.")] = None,
+    promote_after: Annotated[
+        int,
+        typer.Option(min=0, help="A server promotes it after so many answers, or ends it when it fails."),
+    ] = 0,
+    failures_max: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="With --promote-after: the share of them that may fail.")
+    ] = 0.0,
     off: Annotated[bool, typer.Option("--off", help="End the canary: all keys are the live model's.")] = False,
     channel: ChannelName = LIVE,
     as_json: AsJson = False,
@@ -189,7 +196,7 @@ def canary(
             now = named or (None if at.canary is None else at.canary.version)
             if now is None:
                 raise UsageError(f"task {task} has no canary yet: name the version")
-            return at.with_canary(Canary(now, share))
+            return at.with_canary(Canary(now, share, promote_after, failures_max))
 
         return change
 

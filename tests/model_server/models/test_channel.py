@@ -36,6 +36,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         channel.with_canary(Canary("aa", 0.1))
     with pytest.raises(RegistryError, match="more than 0"):
         channel.with_canary(Canary("bb", 1.0))
+    with pytest.raises(RegistryError, match="promote_after"):
+        channel.with_canary(Canary("bb", 0.5, -1))
     with pytest.raises(RegistryError, match="its own shadow"):
         channel.with_shadows(["aa"])
     with pytest.raises(RegistryError, match="at most 4"):
@@ -44,7 +46,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_a_file_gives_back_what_was_written() -> None:
     """Every part of a channel survives its file; what is no channel says so."""
-    channel = Channel.first("aa").promote("bb").with_canary(Canary("cc", 0.25)).with_shadows(["dd"])
+    channel = Channel.first("aa").promote("bb").with_canary(Canary("cc", 0.25, 100, 0.01)).with_shadows(["dd"])
     assert Channel.from_json(channel.to_json()) == channel
     for text in ("", "[]", "{}", channel.to_json().replace('"format": 1', '"format": 9')):
         with pytest.raises(RegistryError):

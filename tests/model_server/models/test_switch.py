@@ -260,3 +260,23 @@ async def test_a_generation_that_cannot_be_attached_leaves_the_old_one(
         await watched.look()
         assert watched.lanes.generations.current().watch.generation == 2
     await watched.lanes.close()
+
+
+@pytest.mark.parametrize(("failed", "ends"), [(0, "promoted"), (3, "ended")])
+async def test_a_canary_is_decided_by_its_rule(
+    world: Any, registry: Registry, pushed: Pushed, failed: int, ends: str
+) -> None:
+    """After as many answers as the channel says it is live; failing more often than it may, it is gone at once."""
+    first, second = pushed(), pushed(1.1)
+    change(registry, lambda found: found.with_canary(Canary(second, 0.5, promote_after=100, failures_max=0.02)))
+    watched = Watched(world, registry)
+    await watched.look()
+    watched.lanes.canary_asked(99 if not failed else 4, failed=failed)
+    if not failed:
+        assert (await watched.look(), watched.canary) == (first, (second, 0.5))
+        watched.lanes.canary_asked(1)
+    await watched.look()
+    assert (await watched.look(), watched.canary) == (second if ends == "promoted" else first, None)
+    channel = registry.channel("fraud")
+    assert (channel.version, channel.canary) == (second if ends == "promoted" else first, None)
+    await watched.lanes.close()
