@@ -24,9 +24,10 @@ from nowgraph.client import Client
 from stream.embedded_broker import EmbeddedBroker
 
 COMPOSE = yaml.safe_load((Path(__file__).resolve().parents[2] / "deploy" / "compose" / "compose.yaml").read_text())
+VOLUMES = ("arena", "snapshots", "state", "tmp")
 REDIS = ("NOWGRAPH_SERVER_REDIS", "NOWGRAPH_SERVER_IDEMPOTENCY")
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 # In a mount namespace of its own: one folder stays writable, the rest of the root does not; then no capability.
 CONFINED = """
 set -e
@@ -54,11 +55,11 @@ def confined(writable: Path, *command: str) -> list[str]:
 
 @pytest.fixture
 def volumes(tmp_path: Path) -> Path:
-    """The folder of what may be written: arena, state and tmp; skips where no namespace can be made."""
+    """The folder of what may be written; skips where no namespace can be made."""
     if shutil.which("unshare") is None or shutil.which("setpriv") is None:
         pytest.skip("unshare and setpriv (util-linux) are not installed")
     writable, outside = tmp_path / "volumes", tmp_path / "outside"
-    for name in ("arena", "state", "tmp"):
+    for name in VOLUMES:
         (writable / name).mkdir(parents=True)
     tried = confined(writable, "bash", "-c", f"touch {writable}/x && ! touch {outside}")
     done = subprocess.run(tried, capture_output=True, text=True, check=False, timeout=30)
@@ -90,12 +91,12 @@ class Composed:
 
     def words(self, service: str) -> list[str]:
         """A service's command."""
-        places = {"/model": self.model, "/arena": self.volumes / "arena", "/state": self.volumes / "state"}
+        places = {"/model": self.model, **{f"/{name}": self.volumes / name for name in VOLUMES}}
         words = []
         for word in COMPOSE["services"][service]["command"]:
-            for place, here in places.items():
-                word = re.sub(rf"^{place}\b", str(here), word)  # noqa: PLW2901
-            words.append("67108864" if word.startswith("${NOWGRAPH_ARENA_BYTES") else word)
+            place = re.match(r"/\w+", word)
+            moved = word if place is None else f"{places[place[0]]}{word[place.end() :]}"
+            words.append("67108864" if word.startswith("${NOWGRAPH_ARENA_BYTES") else moved)
         return [self.kafka if word == "kafka:9092" else word for word in words]
 
     def environment(self, service: str) -> dict[str, str]:
