@@ -63,7 +63,7 @@ def evaluate(
     what = _name(interval)
     if model.task.target.kind is Kind.RANKING:
         with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
-            measured = evaluate_ranking(checkpoint, view, model.task, interval, labels, quiet=quiet)
+            measured = evaluate_ranking(model, checkpoint, view, interval, labels, quiet=quiet)
         report_ranking(checkpoint, model.task, what, measured, as_json=as_json)
         return
     with opened_graph(loaded, history or [], arena, quiet=quiet) as view:

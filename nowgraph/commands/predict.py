@@ -45,6 +45,8 @@ def predict(
     happens. One about entities takes their keys, asked as of a time. Answers are columns beside the input's; of a
     ranking, lists of items.
     """
+    import torch
+
     from graph_transformer.checkpoint import Checkpoint
     from graph_transformer.predictor import Predictor
     from graph_transformer.target import Kind
@@ -57,10 +59,12 @@ def predict(
     loaded = load_schema(schema_of(checkpoint, schema))
     rows = count_questions(questions)
     with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
-        if Checkpoint.load(checkpoint, loaded).task.target.kind is Kind.RANKING:
-            predict_ranking(checkpoint, view, questions, output, time_column=time_column, quiet=quiet, as_json=as_json)
+        model = Checkpoint.load(checkpoint, loaded)
+        if model.task.target.kind is Kind.RANKING:
+            predict_ranking(model, view, questions, output, time_column=time_column, quiet=quiet, as_json=as_json)
             return
-        predictor = Predictor.load(checkpoint, view, threads=threads, fixed_shape=fixed_shape)
+        torch.set_num_threads(threads)
+        predictor = Predictor(model, view, fixed_shape=fixed_shape)
         warn_without_labels(view, predictor.task.target)
         start_s = time.monotonic()
         with row_bar("predicting", rows, quiet=quiet) as advance:

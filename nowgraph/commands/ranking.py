@@ -14,6 +14,7 @@ from nowgraph.report import emit, progress_console, row_bar
 from temporal_graph.schema import dump_schema
 
 if TYPE_CHECKING:
+    from graph_transformer.checkpoint import Checkpoint
     from graph_transformer.finetune.question import Question
     from graph_transformer.finetune.ranking.metrics import RankingMetrics
     from graph_transformer.finetune.ranking.result import RankingResult
@@ -107,9 +108,9 @@ class MeasuredRanking:
 
 
 def evaluate_ranking(
-    checkpoint: Path, view: GraphView, task: Task, interval: Interval | None, labels: Path | None, *, quiet: bool
+    model: Checkpoint, folder: Path, view: GraphView, interval: Interval | None, labels: Path | None, *, quiet: bool
 ) -> MeasuredRanking:
-    """Measure a ranker, through the path that serves, on questions whose items are known.
+    """Measure a ranker of a folder, through the path that serves, on questions whose items are known.
 
     Raises:
         UsageError: the file of questions is not there.
@@ -121,16 +122,17 @@ def evaluate_ranking(
     from graph_transformer.ranking.ranker import Ranker
     from nowgraph.ranking import ranked_lists
 
+    task = model.task
     ranked = task.target.ranked
     assert ranked is not None
-    file = labels if labels is not None else checkpoint / f"{task.name}.parquet"
+    file = labels if labels is not None else folder / f"{task.name}.parquet"
     if not file.is_file():
         raise UsageError(f"{file}: no such file: --labels says where the questions of {task.name} are")
     questions = questions_of_labels(read_labels(file, view))
     chosen = interval if interval is not None else task.splits.test
     assert chosen is not None
     split = measured_split(view, ranked, task.splits, questions, chosen, new_within_us=task.ranking.new_within_us)
-    ranker = Ranker.load(checkpoint, view, as_of_us=int(split.questions.cutoff_time_us.min()))
+    ranker = Ranker(model, view, as_of_us=int(split.questions.cutoff_time_us.min()))
     began_s = time.monotonic()
     with row_bar("ranking", len(split.questions), quiet=quiet) as advance:
         lists = ranked_lists(ranker, view, split.questions, max(LISTED, ranked.top), advance=advance)
@@ -160,7 +162,7 @@ def report_ranking(checkpoint: Path, task: Task, what: str, measured: MeasuredRa
 
 
 def predict_ranking(
-    checkpoint: Path,
+    model: Checkpoint,
     view: GraphView,
     questions: Path,
     output: Path,
@@ -177,7 +179,7 @@ def predict_ranking(
     from stream.settings import StreamSettings
 
     rows = count_questions(questions)
-    ranker = Ranker.load(checkpoint, view)
+    ranker = Ranker(model, view)
     began_s = time.monotonic()
     with row_bar("ranking", rows, quiet=quiet) as advance:
         privacy = privacy_of(view.schema, StreamSettings())
