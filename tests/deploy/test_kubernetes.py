@@ -257,24 +257,47 @@ def test_selectors_pick_whom_they_mean(overlay: str) -> None:
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
 
+def over(folder: Path, overlay: str, component: str) -> tuple[Object, ...]:
+    """An overlay with one of the components that none of ours has."""
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(FOLDER / overlay, folder)],
+        "components": [os.path.relpath(FOLDER / "components" / component, folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    objects = rendered(str(folder))
+    for one in objects:
+        check_object(one)
+    return objects
+
+
 @needs_kubectl
 def test_a_graph_may_begin_with_files(tmp_path: Path, accepts: Accepts) -> None:
     """The component `history` fits over production: its files are mounted and given to the updater, nobody else."""
-    overlay = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(FOLDER / "production", tmp_path)],
-        "components": [os.path.relpath(FOLDER / "components" / "history", tmp_path)],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    objects = rendered(str(tmp_path))
-    found = containers(workloads(objects)["nowgraph"])
+    found = containers(workloads(over(tmp_path, "production", "history"))["nowgraph"])
     accepts(found["updater"]["args"])
     assert found["updater"]["args"][-2:] == ["--history", "/history"]
     assert "/history" in {mount["mountPath"] for mount in found["updater"]["volumeMounts"]}
     assert "/history" not in {mount["mountPath"] for mount in found["server"]["volumeMounts"]}
-    for one in objects:
-        check_object(one)
+
+
+@needs_kubectl
+def test_models_may_come_from_a_registry(tmp_path: Path, accepts: Accepts) -> None:
+    """The component `registry` fits over production: serving.yaml can be read, and names folders that are mounted."""
+    from model_server.config import parse_serving
+
+    objects = over(tmp_path, "production", "registry")
+    deployed = workloads(objects)["nowgraph"]
+    server = containers(deployed)["server"]
+    accepts(server["args"])
+    path = Path(server["args"][server["args"].index("--config") + 1])
+    mounts = {mount["mountPath"]: mount["name"] for mount in server["volumeMounts"]}
+    volume = next(one for one in deployed["spec"]["template"]["spec"]["volumes"] if one["name"] == mounts["/config"])
+    config = parse_serving(of_kind(objects, "ConfigMap")[volume["configMap"]["name"]]["data"][path.name])
+    for tenant in config.tenants:
+        places = [tenant.schema_path, tenant.arena, *(Path(task.registry or "") for task in tenant.tasks)]
+        assert {Path(*place.parts[:2]) for place in places} <= {Path(mount) for mount in mounts}
 
 
 @needs_kubectl
