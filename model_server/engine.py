@@ -27,6 +27,7 @@ import structlog
 from model_server.admission import Admission, retry_after_s
 from model_server.backlog import Backlog, Priority
 from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError, ServerError
+from model_server.expiry import Expiry
 from model_server.metrics import Metrics
 from model_server.service_time import ServiceTime
 from model_server.settings import ServerSettings
@@ -92,6 +93,7 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._changed = threading.Condition(threading.Lock())
         self._worker = threading.Thread(target=self._work, name="nowgraph-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._expiry: Expiry | None = None
         self._closing = False
         # How many rows the worker sleeps for, and a deadline before which wakes it too.
         self._wake_at = 1
@@ -100,6 +102,7 @@ class Engine(Generic[QuestionT, AnswerT]):
     def start(self) -> None:
         """Starts the worker; answers come back on the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self._expiry = Expiry(self._loop)
         self._worker.start()
 
     async def warm_up(self, question: QuestionT) -> None:
@@ -110,15 +113,14 @@ class Engine(Generic[QuestionT, AnswerT]):
             rows = min(rows * 4, self._batch_limit)
             await asyncio.gather(*(self.submit(question) for _ in range(min(rows, self._settings.queue_limit // 2))))
 
-    async def ask(self, question: QuestionT, priority: Priority = Priority.INTERACTIVE) -> AnswerT:
+    async def ask(
+        self, question: QuestionT, priority: Priority = Priority.INTERACTIVE, *, admitted: bool = False
+    ) -> AnswerT:
         """The answer, within the deadline. Raises as `submit`, DeadlinePassedError, and what answering raised."""
-        future = self.submit(question, priority)
-        assert self._loop is not None
-        expiry = self._loop.call_later(question.deadline_s - time.monotonic(), _expire, future)
-        try:
-            return await future
-        finally:
-            expiry.cancel()
+        future = self.submit(question, priority, admitted=admitted)
+        assert self._expiry is not None
+        self._expiry.watch(future, question.deadline_s)
+        return await future
 
     def admit(self, deadline_s: float, priority: Priority = Priority.INTERACTIVE) -> None:
         """Whether a question that comes now would be taken. Raises OverloadedError with when to ask again.
@@ -153,8 +155,12 @@ class Engine(Generic[QuestionT, AnswerT]):
             return own_s
         return max(own_s, self._admission.answer_s(now_s, rows) - latest_s)
 
-    def submit(self, question: QuestionT, priority: Priority = Priority.INTERACTIVE) -> asyncio.Future[AnswerT]:
-        """Puts a question in the backlog. Raises as `admit`, and DrainingError after `close`.
+    def submit(
+        self, question: QuestionT, priority: Priority = Priority.INTERACTIVE, *, admitted: bool = False
+    ) -> asyncio.Future[AnswerT]:
+        """Puts a question in the backlog; one that is `admitted` has been let in by `admit` at this very moment.
+
+        Raises as `admit`, and DrainingError after `close`.
 
         When the backlog is full a question of the interactive class takes the place of the last one of the batch class.
         """
@@ -163,7 +169,8 @@ class Engine(Generic[QuestionT, AnswerT]):
         deadline_s = question.deadline_s
         dropped: _Job[QuestionT, AnswerT] | None = None
         with self._changed:
-            self._admit(deadline_s, priority)
+            if not admitted:
+                self._admit(deadline_s, priority)
             if len(self._backlog) >= self._settings.queue_limit:
                 dropped = self._backlog.drop_newest_batch()
             future: asyncio.Future[AnswerT] = self._loop.create_future()
@@ -186,6 +193,8 @@ class Engine(Generic[QuestionT, AnswerT]):
             self._changed.notify()
         if self._worker.is_alive():
             await asyncio.to_thread(self._worker.join)
+        if self._expiry is not None:
+            self._expiry.close()
 
     def _work(self) -> None:
         began_s, rows = 0.0, 0
@@ -310,11 +319,6 @@ class Engine(Generic[QuestionT, AnswerT]):
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome)
-
-
-def _expire(future: asyncio.Future[AnswerT]) -> None:
-    if not future.done():
-        future.set_exception(DeadlinePassedError("the deadline passed before the answer was there"))
 
 
 def _report(error: Exception, *, rows: int) -> None:

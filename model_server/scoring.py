@@ -104,7 +104,8 @@ class Scoring:
         asked = self._reader.read(request)
         waited_s = await self._freshness.wait_for(request, deadline_s)
         degraded = None if self._bound is None else self._bound.check()
-        scored = await self._engine.ask(Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key), priority)
+        question = Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key)
+        scored = await self._engine.ask(question, priority, admitted=not waited_s)
         return self._answer(asked, scored, waited_s, start_s, degraded)
 
     async def result(
