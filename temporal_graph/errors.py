@@ -70,3 +70,7 @@ class ArenaFullError(ArenaError):
 
 class ImageRefusedError(ArenaError):
     """An image that is damaged, cut off, of another layout or of other tables; another one may serve."""
+
+
+class WriterBusyError(ArenaError):
+    """The arena has a writer already; when it ends, another may take its place."""

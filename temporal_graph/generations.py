@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from temporal_graph.errors import ArenaError
+from temporal_graph.errors import ArenaError, WriterBusyError
 
 _LOCK: Final = "writer.lock"
 _CURRENT: Final = "current"
@@ -95,7 +95,7 @@ class WriterLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise ArenaError(f"{folder} has a writer already") from None
+            raise WriterBusyError(f"{folder} has a writer already") from None
         current = folder / _CURRENT
         if not current.exists():
             current.with_suffix(".new").write_bytes(_WORD.pack(0))

@@ -26,6 +26,8 @@ from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.duration import parse_duration_us
+from temporal_graph.errors import WriterBusyError
+from temporal_graph.generations import WriterLock
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 from temporal_graph.schema import Schema, load_schema
 from temporal_graph.snapshots import Snapshots
@@ -59,6 +61,9 @@ def update(
     snapshot_every: Annotated[
         str | None, typer.Option(help="Such as 5m; default: NOWGRAPH_UPDATER_SNAPSHOT_INTERVAL_S, five minutes.")
     ] = None,
+    standby: Annotated[
+        bool, typer.Option(help="While the arena has a writer, wait, and take its place when it ends.")
+    ] = False,
     until_caught_up: Annotated[bool, typer.Option(help="End once the log's present end is applied.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -70,11 +75,13 @@ def update(
     """
     if snapshots is not None and bootstrap_servers == EMBEDDED:
         raise UsageError("--snapshots: the embedded broker ends with this command, so its offsets mean nothing later")
-    begun_s = time.monotonic()
     loaded, settings = load_schema(schema), _settings(snapshot_every)
     store = None if snapshots is None else Snapshots(snapshots)
     configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
+    if standby and not _takes_place(arena, stop, quiet=quiet):
+        return
+    begun_s = time.monotonic()
     with ExitStack() as stack:
         address = broker_address(bootstrap_servers, loaded, stack)
         stream = StreamSettings(kafka_bootstrap=address)
@@ -105,6 +112,22 @@ def _settings(snapshot_every: str | None) -> UpdaterSettings:
         return UpdaterSettings(snapshot_interval_s=parse_duration_us(snapshot_every) / 1e6)
     except ValueError as error:
         raise UsageError(f"--snapshot-every {snapshot_every}: {error}") from error
+
+
+def _takes_place(arena: Path, stop: Stop, *, quiet: bool) -> bool:
+    """Returns once the arena has no writer; False where it is time to stop."""
+    told = quiet
+    while True:
+        try:
+            WriterLock(arena).close()
+        except WriterBusyError as error:
+            if not told:
+                progress_console().print(f"Standing by: {error}", highlight=False)
+                told = True
+            if stop.wait(_TICK_S):
+                return False
+        else:
+            return True
 
 
 def _opened(schema: Schema, store: Snapshots | None, arena: Path, arena_bytes: int, *, quiet: bool) -> TemporalGraph:

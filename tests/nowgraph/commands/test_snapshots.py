@@ -16,7 +16,10 @@ from nowgraph.payments_data import PaymentColumns, load_payments
 from stream.embedded_broker import EmbeddedBroker
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
+from temporal_graph.generations import CurrentGeneration
+from temporal_graph.schema import load_schema
 from temporal_graph.snapshots import IMAGE, Snapshots
+from temporal_graph.view import GraphView
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +104,51 @@ def test_a_killed_updater_goes_on_from_its_newest_good_snapshot(
     before = run_json("update", *options, *caught_up, "--arena", tmp_path / "before", "--snapshots", place)
     assert before["applied"] == 300 - sum(at for (topic, _), at in found[1].offsets.items() if topic == "transactions")
     assert before["graph"] == whole["graph"]
+
+
+def test_a_standby_takes_the_place_of_an_updater_that_died(
+    example: Path, payments: PaymentColumns, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """It waits while there is a writer; then servers are sent to its generation, which holds all of the log."""
+    schema, arena = example / "schema.yaml", tmp_path / "arena"
+    command = [
+        sys.executable, "-m", "nowgraph.cli", "update", "--schema", schema, "--arena", arena, "--standby",
+        "--snapshots", tmp_path / "snapshots", "--snapshot-every", "50ms", "--bootstrap-servers", broker.bootstrap,
+        "--metrics-port", "0",
+    ]  # fmt: skip
+    publish(broker, payments, range(100))
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    second: subprocess.Popen[str] | None = None
+    try:
+        _until(lambda: applied(Snapshots(tmp_path / "snapshots")) == 100 and CurrentGeneration(arena).get() == 1)
+        view = GraphView.attach(load_schema(schema), arena)
+        second = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        assert second.stderr is not None
+        assert "Standing by" in second.stderr.readline()
+        publish(broker, payments, range(100, 150))
+        first.send_signal(signal.SIGKILL)
+        died_s = time.monotonic()
+        _until(lambda: view.superseded)
+        print(f"took over after {time.monotonic() - died_s:.2f} s")
+        view.close()
+        view = GraphView.attach(load_schema(schema), arena)
+        assert sum(at for (topic, _), at in view.position().offsets.items() if topic == "transactions") == 150
+        assert view.generation == 2
+        view.close()
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(timeout=20) == 0
+    finally:
+        for process in (first, second):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait(timeout=20)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 def test_a_snapshot_that_is_not_the_log_is_found_out(
