@@ -6,6 +6,7 @@ settings, serving.yaml ─► schemas, arenas, models ─► Server ─► SIGTE
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -118,6 +119,9 @@ async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
         draining.append(asyncio.create_task(server.drain()))
 
     await server.start()
+    # What was loaded stays: the collector need not look through a model and its libraries again while requests wait.
+    gc.collect()
+    gc.freeze()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
     if link is not None:

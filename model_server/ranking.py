@@ -86,9 +86,8 @@ class Ranking:
             asked = self._reader.read(request)
         question = ListQuestion(asked.question, asked.k, asked.rules, deadline_s)
         degraded = None if self._bound is None else self._bound.check()
-        return self._answer(
-            asked, await self._engine.ask(question, priority, admitted=not waited_s), waited_s, start_s, degraded
-        )
+        listed = await self._engine.ask(question, priority, admitted=not waited_s)
+        return self._answer(asked, listed, waited_s, start_s, degraded)
 
     async def result(
         self, request: service_pb2.RankRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
