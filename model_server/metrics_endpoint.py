@@ -2,8 +2,8 @@
 
 scrape ─► family by family: collect ─► text, or OpenMetrics with exemplars where the scraper takes it
 
-Writing the text holds Python's lock, which the event loop needs to answer requests. So the lock is let go after each
-family: a scrape takes longer, and no request waits for more than one family.
+Writing the text holds Python's lock, which the event loop needs to answer requests. So the lock is let go every hundred
+lines: a scrape takes longer, and no request waits for all of it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from __future__ import annotations
 import gzip
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 from typing import Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder, gzip_accepted
-from prometheus_client.metrics_core import Metric
 
-# Long enough for another thread to take the lock; a hundred families then take twenty milliseconds more.
+from model_server.exposition import family_lines
+
+# Long enough for another thread to take the lock.
 LET_GO_S = 0.0002
-_END = b"# EOF\n"
+# Less than a millisecond of writing.
+LINES_AT_ONCE = 128
 
 
 class HasRegistry(Protocol):
@@ -66,8 +68,9 @@ class MetricsEndpoint:
         if request["REQUEST_METHOD"] != "GET":
             start("405 Method Not Allowed", [("Allow", "GET")])
             return [b""]
-        encode, content_type = choose_encoder(request.get("HTTP_ACCEPT", ""))
-        body = exposition([metrics.registry for metrics in self._metrics], encode)
+        _, content_type = choose_encoder(request.get("HTTP_ACCEPT", ""))
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        body = exposition([metrics.registry for metrics in self._metrics], openmetrics=openmetrics)
         headers = [("Content-Type", content_type)]
         if gzip_accepted(request.get("HTTP_ACCEPT_ENCODING", "")):
             body = gzip.compress(body, compresslevel=1)  # releases the lock
@@ -76,33 +79,21 @@ class MetricsEndpoint:
         return [body]
 
 
-def exposition(registries: Sequence[CollectorRegistry], encode: Callable[[Any], bytes]) -> bytes:
-    """The text of all families, by an encoder of prometheus_client; lets Python's lock go after each."""
-    parts: list[bytes] = []
-    end, seen = b"", set()
+def exposition(registries: Sequence[CollectorRegistry], *, openmetrics: bool) -> bytes:
+    """The text of all families; lets Python's lock go after each, and within a long one."""
+    lines: list[str] = []
+    seen: set[str] = set()
     for registry in registries:
         for family in registry.collect():
             if family.name in seen:
                 continue
             seen.add(family.name)
-            # When a child was made says nothing that a restart does not, and would double the number of series.
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            text = encode(_One(family))
-            if text.endswith(_END):
-                text, end = text[: -len(_END)], _END
-            parts.append(text)
+            for number, line in enumerate(family_lines(family, openmetrics=openmetrics)):
+                lines.append(line)
+                if number % LINES_AT_ONCE == LINES_AT_ONCE - 1:
+                    time.sleep(LET_GO_S)
             time.sleep(LET_GO_S)
-    return b"".join(parts) + end
-
-
-class _One:
-    """A registry of one family."""
-
-    def __init__(self, family: Metric) -> None:
-        self._family = family
-
-    def collect(self) -> Iterator[Metric]:
-        yield self._family
+    return "".join([*lines, "# EOF\n" if openmetrics else ""]).encode()
 
 
 class _Silent(WSGIRequestHandler):
