@@ -44,7 +44,7 @@ class Step:
             "p99_ms": at_ms(outcome.latency, 99),
             "error_ratio": outcome.error_ratio,
             "dropped_ratio": outcome.dropped_ratio,
-            "late_p99_ms": at_ms(outcome.late, 99),
+            "send_delay_p99_ms": at_ms(outcome.send_delay, 99),
             "verdict": self.verdict.word.value,
         }
 

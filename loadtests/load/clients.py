@@ -71,14 +71,14 @@ class Outcome:
     """What came of a run. Latencies are histograms of microseconds from the moment a request was due.
 
     `service` counts from the moment it was really sent: what a generator that waits for answers would have reported.
-    `late` is the generator's own: how long after its due time a request left. `by_method` and `by_code` are parts.
+    `send_delay` is the generator's own: from when a request was due to when it left. `by_method`, `by_code` are parts.
     """
 
     seconds: float
     due: int
     latency: HdrHistogram
     service: HdrHistogram
-    late: HdrHistogram
+    send_delay: HdrHistogram
     by_method: dict[str, HdrHistogram]
     by_code: dict[str, HdrHistogram]
     dropped: int
@@ -149,7 +149,7 @@ def run(requests: Sequence[Request], due_us: np.ndarray, which: np.ndarray, *, s
             if process.wait():
                 raise RuntimeError(f"a sender ended with {process.returncode}")
             with np.load(folder / RECORDS) as arrays:
-                found.append({key: arrays[key] for key in ("late_us", "latency_us", "code")})
+                found.append({key: arrays[key] for key in ("delay_us", "latency_us", "code")})
     return _outcome(requests, due_us, which, found, seconds)
 
 
@@ -180,10 +180,10 @@ def _outcome(
     seconds: float,
 ) -> Outcome:
     """Puts the processes' records back into the order of the schedule, and counts."""
-    late_us, latency_us = np.zeros(len(due_us), np.int64), np.zeros(len(due_us), np.int64)
+    delay_us, latency_us = np.zeros(len(due_us), np.int64), np.zeros(len(due_us), np.int64)
     code = np.zeros(len(due_us), np.int16)
     for number, records in enumerate(found):
-        late_us[number :: len(found)] = records["late_us"]
+        delay_us[number :: len(found)] = records["delay_us"]
         latency_us[number :: len(found)] = records["latency_us"]
         code[number :: len(found)] = records["code"]
     ok, dropped = code == OK, code == DROPPED
@@ -205,8 +205,8 @@ def _outcome(
         seconds=seconds,
         due=len(due_us),
         latency=merged(one.latency for one in every) if every else empty(),
-        service=histogram_of((latency_us - late_us)[ok]),
-        late=histogram_of(late_us),
+        service=histogram_of((latency_us - delay_us)[ok]),
+        send_delay=histogram_of(delay_us),
         by_method={str(name): histogram_of(latency_us[ok & (method == name)]) for name in np.unique(method)},
         by_code={CODES[int(n)]: histogram_of(latency_us[code == n]) for n in np.unique(code[~dropped])},
         dropped=int(dropped.sum()),

@@ -115,7 +115,7 @@ def _figures(ran: Ran, capacity_per_s: float) -> dict[str, float | str]:
         "achieved_per_s": outcome.achieved_per_s,
         "error_ratio": outcome.error_ratio,
         "dropped_ratio": outcome.dropped_ratio,
-        "late_ms_p99": report.at_ms(outcome.late, 99),
+        "send_delay_ms_p99": report.at_ms(outcome.send_delay, 99),
         **latency,
     }
 

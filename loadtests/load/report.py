@@ -37,7 +37,7 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
         "achieved_per_s": outcome.achieved_per_s,
         "latency_ms": percentiles_ms(outcome.latency),
         "latency_from_real_send_ms": percentiles_ms(outcome.service),
-        "generator_late_ms": percentiles_ms(outcome.late),
+        "send_delay_ms": percentiles_ms(outcome.send_delay),
         "by_method_ms": {name: percentiles_ms(histogram) for name, histogram in outcome.by_method.items()},
         "by_code": {
             name: {"count": histogram.get_total_count(), "latency_ms": percentiles_ms(histogram)}
@@ -65,7 +65,7 @@ def verdict_document(verdict: Verdict) -> dict[str, object]:
 
 def outcome_table(title: str, outcome: Outcome, verdict: Verdict) -> str:
     """A run and its verdict, for people."""
-    p, late = percentiles_ms(outcome.latency), percentiles_ms(outcome.late)
+    p, delay = percentiles_ms(outcome.latency), percentiles_ms(outcome.send_delay)
     real = percentiles_ms(outcome.service)
     lines = [
         title,
@@ -73,7 +73,7 @@ def outcome_table(title: str, outcome: Outcome, verdict: Verdict) -> str:
         f"  {outcome.due:,} due, {outcome.failed:,} failed, {outcome.dropped:,} dropped",
         f"  latency from the due time   {_row(p)}",
         f"  from the real send          {_row(real)}",
-        f"  the generator's lateness    {_row(late)}",
+        f"  the send delay              {_row(delay)}",
     ]
     for name, histogram in outcome.by_method.items():
         if len(outcome.by_method) > 1:
@@ -89,7 +89,7 @@ def curve_table(curve: Curve) -> str:
     """The capacity curve: offered against achieved against p99."""
     lines = [
         f"capacity curve; a closed loop reached {curve.guess_per_s:,.0f}/s",
-        "| share | offered/s | achieved/s | p50 ms | p99 ms | failed | dropped | generator late p99 ms | objectives |",
+        "| share | offered/s | achieved/s | p50 ms | p99 ms | failed | dropped | send delay p99 ms | objectives |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for step in curve.steps:
@@ -97,7 +97,7 @@ def curve_table(curve: Curve) -> str:
         lines.append(
             f"| {step.share:g} | {row['offered_per_s']:,.0f} | {row['achieved_per_s']:,.0f} | {row['p50_ms']:.2f} "
             f"| {row['p99_ms']:.2f} | {step.outcome.error_ratio:.2%} | {step.outcome.dropped_ratio:.2%} "
-            f"| {row['late_p99_ms']:.2f} | {row['verdict']} |"
+            f"| {row['send_delay_p99_ms']:.2f} | {row['verdict']} |"
         )
     held, most = curve.within_objectives_per_s, curve.saturated_per_s
     lines.append(f"within the objectives up to {held:,.0f}/s; saturated at {most:,.0f}/s")

@@ -42,7 +42,7 @@ class Objectives(_Part):
     dropped_ratio: float | None = Field(default=0.0, ge=0, le=1)
     achieved_ratio: float | None = Field(default=0.98, ge=0, le=1)
     # The generator's own: beyond it nothing that was measured can be believed, whatever it says.
-    late_p99_ms: float = Field(default=10.0, gt=0)
+    send_delay_p99_ms: float = Field(default=10.0, gt=0)
 
 
 class Scenario(_Part):

@@ -1,7 +1,7 @@
 """One sender process: reads its part of the schedule, sends on time whatever the answers do, writes what came of it.
 
     part (due times, requests) ─► sender ─► server
-                                    └─► records (lateness, latency, code of each)
+                                    └─► records (send delay, latency, code of each)
 
 It keeps raw records and makes nothing of them while it sends; histograms are made afterwards.
 """
@@ -50,9 +50,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Of each request: int64 microseconds of lateness and of latency since it was due, int16 gRPC code or DROPPED."""
+    """Of each request: int64 microseconds of send delay and of latency since it was due, int16 gRPC code or DROPPED."""
 
-    late_us: np.ndarray
+    delay_us: np.ndarray
     latency_us: np.ndarray
     code: np.ndarray
 
@@ -60,7 +60,7 @@ class Records:
 async def send(part: Part, *, start_ns: int) -> Records:
     """Sends from `start_ns` of the monotonic clock on; returns when each has its answer, its error, or was dropped."""
     count = len(part.due_us)
-    late_us, latency_us = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    delay_us, latency_us = np.zeros(count, np.int64), np.zeros(count, np.int64)
     code = np.full(count, DROPPED, np.int16)
     channels = [
         [grpc.aio.insecure_channel(target, options=_options(number)) for number in range(part.connections)]
@@ -93,7 +93,7 @@ async def send(part: Part, *, start_ns: int) -> Records:
                 now_ns = time.monotonic_ns()
             elif index % BEHIND_EVERY == 0:
                 await asyncio.sleep(0)
-            late_us[index] = (now_ns - due[index]) // 1_000
+            delay_us[index] = (now_ns - due[index]) // 1_000
             if len(in_flight) >= part.in_flight_max:
                 continue
             request = which[index]
@@ -106,7 +106,7 @@ async def send(part: Part, *, start_ns: int) -> Records:
     for group in channels:
         for channel in group:
             await channel.close(None)
-    return Records(late_us, latency_us, code)
+    return Records(delay_us, latency_us, code)
 
 
 def _options(number: int) -> list[tuple[str, Any]]:
@@ -122,7 +122,7 @@ def main() -> None:
         os.sched_setaffinity(0, {part.core})
     print("ready", flush=True)
     records = uvloop.run(send(part, start_ns=int(sys.stdin.readline())))
-    np.savez(folder / RECORDS, late_us=records.late_us, latency_us=records.latency_us, code=records.code)
+    np.savez(folder / RECORDS, delay_us=records.delay_us, latency_us=records.latency_us, code=records.code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Sleeps of an event loop that end within some ten microseconds, by a timer of the kernel.
 
 asyncio and uvloop round timeouts up to whole milliseconds; a client that sends half a millisecond late would report
-its own lateness as the server's. `os.timerfd_create` needs Python 3.13, so libc is called.
+its own delay as the server's. `os.timerfd_create` needs Python 3.13, so libc is called.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Verdict:
 
 def judge(outcome: Outcome, objectives: Objectives) -> Verdict:
     """Compares a run with its objectives. What is not a number, because nothing was answered, is missed."""
-    late_ms = at_ms(outcome.late, 99)
+    delay_ms = at_ms(outcome.send_delay, 99)
     p50_ms, p99_ms = at_ms(outcome.latency, 50), at_ms(outcome.latency, 99)
     at_most = {
         "p50_ms": (objectives.p50_ms, p50_ms),
@@ -61,8 +61,10 @@ def judge(outcome: Outcome, objectives: Objectives) -> Verdict:
         ratio = outcome.achieved_per_s / outcome.offered_per_s if outcome.due else float("nan")
         word = Word.HELD if ratio >= objectives.achieved_ratio else Word.MISSED
         judged.append(Judged("achieved_ratio", objectives.achieved_ratio, ratio, word))
-    kept_up = late_ms <= objectives.late_p99_ms
-    judged.append(Judged("late_p99_ms", objectives.late_p99_ms, late_ms, Word.HELD if kept_up else Word.UNKNOWN))
+    kept_up = delay_ms <= objectives.send_delay_p99_ms
+    judged.append(
+        Judged("send_delay_p99_ms", objectives.send_delay_p99_ms, delay_ms, Word.HELD if kept_up else Word.UNKNOWN)
+    )
     if not kept_up:
         return Verdict(tuple(judged), Word.UNKNOWN)
     held = all(one.word is Word.HELD for one in judged)

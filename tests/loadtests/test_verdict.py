@@ -12,7 +12,7 @@ from loadtests.load.verdict import EXIT_CODES, Word, judge
 
 
 def outcome(
-    latency_ms: list[float], *, failed: int = 0, dropped: int = 0, late_ms: float = 0.1, **more: Any
+    latency_ms: list[float], *, failed: int = 0, dropped: int = 0, delay_ms: float = 0.1, **more: Any
 ) -> Outcome:
     """A run of one second."""
     latency = histogram_of(np.array(latency_ms) * 1e3)
@@ -21,7 +21,7 @@ def outcome(
         "due": len(latency_ms) + failed + dropped,
         "latency": latency,
         "service": latency,
-        "late": histogram_of(np.full(100, late_ms * 1e3)),
+        "send_delay": histogram_of(np.full(100, delay_ms * 1e3)),
         "by_method": {},
         "by_code": {},
         "dropped": dropped,
@@ -52,13 +52,17 @@ def words(found: Outcome, **objectives: Any) -> dict[str, Word]:
 def test_each_objective_is_held_or_missed(objective: str, bound: float, good: Outcome, bad: Outcome) -> None:
     """On either side of its bound; one that is missed misses the run."""
     none = {"error_ratio": None, "dropped_ratio": None, "achieved_ratio": None}
-    assert words(good, **(none | {objective: bound})) == {objective: "held", "late_p99_ms": "held", "run": "held"}
-    assert words(bad, **(none | {objective: bound})) == {objective: "missed", "late_p99_ms": "held", "run": "missed"}
+    assert words(good, **(none | {objective: bound})) == {objective: "held", "send_delay_p99_ms": "held", "run": "held"}
+    assert words(bad, **(none | {objective: bound})) == {
+        objective: "missed",
+        "send_delay_p99_ms": "held",
+        "run": "missed",
+    }
 
 
 def test_a_late_generator_measures_nothing() -> None:
     """Whatever the figures are: when the generator did not keep its schedule, the run is neither held nor missed."""
-    for found in (outcome([1.0] * 100, late_ms=20), outcome([900.0] * 100, late_ms=20)):
+    for found in (outcome([1.0] * 100, delay_ms=20), outcome([900.0] * 100, delay_ms=20)):
         assert words(found, p99_ms=5.0)["run"] is Word.UNKNOWN
     assert len({EXIT_CODES[word] for word in Word}) == 3
     assert EXIT_CODES[Word.HELD] == 0
