@@ -114,7 +114,7 @@ class ScoreCalls(Calls):
         settings, metrics = parts.settings, parts.metrics
         self._table = serving().view.schema.table(self.task.table)
         self._reader = parts.reader
-        self._shadows = Shadows(target, parts.models or ModelMetrics(metrics))
+        self._shadows = Shadows(target, parts.models or ModelMetrics(metrics), share=settings.shadow_share)
         scorer = Scorer(serving, metrics, self._shadows)
         self._engine: Engine[Question, Scored] = Engine(scorer, settings, metrics)
         self._scoring = Scoring(

@@ -63,6 +63,8 @@ class ServerSettings(BaseSettings):
     generation_poll_ms: float = Field(default=100.0, gt=0)
     # How often a registry's channel is read: a small file; nobody promotes faster than a few seconds.
     models_poll_s: float = Field(default=2.0, gt=0)
+    # Of the batches, this share is scored by shadows too: less where they cost the live model's answers too much time.
+    shadow_share: float = Field(default=1.0, gt=0, le=1)
 
     # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
     queue_limit: int = Field(default=1_024, gt=0)

@@ -103,8 +103,11 @@ class Shadows:
     The thread begins with the first batch: a task without shadows has none.
     """
 
-    def __init__(self, target: Target, metrics: ModelMetrics) -> None:
+    def __init__(self, target: Target, metrics: ModelMetrics, *, share: float = 1.0) -> None:
+        """`share` of the batches is scored, evenly spread."""
         self.target = target
+        self._share = share
+        self._due = 0.0
         self._metrics = metrics
         self._tickets: deque[Ticket] = deque()
         self._changed = threading.Condition()
@@ -112,8 +115,15 @@ class Shadows:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
 
-    def offer(self, shadows: Sequence[Predictor], neighborhood: Neighborhood, live: Prediction) -> Ticket:
-        """What waits for a batch that the live model has answered; nothing runs before somebody waits."""
+    def offer(self, shadows: Sequence[Predictor], neighborhood: Neighborhood, live: Prediction) -> Ticket | None:
+        """What waits for a batch that the live model has answered; nothing runs before somebody waits.
+
+        None for a batch that is not of the share.
+        """
+        self._due += self._share
+        if self._due < 1.0:
+            return None
+        self._due -= 1.0
         return Ticket(self, neighborhood, live, shadows)
 
     def release(self, ticket: Ticket) -> None:

@@ -66,6 +66,13 @@ def shadows_of(world: Any, predictor: Predictor, metrics: Metrics) -> Shadows:
     return Shadows(predictor.task.target, ModelMetrics(metrics))
 
 
+def offered(shadows: Shadows, models: Sequence[Any], found: Neighborhood, live: Prediction) -> Ticket:
+    """The ticket of a batch, of shadows that score all of them."""
+    ticket = shadows.offer(models, found, live)
+    assert ticket is not None
+    return ticket
+
+
 async def said(ticket: Ticket, places: Sequence[int] = (0, 1)) -> Said:
     """What the shadows said of a batch."""
     loop = asyncio.get_running_loop()
@@ -86,7 +93,7 @@ async def test_a_shadow_scores_what_was_sampled_for_the_live_model(world: Any, m
     predictor = world.predictor(world.graph.view())
     found, live = batch(world, predictor)
     shadows = shadows_of(world, predictor, metrics)
-    answers = await said(shadows.offer([world.predictor(world.graph.view())], found, live))
+    answers = await said(offered(shadows, [world.predictor(world.graph.view())], found, live))
     assert live.probability is not None
     assert [one.probability for (one,) in answers] == pytest.approx(live.probability.tolist(), abs=1e-6)
     assert {one.model_version for (one,) in answers} == {predictor.version}
@@ -104,7 +111,7 @@ async def test_nobody_waits_for_a_slow_shadow(world: Any, metrics: Metrics) -> N
     found, live = batch(world, predictor)
     slow = Slow(predictor)
     shadows = shadows_of(world, predictor, metrics)
-    tickets = [shadows.offer([slow], found, live) for _ in range(BATCHES_LIMIT + 5)]  # type: ignore[list-item]
+    tickets = [offered(shadows, [slow], found, live) for _ in range(BATCHES_LIMIT + 5)]
     order: list[int] = []
     for number, ticket in enumerate(tickets):
         ticket.when_done(0, partial(_note, order, number))
@@ -124,8 +131,8 @@ async def test_a_batch_runs_behind_its_own_answers(world: Any, metrics: Metrics)
     found, live = batch(world, predictor)
     shadows = shadows_of(world, predictor, metrics)
     before = threading.active_count()
-    shadows.offer([predictor], found, live)
-    ticket = shadows.offer([predictor], found, live)
+    offered(shadows, [predictor], found, live)
+    ticket = offered(shadows, [predictor], found, live)
     ticket.when_done(0, lambda _: None)
     assert threading.active_count() == before
     await said(ticket)
@@ -138,7 +145,7 @@ async def test_a_shadow_that_fails_harms_nobody(world: Any, metrics: Metrics) ->
     predictor = world.predictor(world.graph.view())
     found, live = batch(world, predictor)
     shadows = shadows_of(world, predictor, metrics)
-    answers = await said(shadows.offer([Broken(), predictor], found, live))  # type: ignore[list-item]
+    answers = await said(offered(shadows, [Broken(), predictor], found, live))
     assert [[one.model_version for one in each] for each in answers] == [[predictor.version]] * 2
     total = metrics.families.registry.total
     assert total("nowgraph_shadow_rows_total", outcome="failed", model_version="b0000000") == 2
@@ -151,7 +158,7 @@ async def test_a_closed_shadow_lets_everybody_go(world: Any, metrics: Metrics) -
     found, live = batch(world, predictor)
     slow = Slow(predictor)
     shadows = shadows_of(world, predictor, metrics)
-    tickets = [shadows.offer([slow], found, live) for _ in range(4)]  # type: ignore[list-item]
+    tickets = [offered(shadows, [slow], found, live) for _ in range(4)]
     heard: list[int] = []
     for number, ticket in enumerate(tickets):
         ticket.when_done(0, partial(_note, heard, number))
@@ -159,4 +166,12 @@ async def test_a_closed_shadow_lets_everybody_go(world: Any, metrics: Metrics) -
     slow.go.set()
     await shadows.close()
     assert heard == [0, 1, 2, 3]
-    assert await said(shadows.offer([predictor], found, live)) == [[], []]
+    assert await said(offered(shadows, [predictor], found, live)) == [[], []]
+
+
+async def test_a_share_of_the_batches_is_enough(world: Any, metrics: Metrics) -> None:
+    """Where shadows cost too much they score fewer batches, evenly spread; the others have no ticket at all."""
+    predictor = world.predictor(world.graph.view())
+    found, live = batch(world, predictor)
+    shadows = Shadows(predictor.task.target, ModelMetrics(metrics), share=0.25)
+    assert [shadows.offer([predictor], found, live) is not None for _ in range(8)] == [False, False, False, True] * 2
