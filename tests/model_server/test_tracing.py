@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
 from model_server.tracing import ITEMS_PER_SECOND, TracingInterceptor, current_call, current_exemplar, current_headers
-from nowgraph.client import Client, InvalidRequestError, Row, ServerFailureError
+from nowgraph.client import Client, InvalidRequestError, ListRequest, Row, ServerFailureError
 
 pytestmark = pytest.mark.integration
 SCORE_STAGES = ["queue", "sample", "collate", "forward", "encode"]
@@ -53,14 +53,14 @@ class Traced:
 
 @pytest.fixture
 def traced_with(world: Any, settings: ServerSettings) -> Iterator[Callable[..., Traced]]:
-    """Starts a server whose provider has a sampler of the test's choice."""
+    """Starts a server, of the world unless another is given, whose provider has a sampler of the test's choice."""
     with ExitStack() as stack:
 
-        def start(sampler: Any = None) -> Traced:
+        def start(sampler: Any = None, served: Any = world) -> Traced:
             exporter, provider = InMemorySpanExporter(), TracerProvider(sampler=sampler)
             provider.add_span_processor(SimpleSpanProcessor(exporter))
             interceptors = (TracingInterceptor(provider),)
-            server = stack.enter_context(BackgroundServer(lambda: world.server(settings, interceptors=interceptors)))
+            server = stack.enter_context(BackgroundServer(lambda: served.server(settings, interceptors=interceptors)))
             client = stack.enter_context(Client(server.target, timeout_s=20))
             return Traced(server, client, exporter, provider.get_tracer("caller"))
 
@@ -125,6 +125,19 @@ def test_items_of_a_batch_and_of_a_stream_have_spans(traced: Traced) -> None:
     many = [Row("transactions", number, {"customer_id": 3}) for number in range(4 * ITEMS_PER_SECOND)]
     traced.client.score_batch(many)
     assert ITEMS_PER_SECOND <= len(traced.children(traced.calls(3)[-1])) < len(many)
+
+
+def test_a_lists_stages_have_spans(traced_with: Callable[..., Traced], shop: Any) -> None:
+    """A list's stages are those of ranking; each list of a batch is a span of its own."""
+    traced = traced_with(served=shop)
+    traced.client.rank(7, event_time=shop.start_us + 30 * shop.day_us)
+    traced.client.rank_batch([ListRequest(7), ListRequest(8)])
+    one, batch = traced.calls(2)
+    stages = [span.name for span in traced.children(one)]
+    assert {"queue", "retrieve", "forward", "encode"} <= set(stages) <= {*stages, "rules"}
+    assert [span.name for span in traced.children(batch)] == ["rank", "rank"]
+    assert one.attributes is not None
+    assert one.attributes["nowgraph.model_version"] == "counting"
 
 
 def test_only_the_servers_own_failures_are_errors(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
