@@ -102,3 +102,13 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:
     assert problems("- 1")[0].startswith("expected a mapping")
     with pytest.raises(ServingConfigError, match=r"serving.yaml: No such file"):
         load_serving(tmp_path / "serving.yaml")
+
+
+def test_the_documented_example_is_valid(repository: Path) -> None:
+    """What docs/MODELS.md shows can be copied."""
+    page = (repository / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    text = page.split("```yaml\n")[1].split("```")[0]
+    config = parse_serving(text)
+    assert [tenant.name for tenant in config.tenants] == ["north", "south"]
+    assert config.tenants[1].tasks[0].degraded is not None
+    assert config.settings().queue_limit == 2048
