@@ -20,6 +20,8 @@ from model_server.serving import followed
 from model_server.settings import ServerSettings
 from model_server.tenants import TenantSource
 from nowgraph.client import Client
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from stream.producer import Delivery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 SETTINGS = ServerSettings(port=0, metrics_port=0, deadline_default_ms=30_000, models_poll_s=0.01, generation_poll_ms=5)
@@ -165,3 +167,42 @@ def test_a_canary_comes_and_goes_under_load(world: Any, registry: Registry, push
     assert {version for _, version in by_key} == {first, second}
     sides = {key for key, version in by_key if version == second}
     assert 0 < len(sides) < KEYS, "a key belongs to one side, and not all to one"
+
+
+class Trail:
+    """A log in memory that confirms at once."""
+
+    def __init__(self) -> None:
+        self.records: list[service_pb2.Prediction] = []
+
+    def publish(self, topic: str, *, value: bytes | None, on_delivery: Any = None, **_: object) -> None:
+        """Takes a record."""
+        assert value is not None
+        self.records.append(service_pb2.Prediction.FromString(value))
+        on_delivery(Delivery(topic, 0, len(self.records), None))
+
+    def flush(self, timeout_s: float) -> int:
+        """Nothing waits."""
+        return 0
+
+
+def test_shadows_stand_beside_every_answer(world: Any, registry: Registry, pushed: Callable[..., str]) -> None:
+    """Each answer is recorded once, with what the shadow said or, where it was skipped, alone; callers see none."""
+    first, second = pushed(), pushed(1.1)
+    change(registry, lambda found: found.with_shadows([second]))
+    trail = Trail()
+    with BackgroundServer(lambda: server_of(world, registry, event_log=trail)) as running:
+        total = running.server.metrics.families.registry.total
+        with Callers(running.target, world) as callers:
+            until(lambda: total("nowgraph_shadow_rows_total", outcome="scored") >= 50)
+    assert callers.errors == []
+    assert len(trail.records) == len(callers.answers)
+    assert {record.response.model_version for record in trail.records} == {first}
+    shadowed = [record for record in trail.records if record.shadows]
+    assert len(shadowed) >= 50
+    assert {(one.model_version, one.task) for record in shadowed for one in record.shadows} == {(second, "fraud")}
+    by_key: dict[int, set[float]] = {}
+    for record in shadowed:
+        by_key.setdefault(record.row.key.parts[0].integer, set()).add(round(record.shadows[0].logit, 3))
+        assert abs(record.shadows[0].logit - record.response.logit) > 1e-6
+    assert all(len(said) == 1 for said in by_key.values()), "the same row, the same shadow, another answer"
