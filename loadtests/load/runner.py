@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from loadtests.load.clients import Outcome, Request, Senders, run
+from loadtests.load.clients import START_IN_S, Outcome, Request, Senders, run
 from loadtests.load.scenario import Clients, Scenario
 from loadtests.load.worlds import Cores, Tested
 
@@ -28,9 +31,25 @@ def run_scenario(scenario: Scenario, tested: Tested, cores: Cores, *, capacity_p
     requests, which = mix(scenario, tested, len(due_us), random)
     tested.ingest(scenario.ingest_per_s)
     before_s = sum(server.cpu_s() for server in tested.servers.values())
-    outcome = run(requests, due_us, which, seconds=scenario.seconds, how=senders(scenario.clients, cores))
+    with _replacing(scenario, tested):
+        outcome = run(requests, due_us, which, seconds=scenario.seconds, how=senders(scenario.clients, cores))
     cpu_s = sum(server.cpu_s() for server in tested.servers.values()) - before_s
     return Ran(outcome, tested.ingest(0), cpu_s / max(scenario.seconds, outcome.took_s))
+
+
+@contextmanager
+def _replacing(scenario: Scenario, tested: Tested) -> Iterator[None]:
+    """Tells the workers' supervisor to replace them, where the scenario says when."""
+    if scenario.replace_at_s is None:
+        yield
+        return
+    supervisor = tested.servers["Score"].process
+    timer = threading.Timer(START_IN_S + scenario.replace_at_s, supervisor.send_signal, (signal.SIGHUP,))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def mix(

@@ -59,15 +59,19 @@ class Scenario(_Part):
     ingest_per_s: int = Field(default=50_000, ge=0)
     # Server processes on one port; the payments server alone.
     workers: int = Field(default=1, gt=0, le=64)
+    # When the workers are told to be replaced, one by one, by processes that are started anew.
+    replace_at_s: float | None = Field(default=None, ge=0)
     clients: Clients = Clients()
     objectives: Objectives = Objectives()
     # Of the schedule and of which request is sent when: a run can be repeated.
     seed: int = 0
 
     @model_validator(mode="after")
-    def _spike_fits(self) -> Self:
+    def _fits(self) -> Self:
         if self.arrivals.kind == "spike" and self.arrivals.start_s + self.arrivals.lasts_s > self.seconds:
             raise ValueError("arrivals: the spike must end within `seconds`")
+        if self.replace_at_s is not None and (self.workers == 1 or self.replace_at_s >= self.seconds):
+            raise ValueError("replace_at_s: there must be several workers, and time left")
         return self
 
 

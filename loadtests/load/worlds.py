@@ -205,7 +205,8 @@ def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
 
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # utime, stime, and those of children that have ended: workers that were replaced.
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _private_bytes(pid: int) -> int:

@@ -41,6 +41,7 @@ def test_a_file_says_what_is_tested(tmp_path: Path) -> None:
         (("Score: 1", "Scor: 1"), "calls"),
         (("about: mine", "abuot: mine"), "abuot"),
         (("kind: constant, rate: 10", "kind: spike, base: 1, peak: 2, start_s: 4, lasts_s: 2"), "spike must end"),
+        (("seconds: 5", "seconds: 5\nreplace_at_s: 2"), "several workers"),
         (("version: 1", "version: 1: 2"), "mine.yaml"),
     ],
 )
