@@ -14,7 +14,8 @@ import sys
 import threading
 import traceback
 from collections.abc import MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from opentelemetry import trace
@@ -42,7 +43,7 @@ def configure_logs(level: str) -> None:
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _StandardError())),
     )
     root = logging.getLogger()
     for handler in root.handlers:
@@ -86,6 +87,18 @@ def describe_error(_: object, __: str, line: MutableMapping[str, Any]) -> Mutabl
 def _places(error: BaseException) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)[-_PLACES_MAX:]
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+class _StandardError:
+    """Standard error as it is when a line is written. Whoever reads it may be gone; that must stop no answer."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a broken pipe, a closed file
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class _ToStructlog(logging.Handler):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -110,3 +112,18 @@ async def test_lines_of_libraries_are_ours(capsys: pytest.CaptureFixture[str]) -
     ]
     assert [line["exceptions"][0]["type"] for line in lines[1:]] == ["ValueError"] * 3
     assert card not in text
+
+
+def test_a_reader_that_is_gone_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines to a closed standard error are lost, and nobody fails; to the next one they are written again."""
+    configure_logs("info")
+    log, closed = structlog.get_logger("x"), io.StringIO()
+    closed.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", closed)
+        log.info("lost")
+        logging.getLogger("library").warning("lost")
+    log.info("written")
+    assert [line["event"] for line in lines_of(capsys.readouterr().err)] == ["written"]

@@ -77,9 +77,8 @@ def watched(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """Everything in one process, with log lines from debug on and every call traced."""
     before, hook, handlers = structlog.get_config(), threading.excepthook, list(logging.getLogger().handlers)
     log = io.StringIO()
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "stderr", log)
-        configure_logs("debug")
+    monkeypatch.setattr(sys, "stderr", log)
+    configure_logs("debug")
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     inputs = {"transactions": 1, "transaction_events": 1, EVENTS_TOPIC: 1}
