@@ -106,6 +106,7 @@ def watched(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
 
 def test_no_private_value_is_logged_counted_or_traced(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Success, wrong, stale and late requests, poisoned records, failures of the model and bugs: none quotes one."""
+    monkeypatch.setattr(sys, "stderr", watched.log)  # pytest puts its own there between a fixture and its test
     client, cells, time_us = watched.client, watched.cells(), watched.world.start_us + 10**11
     token = client.ingest("transactions", 90_001, cells, event_time=time_us)
     client.score("transactions", 90_002, cells, event_time=time_us + 1, freshness_token=token, request_id=CARD)
