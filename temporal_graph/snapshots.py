@@ -196,9 +196,13 @@ class Snapshots:
         return snapshot
 
     def keep(self, count: int) -> list[str]:
-        """Remove all but the newest `count`, and what processes that died have left; return the names."""
-        found, _ = self.inventory()
+        """Remove all but the newest `count`, and what processes that died have left; return the names.
+
+        A snapshot whose manifest is there but can't be used stays: another version of this package may have made it.
+        """
+        found, refused = self.inventory()
         names = [each.name for each in found[count:]]
+        names += [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
         if self._local and Path(self._root).is_dir():
             names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]
         for name in names:
