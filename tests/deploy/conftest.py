@@ -24,8 +24,9 @@ from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 ENVOY = Path(__file__).resolve().parents[2] / "deploy" / "envoy"
 START_TIMEOUT_S = 60
 
-# Read by the command itself, not by one of its settings; ARENA_BYTES only stands for an option's value.
+# Read by the command itself, or by OpenTelemetry's SDK, not by one of our settings.
 OF_THE_COMMAND = {"NOWGRAPH_LOG_LEVEL", "NOWGRAPH_UPDATER_METRICS_HOST", "KAFKA_BOOTSTRAP"}
+OF_OPENTELEMETRY = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 
 
 @cache
@@ -60,7 +61,7 @@ def known_variables() -> set[str]:
 
     settings = {"SERVER_": ServerSettings, "UPDATER_": UpdaterSettings, "": StreamSettings}
     names = {f"NOWGRAPH_{prefix}{name.upper()}" for prefix, one in settings.items() for name in one.model_fields}
-    return names | OF_THE_COMMAND
+    return names | OF_THE_COMMAND | OF_OPENTELEMETRY
 
 
 @dataclass
