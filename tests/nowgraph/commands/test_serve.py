@@ -253,6 +253,22 @@ def test_a_registrys_channel_is_followed(trained: Callable[[str], Path], run_jso
                     time.sleep(0.05)
 
 
+def test_one_process_takes_its_model_from_a_registry(
+    trained: Callable[[str], Path], run_json: Callable, tmp_path: Path
+) -> None:
+    """History from files, the model from a channel: what is live there answers."""
+    folder, registry = trained("fraud"), tmp_path / "registry"
+    version = run_json("models", "push", folder, "--registry", registry, "--without-golden")["version"]
+    run_json("models", "promote", "fraud", version, "--registry", registry)
+    with running(
+        "serve", "--registry", registry, "--task", "fraud", "--schema", folder / "schema.yaml",
+        "--history", folder / "history", "--port", 0, "--metrics-port", 0, "--json",
+    ) as process:  # fmt: skip
+        where = json.loads("".join(iter_document(process)))
+        with Client(where["grpc"], timeout_s=20) as client:
+            assert client.score("transactions", 10**9, CELLS).model_version == version
+
+
 def test_one_place_says_which_models_are_served(run_command: Callable, tmp_path: Path) -> None:
     """A folder, a registry or serving.yaml, and what a registry cannot say is asked for by name."""
     for options, said in (
