@@ -31,7 +31,7 @@ SERVICE_CONFIG = {
                 for name in ("Score", "ScoreBatch", "Rank", "RankBatch", "Neighborhood", "Ingest")
             ],
             "retryPolicy": {
-                "maxAttempts": 4,
+                "maxAttempts": 5,
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
@@ -123,6 +123,9 @@ def _options(target: str, tls: Tls | None) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(SERVICE_CONFIG | (SPREAD if _names_several(target) else {}))),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
+        # A connection that was reset, as by a listener that closes, is made again before the attempts are used up
+        # (some 300 ms): gRPC's own second is longer than they last.
+        ("grpc.initial_reconnect_backoff_ms", 100),
     ]
     if tls is not None and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
+import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +72,43 @@ def test_every_server_behind_a_name_is_asked_and_one_that_goes_is_left(world: An
             leaving.close()
             for number in range(20):
                 client.score("transactions", number)
+
+
+def relay(listener: socket.socket, target: str, resets: int) -> None:
+    """Resets the first connections, as a closing listener does with those it has not accepted; relays the others."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal resets
+        if resets:
+            resets -= 1
+            end: socket.socket = writer.get_extra_info("socket")
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return
+        host, _, port = target.rpartition(":")
+        there = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(65_536):
+            writer.write(some)
+        writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(connected, sock=listener)
+        await server.serve_forever()
+
+    with suppress(RuntimeError):  # the loop is stopped from outside when the test ends
+        asyncio.run(serve())
+
+
+@pytest.mark.integration
+def test_a_connection_that_is_reset_is_made_again(world: Any) -> None:
+    """A call whose connection is reset is answered all the same, by its retries."""
+    settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=20_000)
+    with BackgroundServer(lambda: world.server(settings)) as server, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=relay, args=(listener, server.target, 1), daemon=True).start()
+        with Client(f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=5) as client:
+            assert client.score("transactions", 1, {"customer_id": 3}).history_count > 0
