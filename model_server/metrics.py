@@ -88,7 +88,7 @@ class Families:
             "nowgraph_predictions_published", "Answers by what became of their audit record.", ["outcome"], registry=r
         )
         self.predictions_waiting = Gauge(
-            "nowgraph_predictions_waiting", "Answers not yet confirmed by Kafka.", registry=r
+            "nowgraph_predictions_waiting", "Answers not yet confirmed by Kafka.", ["tenant"], registry=r
         )
         self.ingested = Counter("nowgraph_ingested_events", "Events confirmed by Kafka.", registry=r)
         self.graph_staleness = Gauge(
@@ -150,7 +150,7 @@ class Metrics:
         self.predictions_delivered = f.predictions.labels("delivered")
         self.predictions_retried = f.predictions.labels("retried")
         self.predictions_lost = f.predictions.labels("lost")
-        self.predictions_waiting = f.predictions_waiting
+        self.predictions_waiting = f.predictions_waiting.labels(tenant)
         self.ingested = f.ingested
         self.event_loop_stall = f.event_loop_stall
         self.build = f.build

@@ -174,7 +174,8 @@ async def test_an_answer_waits_for_its_shadows(metrics: Metrics) -> None:
     """Its record counts as waiting at once, goes out with what the shadows said, and keeps the time of the answer."""
     log = Log()
     published = predictions(log, metrics)
-    ticket = Ticket(Shadows(BINARY, ModelMetrics(metrics)), None, None, ())
+    shadows = Shadows(BINARY, ModelMetrics(metrics))
+    ticket = Ticket(shadows, None, None, ())
     row = row_event_pb2.RowEvent(table="transactions")
     response = service_pb2.ScoreResponse(task="fraud", model_version="aa", probability=0.5, cutoff_time_us=4)
     published.publish(row, response, Place(ticket, 0))
@@ -186,3 +187,16 @@ async def test_an_answer_waits_for_its_shadows(metrics: Metrics) -> None:
     assert (record.tenant, record.answered_time_us, record.response.probability) == ("bank", 5, 0.5)
     (shadow,) = record.shadows
     assert (shadow.task, shadow.model_version, shadow.probability, shadow.cutoff_time_us) == ("fraud", "bb", 0.75, 4)
+    await shadows.close()
+
+
+def test_each_tenants_trail_has_its_own_gauge() -> None:
+    """What waits for one tenant does not hide what waits for another."""
+    server = Metrics()
+    for tenant, answers in (("north", 2), ("south", 1)):
+        published = predictions(Log(), Metrics(server.families, tenant=tenant), limit=9)
+        for _ in range(answers):
+            published.publish(row_event_pb2.RowEvent(table="transactions"), service_pb2.ScoreResponse())
+    total = server.families.registry.total
+    waiting = "nowgraph_predictions_waiting"
+    assert (total(waiting, tenant="north"), total(waiting, tenant="south"), total(waiting)) == (2, 1, 3)
