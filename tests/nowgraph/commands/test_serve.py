@@ -97,12 +97,13 @@ def score_when_ready(target: str, *processes: subprocess.Popen[str]) -> int:
 def test_one_process_loads_history_and_answers(example: Path, town: tuple[Path, Path], checkpoint: Path) -> None:
     """Embedded broker, graph and server in one: it says where it serves, and its answer rests on the history.
 
-    One scrape shows the server and the updater.
+    One scrape shows the server and the updater, and spans go where the standard variables say.
     """
     history = [word for path in town for word in ("--history", path)]
+    tracing = {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with running(
         "serve", "--schema", example / "schema.yaml", "--checkpoint", checkpoint, "--bootstrap-servers", "embedded",
-        "--port", 0, "--metrics-port", 0, "--json", *history,
+        "--port", 0, "--metrics-port", 0, "--json", *history, environment=tracing,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         where = json.loads("".join(iter_document(process)))
@@ -112,6 +113,7 @@ def test_one_process_loads_history_and_answers(example: Path, town: tuple[Path, 
             scraped = response.read().decode()
         for name in ("nowgraph_requests_total{", "nowgraph_events_applied_total ", "process_open_fds "):
             assert f"\n{name}" in scraped
+        assert any('"name": "nowgraph.v1.PredictionService/Score"' in line for line in process.stdout)
 
 
 def test_an_exporter_that_is_not_there_is_said(
