@@ -97,8 +97,11 @@ bench-model: setup
 bench-gpu: setup
 	env -u PYTHONPATH $(BIN)/python -P loadtests/bench_model.py --device cuda $(BENCH_ARGS)
 
-# Latency of the server while events stream in.
+# What the server costs beside a bare echo and what batches are worth; what it answers when it is asked too much; then its
+# latency while events stream in. Each is a command of its own.
 bench-serving: setup
+	env -u PYTHONPATH $(BIN)/python -P loadtests/serving/bench_overhead.py $(BENCH_OVERHEAD_ARGS)
+	env -u PYTHONPATH $(BIN)/python -P loadtests/serving/bench_overload.py $(BENCH_OVERLOAD_ARGS)
 	env -u PYTHONPATH $(BIN)/python loadtests/serving/bench_serving.py $(BENCH_ARGS)
 
 # Latency of a list beside that of a score.

@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 GATHER_FROM = 4
 # Of the time, what batches may cost whatever their size while they are small.
 BASE_SHARE = 0.2
+# What a batch costs the event loop beside its own time: two threads hand the interpreter to each other.
+HANDOVER_S = 1e-4
 
 
 class Asked(Protocol):
@@ -88,6 +90,8 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._metrics = metrics
         self._shed = {buffer: metrics.shed.labels(buffer) for buffer in ("queue", "predicted_wait")}
         self._service = ServiceTime()
+        # The same in the worker's own CPU time, which does not grow when others have the cores.
+        self._effort = ServiceTime()
         self._admission = Admission(self._service, self._batch_limit)
         self._backlog: Backlog[_Job[QuestionT, AnswerT]] = Backlog(batch_share=settings.queue_batch_share)
         self._changed = threading.Condition(threading.Lock())
@@ -230,7 +234,7 @@ class Engine(Generic[QuestionT, AnswerT]):
         the rows that would have filled it. So bases take `BASE_SHARE` of the time at most, counted from one batch's
         beginning to the next, and a batch whose rows cost as much as its base waits no longer.
         """
-        base_s, row_s = self._service.base_s, self._service.row_s
+        base_s, row_s = self._effort.base_s + HANDOVER_S, self._effort.row_s
         worth = min(self._batch_limit, base_s / row_s if row_s > 0 else self._batch_limit)
         self._wait_for(max(1, int(worth)), began_s + base_s / BASE_SHARE)
 
@@ -291,9 +295,10 @@ class Engine(Generic[QuestionT, AnswerT]):
 
     def _answers(self, jobs: Sequence[_Job[QuestionT, AnswerT]], started_s: float) -> Sequence[AnswerT]:
         waited_s = [started_s - job.enqueued_s for job in jobs]
-        begun_s = time.perf_counter()
+        begun_s, effort_s = time.perf_counter(), time.thread_time()
         answers = self._answerer([job.question for job in jobs], [round(waited * 1e6) for waited in waited_s])
         self._service.observe(len(jobs), time.perf_counter() - begun_s)
+        self._effort.observe(len(jobs), time.thread_time() - effort_s)
         observe = self._metrics.stages["queue"].observe
         for waited in waited_s:
             observe(waited)

@@ -1,0 +1,211 @@
+"""What the server costs beside a bare echo, what batches are worth, and how even its latency is: ratios of one run.
+
+    server process (core 0): echo | batcher | collate | model | model, batches of 1  ◄── gRPC ── this process (core 1)
+
+Throughput is answers per second of the server's own CPU time: that of a server whose core is busy with nothing else,
+whatever the rest of the machine leaves it. Kinds alternate, so that what else the machine does falls on all of them;
+medians count. A row is appended to loadtests/history.ndjson.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # the bench's own modules; the interpreter runs with a safe path
+
+import payments
+import uvloop
+from bench_serving import SCHEMA, Writer, append_history, cpu_s
+from light_client import Load, Phase, connect, first_in_line
+
+METHOD = "/nowgraph.v1.PredictionService/Score"
+REQUESTS = 1_000
+IN_FLIGHT = 128
+CONNECTIONS = 4
+WARM_UP_S = 1.0
+TIMEOUT_MS = 10_000
+# name: kind of server, its arguments.
+KINDS: dict[str, tuple[str, ...]] = {
+    "echo": ("echo",),
+    "batcher": ("batcher",),
+    "collate": ("collate",),
+    "model": ("model",),
+    "model, one at a time": ("model", "--batch-limit", "1"),
+}
+
+
+@dataclass
+class Measured:
+    """The runs of one kind of server."""
+
+    per_s: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    @property
+    def per_cpu_s(self) -> float:
+        """Answers per second of the server's CPU."""
+        return 1e6 / statistics.median(self.cpu_us)
+
+
+class Served:
+    """A server's process and its address."""
+
+    def __init__(self, folder: Path, core: int, arguments: tuple[str, ...]) -> None:
+        command = [sys.executable, "-P", str(Path(__file__).parent / "overhead_server.py"), "--core", str(core)]
+        command += ["--schema", str(SCHEMA), "--arena", str(folder / "arena"), "--checkpoint", str(folder / "model")]
+        command += ["--kind", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.target = f"127.0.0.1:{self._read('port')}"
+
+    def stall_ms(self) -> float:
+        """The p99 of how late the server's event loop was since the last call."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self._read("stall"))
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _read(self, word: str) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(f"{word} "):
+                return line.split()[1]
+        raise RuntimeError(f"the server ended with {self.process.wait()}")
+
+
+async def load_on(target: str, messages: list[bytes]) -> Load:
+    """Connections to a server."""
+    return Load([await connect(target, METHOD, timeout_ms=TIMEOUT_MS) for _ in range(CONNECTIONS)], messages)
+
+
+def measure(options: argparse.Namespace, folder: Path, core: int) -> tuple[dict[str, Measured], Phase, float]:
+    """All kinds in turn; then the whole server at half of its capacity, and its event loop's stall there."""
+    messages = [request.SerializeToString() for request in payments.requests(REQUESTS, after=10**9)]
+
+    async def saturate(target: str, seconds: float) -> float:
+        load = await load_on(target, messages)
+        return await load.capacity(seconds, in_flight=IN_FLIGHT)
+
+    async def open_loop(target: str, rate_per_s: float, seconds: float) -> Phase:
+        load = await load_on(target, messages)
+        phase = await load.phase("half", rate_per_s, seconds)
+        await asyncio.sleep(1.0)
+        return phase
+
+    measured = {name: Measured() for name in KINDS}
+    servers: dict[str, Served] = {}
+    try:
+        for name, arguments in KINDS.items():
+            servers[name] = Served(folder, core, arguments)
+            uvloop.run(saturate(servers[name].target, WARM_UP_S))
+        for _ in range(options.runs):
+            for name, server in servers.items():
+                before_s, start_s = cpu_s(server.process), time.perf_counter()
+                per_s = uvloop.run(saturate(server.target, options.seconds))
+                took_s, used_s = time.perf_counter() - start_s, cpu_s(server.process) - before_s
+                measured[name].per_s.append(per_s)
+                measured[name].busy.append(used_s / took_s)
+                measured[name].cpu_us.append(used_s * 1e6 / (per_s * took_s))
+        model = servers["model"]
+        model.stall_ms()
+        rate = statistics.median(measured["model"].per_s) / 2
+        half = uvloop.run(open_loop(model.target, rate, 3 * options.seconds))
+        return measured, half, model.stall_ms()
+    finally:
+        for server in servers.values():
+            server.close()
+
+
+def result_of(measured: dict[str, Measured], half: Phase, stall_ms: float) -> dict[str, float]:
+    """The figures by name, ratios last."""
+    result: dict[str, float] = {}
+    for name, runs in measured.items():
+        key = name.replace(", ", "_").replace(" ", "_")
+        result[f"{key}_per_cpu_s"] = runs.per_cpu_s
+        result[f"{key}_per_s"] = statistics.median(runs.per_s)
+    p50_ms, p99_ms = (half.percentile(half.latency_ms, q) for q in (50, 99))
+    result["half_latency_ms_p50"], result["half_latency_ms_p99"] = p50_ms, p99_ms
+    result["half_failed"] = len(half.refused_ms) + half.unsent
+    result["batcher_over_echo"] = measured["batcher"].per_cpu_s / measured["echo"].per_cpu_s
+    result["collate_over_echo"] = measured["collate"].per_cpu_s / measured["echo"].per_cpu_s
+    result["batches_over_one"] = measured["model"].per_cpu_s / measured["model, one at a time"].per_cpu_s
+    result["half_p99_over_p50"] = p99_ms / p50_ms
+    result["half_stall_ms_p99"] = stall_ms
+    return result
+
+
+def table_of(measured: dict[str, Measured], result: dict[str, float], options: argparse.Namespace) -> str:
+    """The figures as two tables: what was measured, and the ratios beside their goals."""
+    lines = [
+        f"{IN_FLIGHT} requests in flight; medians of {options.runs} runs of {options.seconds:g} s",
+        "| server | answers per s of its CPU | answers/s | its CPU, us per answer | its core busy |",
+        "|---|---|---|---|---|",
+    ]
+    for name, runs in measured.items():
+        lines.append(
+            f"| {name} | {runs.per_cpu_s:,.0f} | {statistics.median(runs.per_s):,.0f} "
+            f"| {statistics.median(runs.cpu_us):,.0f} | {statistics.median(runs.busy):.0%} |"
+        )
+    goals = [
+        ("codec, queue, batches / echo", "batcher_over_echo", "{:.0%}", ">= 60 %", result["batcher_over_echo"] >= 0.6),
+        ("with sampling, collate / echo", "collate_over_echo", "{:.0%}", ">= 40 %", result["collate_over_echo"] >= 0.4),
+        ("model, saturated / one at a time", "batches_over_one", "{:.1f} x", ">= 4 x", result["batches_over_one"] >= 4),
+        ("p99 / p50 at half of capacity", "half_p99_over_p50", "{:.1f} x", "<= 4 x", result["half_p99_over_p50"] <= 4),
+        ("event loop's stall p99 there", "half_stall_ms_p99", "{:.1f} ms", "< 5 ms", result["half_stall_ms_p99"] < 5),
+    ]
+    lines += ["", "| ratio | measured | goal | |", "|---|---|---|---|"]
+    for name, key, form, goal, held in goals:
+        lines.append(f"| {name} | {form.format(result[key])} | {goal} | {'held' if held else 'missed'} |")
+    p50, p99 = result["half_latency_ms_p50"], result["half_latency_ms_p99"]
+    lines.append(f"at half of capacity: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {result['half_failed']:.0f} failed")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Starts the servers, measures, prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
+    parser.add_argument("--history", type=int, default=100_000, help="payments in the graph before the runs")
+    parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
+    options = parser.parse_args()
+    options.events_per_s = 0
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[1 % len(cores)]})
+    first_in_line()
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the processes that are started
+    fast = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
+        folder = Path(name)
+        writer = Writer(options, folder, cores[1 % len(cores)])
+        try:
+            measured, half, stall_ms = measure(options, folder, cores[0])
+        finally:
+            writer.process.terminate()
+            writer.process.wait(timeout=30)
+    result = result_of(measured, half, stall_ms)
+    print(table_of(measured, result, options))
+    if not options.no_history:
+        append_history("overhead", result, options)
+
+
+if __name__ == "__main__":
+    main()
