@@ -23,12 +23,23 @@ CONNECTION_AGE_S = 10.0
 
 
 def worker_command(context: typer.Context, **instead: object) -> list[str]:
-    """The command line that the context came from, for one worker; ``instead`` replaces values of options."""
+    """The command line that the context came from, for one worker; ``instead`` replaces values of options.
+
+    Options that nobody gave stay away: the environment, or serving.yaml, decides as it would without workers.
+    """
     root = context.find_root()
-    words = [sys.executable, "-P", "-m", "nowgraph.cli"]
-    words += _options(root.command.params, {"log_level": root.params.get("log_level")})
+    words = [sys.executable, "-P", "-m", "nowgraph.cli", *_options(root.command.params, _given(root))]
     words += [context.info_name or "serve"]
-    return words + _options(context.command.params, context.params | {"workers": None} | instead)
+    return words + _options(context.command.params, _given(context) | {"workers": None} | instead)
+
+
+def _given(context: Any) -> dict[str, object]:
+    """The options that stand on the command line."""
+    return {
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
 
 
 def _options(parameters: Sequence[Any], values: Mapping[str, object]) -> list[str]:

@@ -169,7 +169,7 @@ def test_workers_need_an_arena(world: Any, tmp_path: Path, run_command: Callable
 
 
 def test_a_workers_command_is_the_supervisors_own() -> None:
-    """Every option reaches the workers, the ports are replaced, and a worker is no supervisor."""
+    """Every option that was given reaches the workers, and no other; ports are replaced; a worker is no supervisor."""
     seen: list[list[str]] = []
     app = typer.Typer()
 
@@ -181,6 +181,7 @@ def test_a_workers_command_is_the_supervisors_own() -> None:
         context: typer.Context,
         port: int = 1,
         host: str = "",
+        other: str = "what serving.yaml may say",
         workers: int = 1,
         fixed: bool = False,
         quiet: bool = False,
