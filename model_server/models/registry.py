@@ -154,20 +154,20 @@ class Registry:
 
         Raises ModelRefused where a file is missing, truncated or altered, or the registry cannot be read.
         """
-        manifest = self.manifest(task, version)
         at = self._path(task, version)
         if self._local:
+            manifest = self.manifest(task, version)
             folder = Path(at)
             check_files(folder, manifest)
             return folder, manifest
         folder = self._cache / hashlib.sha256(self.url.encode()).hexdigest()[:12] / task / version
-        try:
-            check_files(folder, manifest)
-        except ModelRefused:  # not there yet, or spoiled on this machine
-            self._download(at, folder, manifest)
+        found = _kept(folder, task, version)
+        if found is None:  # not there yet, or spoiled on this machine
+            found = self.manifest(task, version)
+            self._download(at, folder, found)
         folder.touch()
         _forget_old(folder.parent)
-        return folder, manifest
+        return folder, found
 
     def channel(self, task: str, name: str = LIVE) -> Channel:
         """What a channel says. Raises RegistryError where there is none, ModelRefused where it cannot be read."""
@@ -213,6 +213,7 @@ class Registry:
                 except Exception as error:
                     raise ModelRefused(Reason.UNAVAILABLE, f"{at}/{name}: {error!r}") from error
             check_files(beside, manifest)
+            (beside / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
         finally:
@@ -318,6 +319,16 @@ def _plain_name(name: str) -> str:
     if not name or "/" in name or name.startswith("."):
         raise RegistryError(f"{name!r}: expected a name without slash, not beginning with a dot")
     return name
+
+
+def _kept(folder: Path, task: str, version: str) -> Manifest | None:
+    """What this machine has of a version, if it is whole: versions never change, so nobody need be asked."""
+    try:
+        manifest = Manifest.from_json((folder / MANIFEST_NAME).read_bytes(), str(folder))
+        check_files(folder, manifest)
+    except (OSError, ModelRefused):
+        return None
+    return manifest if (manifest.task, manifest.version) == (task, version) else None
 
 
 def _forget_old(folder: Path) -> None:

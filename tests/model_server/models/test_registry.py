@@ -143,6 +143,20 @@ def test_the_cache_heals_itself_and_stays_small(world: Any, tmp_path: Path) -> N
     assert version in kept
 
 
+def test_what_this_machine_has_needs_no_registry(world: Any, tmp_path: Path) -> None:
+    """A version that was fetched once is loaded again while the registry is away: a new graph needs its model."""
+    registry = Registry(f"memory://away-{tmp_path.name}", cache=tmp_path / "cache")
+    manifest, _ = push(registry, world.checkpoint, world.graph.view(), count=4)
+    fetched = registry.fetch("fraud", manifest.version)
+    filesystem, root = fsspec.core.url_to_fs(registry.url)
+    filesystem.rm(root, recursive=True)
+    assert registry.fetch("fraud", manifest.version) == fetched
+    (fetched[0] / WEIGHTS).write_bytes(b"")
+    with pytest.raises(ModelRefused) as caught:
+        registry.fetch("fraud", manifest.version)
+    assert caught.value.reason is Reason.UNAVAILABLE
+
+
 def test_an_unknown_protocol_says_so() -> None:
     """A URL that nothing here can read is refused when it is given, by name."""
     with pytest.raises(RegistryError, match="nosuch://x"):
