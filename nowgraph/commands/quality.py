@@ -19,7 +19,7 @@ from nowgraph.commands.running import Stop, progress_line
 from nowgraph.errors import UsageError
 from nowgraph.quality import document_of, quality_task, rows_of, task_of, text_of
 from nowgraph.report import emit
-from stream.errors import ConfigurationError
+from stream.errors import ConfigurationError, SourceError
 from stream.quality.config import QualitySettings
 from stream.quality.feed import Feed
 from stream.quality.reader import QualityReader
@@ -134,6 +134,7 @@ def _by_faust(
             folder=folder,
             partitions=partitions,
             report_every_s=settings.report_every_s,
+            takeover_s=settings.takeover_s,
             on_report=on_report,
         )
         _serve_metrics(*metrics, shell.metrics.registry, stack)
@@ -141,12 +142,15 @@ def _by_faust(
         async def run() -> None:
             await shell.app.start()
             try:
-                while not await asyncio.to_thread(stop.wait, 0.2):
+                while shell.failure is None and not await asyncio.to_thread(stop.wait, 0.2):
                     pass
+                if shell.failure is not None:
+                    raise SourceError(f"Faust stopped reading: {shell.failure}") from shell.failure
                 on_report(await shell.report())
             finally:
                 await shell.app.stop()
 
+        shell.prepare()
         asyncio.run(run())
 
 

@@ -79,6 +79,8 @@ class QualitySettings(BaseSettings):
     # Of one user: lists that wait for what is done next, and what was done; the oldest make way.
     lists_per_user_max: int = Field(default=64, ge=1)
     interactions_per_user_max: int = Field(default=256, ge=1)
+    # How long the partitions of a Faust worker that died wait for the next one; Kafka allows 6 s and more by default.
+    takeover_s: float = Field(default=60.0, ge=1.0)
     # Between two reports: each goes over all that is held, about a second for 200,000 rows.
     report_every_s: float = Field(default=15.0, gt=0)
 

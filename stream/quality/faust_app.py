@@ -5,8 +5,9 @@
     each events topic ─► agent ─► table "outcomes-..." ┘      ▲
                          changelogs ─── recovery ─────────────┘
 
-One worker: a join needs both sides, and ranks need all scores. Others started beside it stand by. Faust commits offsets
-after the tables were written; what it reads again after a crash changes nothing, since records have names.
+One worker: a join needs both sides, and ranks need all scores. A record is acknowledged after the tables were written;
+what is read again after a crash changes nothing, since records have names. The changelog topics are made here and not
+by Faust, whose client takes a topic that it has just made for one without partitions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from stream.batch import NO_TIMESTAMP_US, Batch
 from stream.errors import ConfigurationError
@@ -32,9 +36,9 @@ _DIGEST = 16  # bytes of a record's name; the partition follows, since only its 
 class FaustQuality:
     """A Faust application around a feed. `app` is Faust's own: start it, or give it to `faust.Worker`.
 
-    `partitions` of the topics to read are those of their tables' changelogs too. `declare` creates the changelog
-    topics, which a broker without admin requests must have beforehand: `<name>-<table>-changelog`. After `takeover_s`
-    without a sign of life a worker counts as gone.
+    `partitions` of the topics to read are those of their tables' changelogs too. After `takeover_s` without a sign of
+    life a worker counts as gone. `failure` is what stopped the reading of a topic: the application is to be stopped
+    then, since what failed is not acknowledged and comes again to the next.
     """
 
     def __init__(
@@ -45,7 +49,6 @@ class FaustQuality:
         folder: Path,
         partitions: dict[str, int],
         name: str = "nowgraph-quality",
-        declare: bool = True,
         report_every_s: float = 15.0,
         takeover_s: float = 60.0,
         on_report: Callable[[Report], object] = lambda _: None,
@@ -68,17 +71,48 @@ class FaustQuality:
             key_serializer="raw",
             value_serializer="raw",
             consumer_auto_offset_reset="earliest",
-            topic_allow_declare=declare,
+            topic_allow_declare=False,
             broker_session_timeout=takeover_s,
             broker_rebalance_timeout=takeover_s,
             broker_heartbeat_interval=takeover_s / 10,
             topic_disable_leader=True,
+            stream_wait_empty=False,  # a stop does not wait for what failed: it is not acknowledged, and comes again
             web_enabled=False,
         )
+        self.failure: Exception | None = None
+        self._settings = settings
+        self._changelogs: dict[str, int] = {}
         for topic, count in partitions.items():
             table = "answers" if topic == feed.predictions_topic else f"outcomes-{topic}"
+            self._changelogs[f"{name}-{table}-changelog"] = count
             self._read(topic, table, count)
         self.app.timer(report_every_s)(self.report)
+
+    def prepare(self) -> None:
+        """Create the changelog topics that are not there, compacted; to be called before the application starts.
+
+        Raises:
+            ConfigurationError: one has another number of partitions, or the broker does not create it.
+        """
+        client = AdminClient(self._settings.client_config())
+        timeout_s = self._settings.broker_timeout_s
+        try:
+            found = client.list_topics(timeout=timeout_s).topics
+            for name, count in self._changelogs.items():
+                if name in found and len(found[name].partitions) != count:
+                    there = len(found[name].partitions)
+                    raise ConfigurationError(
+                        f"topic {name}: expected {count} partitions, as its topic has, found {there}"
+                    )
+            options = {"cleanup.policy": "compact"}
+            wanted = [
+                NewTopic(name, count, config=options) for name, count in self._changelogs.items() if name not in found
+            ]
+            if wanted:
+                for future in client.create_topics(wanted, operation_timeout=timeout_s).values():
+                    future.result(timeout_s)
+        except KafkaException as error:
+            raise ConfigurationError(f"changelog topics: {error.args[0].str()}") from error
 
     async def report(self) -> Report:
         """Measure what was taken in so far, and show it."""
@@ -100,14 +134,19 @@ class FaustQuality:
                 ages.setdefault(partition, deque()).append((time_of(record), name))
 
         async def read(stream: Any) -> None:
-            async for event in stream.events():
+            async for event in stream.noack().events():
                 message = event.message
                 queue = ages.setdefault(message.partition, deque())
-                for record in self._feed.take(_batch(message, event.value)):
-                    name = name_of(record) + message.partition.to_bytes(2, "big")
-                    table[name] = encode(record)
-                    queue.append((time_of(record), name))
-                self._expire(table, queue)
+                try:
+                    for record in self._feed.take(_batch(message, event.value)):
+                        name = name_of(record) + message.partition.to_bytes(2, "big")
+                        table[name] = encode(record)
+                        queue.append((time_of(record), name))
+                    self._expire(table, queue)
+                except Exception as error:
+                    self.failure = error
+                    raise
+                event.ack()
 
         table.on_recover(recovered)
         self.app.agent(self.app.topic(topic, key_type=bytes, value_type=bytes), name=f"read-{topic}")(read)

@@ -190,15 +190,15 @@ def sample(text: str, name: str, role: str) -> float:
 
 
 @contextmanager
-def running(port: int, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], str]]]:
+def running(port: int, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Callable[..., str]]]:
     """The command as a process, and what scrapes it until a text is there."""
     command = [sys.executable, "-P", "-m", "nowgraph.cli", "quality", *arguments, "--metrics-port", str(port)]
     command += ["--quiet", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
 
-    def scraped(wanted: str) -> str:
+    def scraped(*wanted: str) -> str:
         text, deadline_s = "", time.monotonic() + 60
-        while wanted not in text:
+        while not all(one in text for one in wanted):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline_s, text
             time.sleep(0.2)
@@ -231,7 +231,7 @@ def test_prometheus_reads_the_same_while_it_runs(lived: Lived, free_port: Callab
 
 
 @pytest.mark.kafka
-def test_faust_runs_as_a_command(
+def test_a_killed_faust_worker_loses_nothing_and_counts_nothing_twice(
     world: Any,
     apache_kafka: str,
     kafka_topic: Callable[..., str],
@@ -239,24 +239,51 @@ def test_faust_runs_as_a_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On Apache Kafka, with topics that have different numbers of partitions: state on Prometheus, a clean end."""
-    monkeypatch.setenv("NOWGRAPH_PRIVACY_SECRET", world.secret)
-    monkeypatch.setenv("NOWGRAPH_PREDICTIONS_TOPIC", kafka_topic(2))
-    monkeypatch.setenv("NOWGRAPH_QUALITY_REPORT_EVERY_S", "0.5")
-    raw, events = kafka_topic(1), kafka_topic(3)
+    """Killed while it reads; what it had read and what comes then are both in the next one's figures, once; that one ends
+    cleanly when it is told to.
+    """
+    predictions, raw, events = kafka_topic(2), kafka_topic(1), kafka_topic(3)
+    for name, value in {
+        "NOWGRAPH_PRIVACY_SECRET": world.secret,
+        "NOWGRAPH_PREDICTIONS_TOPIC": predictions,
+        "NOWGRAPH_QUALITY_REPORT_EVERY_S": "0.3",
+        "NOWGRAPH_QUALITY_TAKEOVER_S": "6",
+    }.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "schema.yaml").write_text(
         world.schema_text.replace("topic: transactions,", f"topic: {raw},").replace("transaction_events", events)
     )
-    with EventProducer(StreamSettings(kafka_bootstrap=apache_kafka)) as producer:
-        producer.publish_event(events, report_of(7, world.start_us, fraud=True)).result(20)
     arguments = ["--checkpoint", str(world.checkpoint), "--schema", str(tmp_path / "schema.yaml"), "--faust"]
-    arguments += ["--bootstrap-servers", apache_kafka, "--label-delay", "1h"]
-    with running(free_port(), *arguments) as (process, scraped):
-        assert 'nowgraph_quality_unmatched_outcomes{task="fraud"} 1.0' in scraped('records_total{kind="outcomes"} 1')
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    assert json.loads(out)["rows"] == 1
+    arguments += ["--bootstrap-servers", apache_kafka, "--label-delay", "1h", "--window", "30d"]
+    with EventProducer(StreamSettings(kafka_bootstrap=apache_kafka)) as producer:
+
+        def publish(numbers: range) -> None:
+            for n in numbers:
+                record = service_pb2.Prediction(answered_time_us=world.start_us + n)
+                record.row.table, record.row.event_time_us = "transactions", world.start_us + n
+                record.row.key.parts.add(integer=n)
+                record.response.task, record.response.kind = "fraud", service_pb2.TARGET_KIND_BINARY
+                record.response.probability = 0.5
+                producer.send(predictions, key=str(n).encode(), value=record.SerializeToString())
+                producer.publish_event(events, report_of(n, world.start_us + 1_000_000, fraud=n % 4 == 0))
+            assert producer.flush(20) == 0
+
+        publish(range(2_000))
+        with running(free_port(), *arguments) as (process, scraped):
+            scraped('nowgraph_quality_records_total{kind="answers"}')
+            process.kill()
+        publish(range(1_500, 3_000))  # some again
+        producer.publish_event(events, report_of(99_999, world.start_us + 2 * HOUR_US, fraud=False)).result(20)
+        with running(free_port(), *arguments) as (process, scraped):
+            # All outcomes are in: each row has one. Were one lost, this would never come.
+            text = scraped("nowgraph_quality_rows 3001.0", 'window="720h"} 0.0\n# HELP nowgraph_quality_score_drift')
+            assert sample(text, "nowgraph_quality_unlabeled", "live") == 0
+            assert sample(text, "nowgraph_quality_examples", "live") == 3_000
+            assert sample(text, "nowgraph_quality_base_rate", "live") == 0.25
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert json.loads(out)["rows"] == 3_001
 
 
 def test_lists_of_a_live_server_are_followed_by_clicks(shop: Any) -> None:

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 import pytest
 
+from stream.batch import Batch
 from stream.embedded_broker import EmbeddedBroker
 from stream.errors import ConfigurationError
 from stream.quality.config import QualitySettings, QualityTask
 from stream.quality.faust_app import FaustQuality
 from stream.quality.feed import Feed
 from stream.quality.monitor import Monitor
+from stream.quality.records import Record
 from stream.quality.report import Report
 from stream.settings import StreamSettings
 from temporal_graph.schema import parse_schema
@@ -57,7 +59,7 @@ def reported(story: Published, fraud: QualityTask, settings: QualitySettings) ->
 
 
 async def lives(
-    story: Published, bootstrap: str, fraud: QualityTask, settings: QualitySettings, folder: Path, *, declare: bool
+    story: Published, bootstrap: str, fraud: QualityTask, settings: QualitySettings, folder: Path
 ) -> list[Report]:
     """What two workers of one name say, the second after the first has stopped."""
     stream = StreamSettings(kafka_bootstrap=bootstrap, predictions_topic=story.predictions)
@@ -65,14 +67,32 @@ async def lives(
     for life in range(2):
         feed = Feed([fraud], parse_schema(story.schema_text), stream=stream, settings=settings)
         quality = FaustQuality(
-            feed, stream, folder=folder / str(life), partitions=story.topics, name=NAME, declare=declare, takeover_s=6.0
+            feed, stream, folder=folder / str(life), partitions=story.topics, name=NAME, takeover_s=6.0
         )
+        quality.prepare()
         await quality.app.start()
         try:
             found.append(await until(feed.report, lambda report: report.measured == expected.measured))
         finally:
-            await quality.app.stop()
+            await asyncio.wait_for(quality.app.stop(), 40)
     return found
+
+
+async def failing(story: Published, bootstrap: str, fraud: QualityTask, folder: Path) -> None:
+    """A worker that fails at the first record of each topic, and says so."""
+    stream = StreamSettings(kafka_bootstrap=bootstrap, predictions_topic=story.predictions)
+    feed = Feed([fraud], parse_schema(story.schema_text), stream=stream)
+    quality = FaustQuality(feed, stream, folder=folder, partitions=story.topics, name=NAME, takeover_s=6.0)
+
+    def take(batch: Batch) -> list[Record]:
+        raise ValueError("full")
+
+    feed.take = take  # type: ignore[method-assign]
+    quality.prepare()
+    await quality.app.start()
+    await until(feed.report, lambda _: quality.failure is not None)
+    await asyncio.wait_for(quality.app.stop(), 40)
+    assert str(quality.failure) == "full"
 
 
 async def test_faust_says_what_the_library_says_and_again_after_a_restart(
@@ -83,20 +103,21 @@ async def test_faust_says_what_the_library_says_and_again_after_a_restart(
     month: QualitySettings,
     tmp_path: Path,
 ) -> None:
-    """The tables' changelogs give a new worker the state of the one before: nothing is lost, nothing counts twice."""
+    """The changelogs give a new worker the state of the one before, and it reads again what that one failed at."""
     story = publish_story(embedded_broker.bootstrap, embedded_topic)
     for topic, partitions in story.topics.items():
         table = "answers" if topic == story.predictions else f"outcomes-{topic}"
         embedded_broker.create_topic(f"{NAME}-{table}-changelog", partitions)
     expected = reported(story, fraud, month)
-    for found in await lives(story, embedded_broker.bootstrap, fraud, month, tmp_path, declare=False):
+    await failing(story, embedded_broker.bootstrap, fraud, tmp_path / "failing")
+    for found in await lives(story, embedded_broker.bootstrap, fraud, month, tmp_path):
         assert found.measured == expected.measured
         assert len(found.measured) == 2
         assert found.watermark_us == expected.watermark_us
 
 
 @pytest.mark.kafka
-async def test_faust_makes_its_own_topics_on_apache_kafka(
+async def test_changelog_topics_are_made_on_apache_kafka(
     apache_kafka: str,
     kafka_topic: Callable[..., str],
     publish_story: Callable[..., Published],
@@ -107,8 +128,24 @@ async def test_faust_makes_its_own_topics_on_apache_kafka(
     """On a broker with admin requests nothing has to be there beforehand; compacted changelogs restore the state."""
     story = publish_story(apache_kafka, kafka_topic)
     expected = reported(story, fraud, month)
-    for found in await lives(story, apache_kafka, fraud, month, tmp_path, declare=True):
+    for found in await lives(story, apache_kafka, fraud, month, tmp_path):
         assert found.measured == expected.measured
+
+
+def test_a_changelog_of_another_size_is_refused(
+    embedded_broker: EmbeddedBroker, embedded_topic: Callable[[int], str], fraud: QualityTask, tmp_path: Path
+) -> None:
+    """A table and its topic have as many partitions; a name that another deployment used is said, not written to."""
+    pytest.importorskip("faust")
+    topic = embedded_topic(3)
+    embedded_broker.create_topic("other-answers-changelog", 2)
+    settings = StreamSettings(kafka_bootstrap=embedded_broker.bootstrap, predictions_topic=topic)
+    schema = parse_schema("{version: 1, name: n, tables: {transactions: {primary_key: {id: integer}, time_column: t}}}")
+    quality = FaustQuality(
+        Feed([fraud], schema, stream=settings), settings, folder=tmp_path, partitions={topic: 3}, name="other"
+    )
+    with pytest.raises(ConfigurationError, match="expected 3 partitions, as its topic has, found 2"):
+        quality.prepare()
 
 
 def test_without_faust_the_shell_says_what_to_install(
