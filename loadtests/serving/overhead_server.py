@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -137,6 +138,8 @@ async def run_server(options: argparse.Namespace) -> None:
     serving = serving_of(options, settings)
     server = Server(Generations(serving), settings, privacy=None, predictions_topic="predictions")
     await server.start()
+    gc.collect()  # as model_server.attached does
+    gc.freeze()
     print(f"port {server.port}", flush=True)
     await until_told()
     await server.drain()
