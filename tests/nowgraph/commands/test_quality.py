@@ -239,9 +239,7 @@ def test_a_killed_faust_worker_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed while it reads; what it had read and what comes then are both in the next one's figures, once; that one ends
-    cleanly when it is told to.
-    """
+    """Killed while it reads: what it had read and what comes then are in the next one's figures, once."""
     predictions, raw, events = kafka_topic(2), kafka_topic(1), kafka_topic(3)
     for name, value in {
         "NOWGRAPH_PRIVACY_SECRET": world.secret,
