@@ -28,7 +28,7 @@ from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 PROTOS = Path(__file__).resolve().parents[2] / "protos"
 MESSAGES = {"Score": service_pb2.ScoreRequest, "Rank": service_pb2.RankRequest}
 H2LOAD_CONNECTIONS = 4
-USERS = 48
+USERS = 24
 """Each of k6's callers is a JavaScript engine with a connection of its own: many take the time of those who call."""
 # How far two honest generators may lie apart: their own work for a request differs by tenths of milliseconds, and the
 # two runs are not at the same moment of a busy machine.
