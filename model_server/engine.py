@@ -68,6 +68,8 @@ class _Job(Generic[QuestionT, AnswerT]):
     future: asyncio.Future[AnswerT]
     enqueued_s: float
     deadline_s: float
+    # When it was expected to be answered, without a margin.
+    forecast_s: float
     # The request's, so that what the worker logs of it names its trace.
     context: Context = field(default_factory=copy_context)
 
@@ -178,7 +180,12 @@ class Engine(Generic[QuestionT, AnswerT]):
             if len(self._backlog) >= self._settings.queue_limit:
                 dropped = self._backlog.drop_newest_batch()
             future: asyncio.Future[AnswerT] = self._loop.create_future()
-            self._backlog.push(_Job(question, future, time.monotonic(), deadline_s), priority)
+            now_s = time.monotonic()
+            forecast_s = self._admission.answer_s(now_s, self._backlog.ahead_of(priority, deadline_s))
+            # An idle engine forecasts nothing; and rows of the batch class are late because others came in between.
+            forecast_s = max(forecast_s - self._admission.margin_s, now_s + self._service.cost_s(1))
+            job = _Job(question, future, now_s, deadline_s, math.inf if priority is Priority.BATCH else forecast_s)
+            self._backlog.push(job, priority)
             if len(self._backlog) >= self._wake_at or deadline_s < self._hurry_s:
                 self._changed.notify()
         if dropped is not None and not dropped.future.done():
@@ -309,14 +316,14 @@ class Engine(Generic[QuestionT, AnswerT]):
     def _give_back(self, jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError]) -> None:
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(self._resolve, jobs, outcomes, time.monotonic())
+            self._loop.call_soon_threadsafe(self._resolve, jobs, outcomes)
         except RuntimeError:  # the loop is gone, and with it everyone who waited
             log.warning("answers_without_loop", rows=len(jobs))
 
-    def _resolve(
-        self, jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError], sent_s: float
-    ) -> None:
-        self._admission.returned(time.monotonic() - sent_s)
+    def _resolve(self, jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError]) -> None:
+        forecast_s = min(job.forecast_s for job in jobs)
+        if forecast_s < math.inf:
+            self._admission.learn(time.monotonic() - forecast_s)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if job.future.done():
                 continue

@@ -125,7 +125,13 @@ class Scoring:
     async def results(
         self, requests: Sequence[service_pb2.ScoreRequest], deadline_s: float
     ) -> list[service_pb2.ScoreResult]:
-        """Every item's answer or error, in the order of the requests; a few at a time, batched with what else waits."""
+        """Every item's answer or error, in the order of the requests; a few at a time, batched with what else waits.
+
+        Raises OverloadedError where not even the first of them would be taken: refusing a thousand rows one by one
+        would cost the time that others' answers need.
+        """
+        if requests and self._rules is None:  # a rule may answer what the model cannot
+            self._engine.admit(deadline_s, priority_of(requests[0], Priority.BATCH))
         places = asyncio.Semaphore(self._inflight_limit)
 
         async def one(request: service_pb2.ScoreRequest) -> service_pb2.ScoreResult:

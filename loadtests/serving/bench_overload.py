@@ -109,7 +109,7 @@ def main() -> None:
         "load",
         "offered/s",
         "goodput/s",
-        "of capacity",
+        "of the best",
         "p50 ms",
         "p99 ms",
         "refused/s",

@@ -162,3 +162,14 @@ async def test_a_large_batch_takes_the_queue_in_parts(
     scoring._predictions._settings = bounded
     results = await scoring.results([payment()] * 700, deadline_s())
     assert all(result.HasField("response") for result in results)
+
+
+async def test_a_batch_that_comes_too_late_is_refused_as_a_whole(scoring: Scoring, payment: Payment) -> None:
+    """While others run and its deadline cannot be held no row of it is read: one refusal, with a hint."""
+    running = asyncio.ensure_future(scoring.results([payment()] * 3, deadline_s()))
+    await asyncio.sleep(0)
+    scoring._engine._admission.busy_until_s = time.monotonic() + 5.0
+    with pytest.raises(OverloadedError) as caught:
+        await scoring.results([payment()] * 500, deadline_s(0.5))
+    assert caught.value.retry_after_s > 1
+    await running
