@@ -45,6 +45,7 @@ from nowgraph.client_lists import (
     list_to_wire,
 )
 from nowgraph.client_values import (
+    Addressed,
     ClassScore,
     Degraded,
     ForecastStep,
@@ -54,6 +55,7 @@ from nowgraph.client_values import (
     Neighbor,
     Neighborhood,
     Operation,
+    Priority,
     Row,
     Score,
     Time,
@@ -105,7 +107,10 @@ TIMEOUT_DEFAULT_S = 1.0
 
 
 class Client:
-    """A blocking client; one object serves any number of threads. Closes as a context manager."""
+    """A blocking client; one object serves any number of threads. Closes as a context manager.
+
+    Requests of a client with `priority` "batch" are answered after those that somebody waits for, and shed first.
+    """
 
     def __init__(
         self,
@@ -117,9 +122,9 @@ class Client:
         tls: Tls | None = None,
         token: Token | None = None,
         name: str = "",
+        priority: Priority | None = None,
     ) -> None:
-        self._task = task
-        self._tenant = tenant
+        self._to = Addressed(task=task, tenant=tenant, priority=priority)
         self._timeout_s = timeout_s
         self._calls = Calls(target, tls=tls, token=token, name=name)
         self._channel = open_channel(target, tls)
@@ -153,12 +158,12 @@ class Client:
         A task about entities takes only `table` and `key`; what it asks about them is in the graph.
         """
         row = Row(table, key, cells or {}, event_time, freshness_token, request_id)
-        request = row_to_wire(row, task=self._task, tenant=self._tenant)
+        request = row_to_wire(row, **self._to)
         return score_from_wire(self._call(self._stub.Score, request, timeout_s))
 
     def score_batch(self, rows: Sequence[Row], *, timeout_s: float | None = None) -> list[Score | ClientError]:
         """Scores many rows; each item is its Score or its error, in order. Raises ClientError for the whole call."""
-        response = self._call(self._stub.ScoreBatch, _batch(rows, self._task, self._tenant), timeout_s)
+        response = self._call(self._stub.ScoreBatch, _batch(rows, self._to), timeout_s)
         return [_result(item) for item in response.results]
 
     def score_stream(self, rows: Iterable[Row], *, timeout_s: float | None = None) -> Iterator[Score | ClientError]:
@@ -166,10 +171,7 @@ class Client:
 
         A row without a request id gets its number in the stream. Raises ClientError when the stream breaks.
         """
-        requests = (
-            service_pb2.ScoreStreamRequest(request=row_to_wire(row, task=self._task, tenant=self._tenant))
-            for row in _numbered(rows)
-        )
+        requests = (service_pb2.ScoreStreamRequest(request=row_to_wire(row, **self._to)) for row in _numbered(rows))
         try:
             for response in self._stub.ScoreStream(requests, timeout=timeout_s, metadata=self._calls.metadata()):
                 yield _result(response.result)
@@ -178,14 +180,14 @@ class Client:
 
     def rank(self, user: Key = None, *, timeout_s: float | None = None, **asked: Unpack[ListOptions]) -> RankedItems:
         """Orders items for a user, a session or both; `ListRequest` says what may be asked. Raises ClientError."""
-        request = list_to_wire(ListRequest(user, **asked), task=self._task, tenant=self._tenant)
+        request = list_to_wire(ListRequest(user, **asked), **self._to)
         return list_from_wire(self._call(self._stub.Rank, request, timeout_s))
 
     def rank_batch(
         self, requests: Sequence[ListRequest], *, timeout_s: float | None = None
     ) -> list[RankedItems | ClientError]:
         """Makes many lists; each item is its list or its error, in order. Raises ClientError for the whole call."""
-        response = self._call(self._stub.RankBatch, _lists(requests, self._task, self._tenant), timeout_s)
+        response = self._call(self._stub.RankBatch, _lists(requests, self._to), timeout_s)
         return [_list_result(item) for item in response.results]
 
     def neighborhood(
@@ -200,7 +202,7 @@ class Client:
     ) -> Neighborhood:
         """What the model would see for this row. Raises ClientError."""
         row = Row(table, key, cells or {}, event_time, freshness_token)
-        request = service_pb2.NeighborhoodRequest(request=row_to_wire(row, task=self._task, tenant=self._tenant))
+        request = service_pb2.NeighborhoodRequest(request=row_to_wire(row, **self._to))
         return neighborhood_from_wire(self._call(self._stub.Neighborhood, request, timeout_s))
 
     def ingest(
@@ -221,7 +223,7 @@ class Client:
             operation=operation,
             known_time=known_time,
             event_id=event_id,
-            tenant=self._tenant,
+            tenant=self._to["tenant"],
         )
         return _token(self._call(self._stub.Ingest, request, timeout_s))
 
@@ -247,9 +249,9 @@ class AsyncClient:
         tls: Tls | None = None,
         token: Token | None = None,
         name: str = "",
+        priority: Priority | None = None,
     ) -> None:
-        self._task = task
-        self._tenant = tenant
+        self._to = Addressed(task=task, tenant=tenant, priority=priority)
         self._timeout_s = timeout_s
         self._calls = Calls(target, tls=tls, token=token, name=name)
         self._channel = open_async_channel(target, tls)
@@ -280,12 +282,12 @@ class AsyncClient:
     ) -> Score:
         """As `Client.score`."""
         row = Row(table, key, cells or {}, event_time, freshness_token, request_id)
-        request = row_to_wire(row, task=self._task, tenant=self._tenant)
+        request = row_to_wire(row, **self._to)
         return score_from_wire(await self._call(self._stub.Score, request, timeout_s))
 
     async def score_batch(self, rows: Sequence[Row], *, timeout_s: float | None = None) -> list[Score | ClientError]:
         """As `Client.score_batch`."""
-        response = await self._call(self._stub.ScoreBatch, _batch(rows, self._task, self._tenant), timeout_s)
+        response = await self._call(self._stub.ScoreBatch, _batch(rows, self._to), timeout_s)
         return [_result(item) for item in response.results]
 
     async def score_stream(
@@ -297,9 +299,7 @@ class AsyncClient:
             number = 0
             async for row in rows:
                 numbered = row if row.request_id else replace(row, request_id=str(number))
-                yield service_pb2.ScoreStreamRequest(
-                    request=row_to_wire(numbered, task=self._task, tenant=self._tenant)
-                )
+                yield service_pb2.ScoreStreamRequest(request=row_to_wire(numbered, **self._to))
                 number += 1
 
         try:
@@ -314,14 +314,14 @@ class AsyncClient:
         self, user: Key = None, *, timeout_s: float | None = None, **asked: Unpack[ListOptions]
     ) -> RankedItems:
         """As `Client.rank`."""
-        request = list_to_wire(ListRequest(user, **asked), task=self._task, tenant=self._tenant)
+        request = list_to_wire(ListRequest(user, **asked), **self._to)
         return list_from_wire(await self._call(self._stub.Rank, request, timeout_s))
 
     async def rank_batch(
         self, requests: Sequence[ListRequest], *, timeout_s: float | None = None
     ) -> list[RankedItems | ClientError]:
         """As `Client.rank_batch`."""
-        response = await self._call(self._stub.RankBatch, _lists(requests, self._task, self._tenant), timeout_s)
+        response = await self._call(self._stub.RankBatch, _lists(requests, self._to), timeout_s)
         return [_list_result(item) for item in response.results]
 
     async def neighborhood(
@@ -336,7 +336,7 @@ class AsyncClient:
     ) -> Neighborhood:
         """As `Client.neighborhood`."""
         row = Row(table, key, cells or {}, event_time, freshness_token)
-        request = service_pb2.NeighborhoodRequest(request=row_to_wire(row, task=self._task, tenant=self._tenant))
+        request = service_pb2.NeighborhoodRequest(request=row_to_wire(row, **self._to))
         return neighborhood_from_wire(await self._call(self._stub.Neighborhood, request, timeout_s))
 
     async def ingest(
@@ -357,7 +357,7 @@ class AsyncClient:
             operation=operation,
             known_time=known_time,
             event_id=event_id,
-            tenant=self._tenant,
+            tenant=self._to["tenant"],
         )
         return _token(await self._call(self._stub.Ingest, request, timeout_s))
 
@@ -370,8 +370,8 @@ class AsyncClient:
             raise error_from_call(error) from None
 
 
-def _batch(rows: Sequence[Row], task: str, tenant: str) -> service_pb2.ScoreBatchRequest:
-    return service_pb2.ScoreBatchRequest(requests=[row_to_wire(row, task=task, tenant=tenant) for row in rows])
+def _batch(rows: Sequence[Row], to: Addressed) -> service_pb2.ScoreBatchRequest:
+    return service_pb2.ScoreBatchRequest(requests=[row_to_wire(row, **to) for row in rows])
 
 
 def _numbered(rows: Iterable[Row]) -> Iterator[Row]:
@@ -385,8 +385,8 @@ def _result(item: service_pb2.ScoreResult) -> Score | ClientError:
     return error_from_item(item.error)
 
 
-def _lists(requests: Sequence[ListRequest], task: str, tenant: str) -> service_pb2.RankBatchRequest:
-    return service_pb2.RankBatchRequest(requests=[list_to_wire(one, task=task, tenant=tenant) for one in requests])
+def _lists(requests: Sequence[ListRequest], to: Addressed) -> service_pb2.RankBatchRequest:
+    return service_pb2.RankBatchRequest(requests=[list_to_wire(one, **to) for one in requests])
 
 
 def _list_result(item: service_pb2.RankResult) -> RankedItems | ClientError:

@@ -8,10 +8,12 @@ from numbers import Real
 from typing import Any, TypedDict
 
 from nowgraph.client_values import (
+    PRIORITIES,
     Degraded,
     FreshnessToken,
     GraphPosition,
     Key,
+    Priority,
     Row,
     Time,
     cell_to_wire,
@@ -174,12 +176,15 @@ class RankedItems:
         return tuple(item.key for item in self.items)
 
 
-def list_to_wire(asked: ListRequest, *, task: str = "", tenant: str = "") -> service_pb2.RankRequest:
+def list_to_wire(
+    asked: ListRequest, *, task: str = "", tenant: str = "", priority: Priority | None = None
+) -> service_pb2.RankRequest:
     """A request for one list. Raises TypeError for a value that the wire cannot hold."""
     diversity, token = asked.diversity, asked.freshness_token
     return service_pb2.RankRequest(
         task=task,
         tenant=tenant,
+        priority=PRIORITIES[priority],
         request_id=asked.request_id,
         user=None if asked.user is None else key_to_wire(asked.user),
         session=[_interaction(row) for row in asked.session],

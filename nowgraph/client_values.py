@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from numbers import Integral, Real
-from typing import Literal
+from typing import Literal, TypedDict
 
 from nowgraph.client_errors import ServerFailureError
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -18,6 +18,7 @@ Key = KeyPart | tuple[KeyPart, ...] | None
 Value = None | bool | int | float | str | datetime | Sequence[str] | Sequence[float] | tuple[KeyPart, ...]
 Time = datetime | int | None
 Operation = Literal["insert", "upsert", "delete"]
+Priority = Literal["interactive", "batch"]
 Kind = Literal["binary", "multiclass", "multilabel", "regression", "forecast"]
 
 _KINDS: dict[service_pb2.TargetKind.ValueType, Kind] = {
@@ -29,6 +30,11 @@ _KINDS: dict[service_pb2.TargetKind.ValueType, Kind] = {
     service_pb2.TARGET_KIND_FORECAST: "forecast",
 }
 
+PRIORITIES: dict[Priority | None, service_pb2.Priority.ValueType] = {
+    None: service_pb2.PRIORITY_UNSPECIFIED,
+    "interactive": service_pb2.PRIORITY_INTERACTIVE,
+    "batch": service_pb2.PRIORITY_BATCH,
+}
 _OPERATIONS = {
     "insert": row_event_pb2.OPERATION_INSERT,
     "upsert": row_event_pb2.OPERATION_UPSERT,
@@ -222,12 +228,23 @@ def time_to_wire(time: Time) -> int | None:
     raise TypeError(f"a time is a datetime or int microseconds, found {type(time).__name__}")
 
 
-def row_to_wire(row: Row, *, task: str = "", tenant: str = "") -> service_pb2.ScoreRequest:
+class Addressed(TypedDict, total=False):
+    """To which task and tenant a client's requests go, and in which class; without one the method decides it."""
+
+    task: str
+    tenant: str
+    priority: Priority | None
+
+
+def row_to_wire(
+    row: Row, *, task: str = "", tenant: str = "", priority: Priority | None = None
+) -> service_pb2.ScoreRequest:
     """A request that scores one row."""
     token = row.freshness_token
     return service_pb2.ScoreRequest(
         task=task,
         tenant=tenant,
+        priority=PRIORITIES[priority],
         request_id=row.request_id,
         row=row_event_pb2.RowEvent(
             table=row.table,

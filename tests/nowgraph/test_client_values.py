@@ -89,7 +89,9 @@ def test_other_keys_are_refused(key: Any) -> None:
 
 def test_a_row_without_a_time_leaves_it_to_the_server() -> None:
     """Absent is absent on the wire, not zero."""
-    request = row_to_wire(Row("t", 1), task="fraud", tenant="bank")
+    request = row_to_wire(Row("t", 1), task="fraud", tenant="bank", priority="batch")
+    assert request.priority == service_pb2.PRIORITY_BATCH
+    assert row_to_wire(Row("t", 1)).priority == service_pb2.PRIORITY_UNSPECIFIED
     assert not request.row.HasField("event_time_us")
     assert not request.HasField("freshness_token")
     assert (request.task, request.tenant) == ("fraud", "bank")
