@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from graph_updater.metrics import UpdaterMetrics
 from model_server.degraded_answer import DegradedFamilies
+from model_server.idempotency import IdempotencyFamilies
 from model_server.metrics import Metrics
 from model_server.models.metrics import ModelFamilies
 from model_server.ranking_metrics import RankFamilies
@@ -84,7 +85,7 @@ def test_rules_read_metrics_that_the_programs_have() -> None:
     """A metric that was renamed breaks a rule silently; here it does not."""
     recorded = {rule["record"] for rule in rules("recording_rules.yaml")}
     server = Metrics()
-    for families in (RankFamilies, ModelFamilies, DegradedFamilies):
+    for families in (IdempotencyFamilies, RankFamilies, ModelFamilies, DegradedFamilies):
         server.extension(families)
     SecurityMetrics(server.registry)
     programs = (server, UpdaterMetrics(), SupervisorMetrics(1), QualityMetrics())
