@@ -158,15 +158,15 @@ def test_a_freshness_token_is_waited_for(client: Client, shop: Any, serving: Bac
     now_us = time.time_ns() // 1_000
     token = service_pb2.FreshnessToken(topic="history", offset=40)
     click = shop.click(7, 13, now_us)
-    threading.Timer(0.1, lambda: shop.apply([click])).start()
-    found = client.rank(7, k=2, freshness_token=token)
+    threading.Timer(0.3, lambda: shop.apply([click])).start()
+    found = client.rank(7, k=2, freshness_token=token, timeout_s=20.0)
     assert found.keys == (8, 14)
     assert found.history_count == 2
-    assert found.timing.freshness_wait_us > 50_000
+    assert found.timing.freshness_wait_us > 0  # how long, a busy machine decides
     assert found.graph_position.offsets["history", 0] == 41
-    assert found.cutoff_time_us > now_us + 50_000  # asked as of the clock after the wait
+    assert found.cutoff_time_us > now_us + 300_000  # asked as of the clock after the wait
     assert metric(serving, "nowgraph_event_to_rank_seconds_count") == 1
-    assert 0.05 < metric(serving, "nowgraph_event_to_rank_seconds_sum") < 10
+    assert 0.3 < metric(serving, "nowgraph_event_to_rank_seconds_sum") < 20
 
 
 def test_a_token_out_of_reach_is_a_failed_precondition(client: Client) -> None:
