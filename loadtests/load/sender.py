@@ -21,7 +21,8 @@ import grpc
 import numpy as np
 import uvloop
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # after the installed packages, which are what is measured
+if not __package__:  # run by its path: after the installed packages, which are what is measured
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from loadtests.load.ticker import Ticker
 

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # after the installed packages, which are what is measured
+if not __package__:  # run by its path: after the installed packages, which are what is measured
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from loadtests.load.events import Events, click_events, payment_events
 from loadtests.serving import payments, shop
