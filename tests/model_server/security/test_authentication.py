@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
@@ -276,6 +277,16 @@ async def test_a_stream_ends_when_its_token_is_revoked(tmp_path: Path, monkeypat
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.fixture
+def plain_logs() -> Iterator[None]:
+    """Log lines of every level, whatever another test has configured."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("plain_logs")
 async def test_no_secret_is_in_a_log(tmp_path: Path, authority: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Refusals and reloads, good and bad, write neither a token nor a key, whatever the level."""
     token, unknown = new_token(), new_token()
