@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from stream.batch import FILE_TOPIC_PREFIX, Batch, DeadLetter, Header
-from stream.errors import ConfigurationError, DeliveryError
+from stream.errors import ConfigurationError, DeliveryError, SourceError
 from stream.kafka_source import KafkaSource
 from stream.producer import Delivery, EventProducer
 from stream.settings import StreamSettings
@@ -177,6 +177,8 @@ def _read_all(settings: StreamSettings) -> tuple[list[tuple[int, int, DeadLetter
             empty = 0 if len(batch) else empty + 1
             for index in range(len(batch)):
                 _sort_in(batch, index, letters, marks)
+        if empty == _EMPTY_POLLS_MAX:  # a list that is short without a word would pass for all there is
+            raise SourceError(f"{settings.dead_letter_topic}: the broker does not give the records before its end")
     finally:
         source.close()
     letters.sort(key=lambda one: one[:2])
