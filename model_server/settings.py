@@ -69,8 +69,8 @@ class ServerSettings(BaseSettings):
     # Requests waiting for the worker: at about 1 ms each, a longer queue only holds requests past their deadline.
     queue_limit: int = Field(default=1_024, gt=0)
     # Calls that gRPC holds until the event loop takes them; more are refused before Python sees them. Under overload
-    # everybody waits behind so many, some 100 ms, and no more callers may come in the same moment: a compromise.
-    accept_pending_limit: int = Field(default=256, gt=1)
+    # everybody waits behind so many, some 40 ms, and no more callers may come in the same moment: a compromise.
+    accept_pending_limit: int = Field(default=64, gt=1)
     # Rows that may wait before those of the batch class are refused: the other half is for whom somebody waits.
     queue_batch_limit: int = Field(default=512, gt=0)
     # Of the rows taken while both classes wait, this share is of the batch class: slow, and never at a standstill.
