@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 # After a batch of fewer rows the next one is taken at once: few callers gain nothing by waiting for each other.
 GATHER_FROM = 4
 # Of the time, what batches may cost whatever their size while they are small.
-BASE_SHARE = 0.2
+BASE_SHARE = 0.5
 # What a batch costs the event loop beside its own time: two threads hand the interpreter to each other.
 HANDOVER_S = 1e-4
 
