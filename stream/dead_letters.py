@@ -172,13 +172,19 @@ def _read_all(settings: StreamSettings) -> tuple[list[tuple[int, int, DeadLetter
     marks: set[tuple[int, int]] = set()
     try:
         ends, empty = source.end_positions(), 0
-        while any(source.positions[place] < end for place, end in ends.items()) and empty < _EMPTY_POLLS_MAX:
+        # A broker may tell an end that lies before what it has just acknowledged: only silence beyond it is the end.
+        while True:
             batch = source.poll(_POLL_RECORDS, _POLL_S)
-            empty = 0 if len(batch) else empty + 1
             for index in range(len(batch)):
                 _sort_in(batch, index, letters, marks)
-        if empty == _EMPTY_POLLS_MAX:  # a list that is short without a word would pass for all there is
-            raise SourceError(f"{settings.dead_letter_topic}: the broker does not give the records before its end")
+            if len(batch):
+                empty = 0
+                continue
+            if all(source.positions[place] >= end for place, end in ends.items()):
+                break
+            empty += 1
+            if empty == _EMPTY_POLLS_MAX:  # a list that is short without a word would pass for all there is
+                raise SourceError(f"{settings.dead_letter_topic}: the broker does not give the records before its end")
     finally:
         source.close()
     letters.sort(key=lambda one: one[:2])
