@@ -3,10 +3,11 @@
     undecodable or refused record ─► nowgraph.dead-letters ─► list ─► (fix the schema or the sender) ─► redrive
                                                                        └─► the exact bytes, to their topic again
 
-A dead letter keeps the record's key, value, timestamp and, under `record.`, its headers; its own headers say reason,
-detail, topic, partition, offset and timestamp_us. A redriven one is marked in the same topic, so that driving again
-sends nothing twice; if the process dies between sending and marking, the record is sent once more, and the graph knows
-it as a duplicate.
+A dead letter keeps the record's key, value and, under `record.`, its headers; its own headers say reason, detail,
+topic, partition, offset and timestamp_us. Its own timestamp is the time it was put there: with that of a record of
+long ago, the topic's retention would delete it at the next look. A redriven one is marked in the same topic, so that
+driving again sends nothing twice; if the process dies between sending and marking, the record is sent once more, and
+the graph knows it as a duplicate.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ class DeadLetters:
                 self._settings.dead_letter_topic,
                 value=letter.value,
                 key=letter.key,
-                timestamp_us=letter.timestamp_us,
                 headers=_headers(letter),
             )
             self._pending.append(future)
@@ -172,19 +172,13 @@ def _read_all(settings: StreamSettings) -> tuple[list[tuple[int, int, DeadLetter
     marks: set[tuple[int, int]] = set()
     try:
         ends, empty = source.end_positions(), 0
-        # A broker may tell an end that lies before what it has just acknowledged: only silence beyond it is the end.
-        while True:
+        while any(source.positions[place] < end for place, end in ends.items()) and empty < _EMPTY_POLLS_MAX:
             batch = source.poll(_POLL_RECORDS, _POLL_S)
+            empty = 0 if len(batch) else empty + 1
             for index in range(len(batch)):
                 _sort_in(batch, index, letters, marks)
-            if len(batch):
-                empty = 0
-                continue
-            if all(source.positions[place] >= end for place, end in ends.items()):
-                break
-            empty += 1
-            if empty == _EMPTY_POLLS_MAX:  # a list that is short without a word would pass for all there is
-                raise SourceError(f"{settings.dead_letter_topic}: the broker does not give the records before its end")
+        if empty == _EMPTY_POLLS_MAX:  # a list that is short without a word would pass for all there is
+            raise SourceError(f"{settings.dead_letter_topic}: the broker does not give the records before its end")
     finally:
         source.close()
     letters.sort(key=lambda one: one[:2])

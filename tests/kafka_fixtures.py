@@ -58,6 +58,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.num.partitions=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+log.initial.task.delay.ms=1000
 log.retention.check.interval.ms=1000
 message.max.bytes=33554432
 """
@@ -135,12 +136,15 @@ def kafka_settings(apache_kafka: str) -> StreamSettings:
 
 @pytest.fixture
 def kafka_topic(apache_kafka: str) -> Callable[..., str]:
-    """Creates a new topic: `kafka_topic(partitions, **topic_config)` returns its name once it can be used."""
+    """Creates a new topic: `kafka_topic(partitions, **topic_config)` returns its name once it can be used.
+
+    It keeps its records, of whatever time they are, unless `retention_ms` is given.
+    """
     admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": apache_kafka})
 
     def create(partitions: int, **config: str) -> str:
         name = f"topic-{uuid.uuid4().hex[:8]}"
-        options = {key.replace("_", "."): value for key, value in config.items()}
+        options = {key.replace("_", "."): value for key, value in {"retention_ms": "-1", **config}.items()}
         topic = confluent_kafka.admin.NewTopic(name, partitions, 1, config=options)
         admin.create_topics([topic])[name].result(30)
         return name

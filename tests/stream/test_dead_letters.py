@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -98,6 +99,32 @@ def test_redriving_sends_exact_bytes_once(broker: Broker) -> None:
         assert len(matching) == 1
         if letter.timestamp_us != NO_TIMESTAMP_US:
             assert matching[0][4] == letter.timestamp_us
+
+
+@pytest.mark.kafka
+def test_a_letter_about_an_old_record_outlives_retention(kafka_settings: StreamSettings, kafka_topic: Topic) -> None:
+    """Retention counts from the time of the letter, not of its record: one of years ago is kept like any other."""
+    settings = kafka_settings.model_copy(update={"dead_letter_topic": kafka_topic(1, retention_ms="3600000")})
+    old = letters("payments")[0]
+    store(settings, [old])
+    witness = kafka_topic(1, retention_ms="3600000")
+    with EventProducer(settings) as producer:
+        producer.send(witness, value=b"as old", timestamp_us=old.timestamp_us).result(20)
+    wait_until_deleted(settings, witness)
+    assert [one.letter for one in list_dead_letters(settings)] == [old]
+
+
+def wait_until_deleted(settings: StreamSettings, topic: str) -> None:
+    """Returns once the broker's retention has looked at the topics and dropped the only record of this one."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        source = KafkaSource([topic], settings=settings)
+        start = source.positions[topic, 0]
+        source.close()
+        if start == 1:
+            return
+        time.sleep(0.2)
+    pytest.fail("retention did not come by within a minute")
 
 
 def test_a_poison_of_ten_megabytes_is_kept_whole(broker: Broker) -> None:
