@@ -59,10 +59,10 @@ struct Graph {
     std::string state;
     if (image) state = restore_image(*arena, *image, fingerprint, generation);
     migrated = image && !fits_spec(*arena, spec);
-    if (migrated) arena->clear();
     if (image && !migrated) {
       take_spec(*arena, spec);
     } else {
+      if (migrated) arena->clear();
       format_graph(*arena, spec, fingerprint, generation);
       state.clear();
     }

@@ -4,8 +4,8 @@
 namespace nowgraph {
 
 // Drops rows whose newest change lies beyond the table's age bound, counted back from the newest event time of the
-// graph or from how far the log was read, and list entries beyond its degree bound. A dropped row is no neighbour and no key any more; as a parent it
-// is bare.
+// graph or from how far the log was read, and list entries beyond its degree bound. A dropped row is no neighbour and no
+// key any more; as a parent it is bare.
 Evicted Writer::evict(i64 as_of_us) {
   Evicted evicted;
   i64 newest = ALWAYS_US;

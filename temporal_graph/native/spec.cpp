@@ -126,54 +126,36 @@ void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerpr
 
 namespace {
 
-[[noreturn]] void differs(const std::string& what) { throw ImageRefused("the image's graph differs from the schema: " + what); }
-
-void check_table(const Arena& arena, const TableSpec& spec, const TableHeader& table) {
-  const std::string name = "table " + spec.name;
-  if (spec.name != table.name) differs("it has table " + std::string(table.name) + " where the schema has " + spec.name);
+bool fits_table(const Arena& arena, const TableSpec& spec, const TableHeader& table) {
   const u32 parts = static_cast<u32>(spec.key_parts_are_text.size());
-  if (table.has_key != (parts > 0) || table.key_parts != std::max(1u, parts)) differs(name + " has another key");
+  if (spec.name != table.name || table.has_key != (parts > 0) || table.key_parts != std::max(1u, parts) ||
+      table.has_time != spec.has_time || table.column_count != spec.columns.size())
+    return false;
   for (u32 p = 0; p < parts; ++p)
-    if (table.key_part_is_text[p] != spec.key_parts_are_text[p]) differs(name + " has another type of key");
-  if (table.has_time != spec.has_time) differs(name + " has a time in one of them");
-  if (table.column_count != spec.columns.size()) differs(name + " has " + std::to_string(table.column_count) + " columns");
+    if (table.key_part_is_text[p] != spec.key_parts_are_text[p]) return false;
   const auto* columns = arena.at<ColumnHeader>(table.columns);
-  for (u32 c = 0; c < table.column_count; ++c) {
-    const ColumnSpec& column = spec.columns[c];
-    if (column.name != columns[c].name)
-      differs(name + " has column " + std::string(columns[c].name) + " where the schema has " + column.name);
-    if (column.kind != columns[c].kind || column.joined != (columns[c].joined != 0) || column.dim != columns[c].dim)
-      differs(name + " has another kind of column " + column.name);
-  }
-}
-
-void check_spec(const Arena& arena, const GraphSpec& spec) {
-  const auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
-  if (graph.table_count != spec.tables.size()) differs("it has " + std::to_string(graph.table_count) + " tables");
-  if (graph.link_count != spec.links.size()) differs("it has " + std::to_string(graph.link_count) + " links");
-  for (u32 l = 0; l < graph.link_count; ++l) {
-    const LinkHeader& link = graph.links[l];
-    const LinkSpec& from = spec.links[l];
-    if (from.name != link.name || from.child != link.child || from.parent != link.parent)
-      differs("it has link " + std::string(link.name) + " where the schema has " + from.name);
-  }
-  for (u32 t = 0; t < graph.table_count; ++t)
-    check_table(arena, spec.tables[t], *arena.at<TableHeader>(graph.tables[t]));
+  return std::equal(spec.columns.begin(), spec.columns.end(), columns, [](const ColumnSpec& from, const ColumnHeader& to) {
+    return from.name == to.name && from.kind == to.kind && from.joined == (to.joined != 0) && from.dim == to.dim;
+  });
 }
 
 }  // namespace
 
 bool fits_spec(const Arena& arena, const GraphSpec& spec) {
-  try {
-    check_spec(arena, spec);
-  } catch (const ImageRefused&) {
-    return false;
+  const auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
+  if (graph.table_count != spec.tables.size() || graph.link_count != spec.links.size()) return false;
+  for (u32 l = 0; l < graph.link_count; ++l) {
+    const LinkHeader& link = graph.links[l];
+    const LinkSpec& from = spec.links[l];
+    if (from.name != link.name || from.child != link.child || from.parent != link.parent) return false;
   }
+  for (u32 t = 0; t < graph.table_count; ++t)
+    if (!fits_table(arena, spec.tables[t], *arena.at<TableHeader>(graph.tables[t]))) return false;
   return true;
 }
 
 void take_spec(Arena& arena, const GraphSpec& spec) {
-  check_spec(arena, spec);
+  if (!fits_spec(arena, spec)) throw ImageRefused("the image's graph has other tables, columns or links");
   auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
   for (u32 t = 0; t < graph.table_count; ++t) {
     auto& table = *arena.at<TableHeader>(graph.tables[t]);

@@ -42,11 +42,10 @@ struct GraphSpec {
 // Writes headers, empty maps and directories; the arena is then a graph without rows.
 void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerprint, i64 generation);
 
-// Whether `take_spec` would take it.
+// Whether a graph has the spec's tables, columns and links, in its order.
 bool fits_spec(const Arena& arena, const GraphSpec& spec);
 
-// Says what differs between a graph's tables, columns and links and the spec's: ImageRefused names the first. Bounds and
-// retention, which change no row, are taken from the spec.
+// Takes what changes no row, bounds and retention, from a spec that fits; ImageRefused for one that does not.
 void take_spec(Arena& arena, const GraphSpec& spec);
 
 }  // namespace nowgraph

@@ -107,24 +107,29 @@ void Writer::apply(std::string_view bytes, u64 index, const LogPosition& at, boo
     result.rejected.push_back({index, refusal.reason, std::move(refusal.detail)});
     return;
   }
-  TableHeader& table = table_of(change_.table);
-  ++sequence_;
-  const u32 row = find(table, change_.key);
-  bool changed = true;
-  if (row == NONE && change_.operation == Operation::insert) {
-    insert_row(change_.table, table, change_);
-  } else {
-    const u32 target = row == NONE ? create_row(change_.table, table, change_.key) : row;
-    changed = add_version(change_.table, table, target, change_);
-  }
-  if (!changed) {
-    --sequence_;
+  if (!apply_change(change_)) {
     ++result.duplicate;
     return;
   }
   ++result.applied;
+  TableHeader& table = table_of(change_.table);
   if (change_.event_time_us > table.latest_event_us.load(std::memory_order_relaxed))
     table.latest_event_us.store(change_.event_time_us, std::memory_order_release);
+}
+
+// Enters a checked change under the next sequence; false when the row has it already.
+bool Writer::apply_change(const RowChange& change) {
+  TableHeader& table = table_of(change.table);
+  ++sequence_;
+  const u32 row = find(table, change.key);
+  if (row == NONE && change.operation == Operation::insert) {
+    insert_row(change.table, table, change);
+    return true;
+  }
+  const u32 target = row == NONE ? create_row(change.table, table, change.key) : row;
+  if (add_version(change.table, table, target, change)) return true;
+  --sequence_;
+  return false;
 }
 
 // Fills in the known time and refuses what lies beyond the table's bounds, judged from the record alone.

@@ -111,6 +111,7 @@ class Writer {
   char* next_record(TableHeader& table, u32 table_index);
   void insert_row(u32 table_index, TableHeader& table, const RowChange& change);
   void link_row(const TableHeader& table, u32 row, const char* record);
+  bool apply_change(const RowChange& change);
   bool add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change);
   u32 write_version(u32 table_index, TableHeader& table, const RowChange& change);
   bool chain_version(TableHeader& table, char* record, u32 unit);

@@ -134,7 +134,6 @@ void Writer::take_over(const Reader& old) {
   for (const u32 t : parents_first(old)) {
     const TableHeader& from = old.table(t);
     const u32 index = maps[t].table;
-    TableHeader& table = table_of(index);
     for (u32 row = 0; row < from.row_count.load(std::memory_order_relaxed); ++row) {
       const char* record = old.row(from, row);
       if (Reader::version_head(from, record).load(std::memory_order_relaxed) == EVICTED) continue;
@@ -145,17 +144,10 @@ void Writer::take_over(const Reader& old) {
       if (versions.empty()) find_or_create(index, change_.key);
       for (const Reader::VersionKey& version : versions) {
         fill(old, from, record, version, maps[t], change_);
-        ++sequence_;
-        const u32 there = find(table, change_.key);
-        if (there == NONE && change_.operation == Operation::insert) {
-          insert_row(index, table, change_);
-        } else {
-          const u32 target = there == NONE ? create_row(index, table, change_.key) : there;
-          add_version(index, table, target, change_);
-        }
+        apply_change(change_);
       }
     }
-    table.latest_event_us.store(from.latest_event_us.load(std::memory_order_relaxed), std::memory_order_release);
+    table_of(index).latest_event_us.store(from.latest_event_us.load(std::memory_order_relaxed), std::memory_order_release);
   }
   const GraphHeader& graph = old.graph();
   const PublishedState& state = graph.published[graph.turn.load(std::memory_order_relaxed) & 1];
