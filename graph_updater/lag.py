@@ -75,10 +75,7 @@ class LagWatch:
 
     def caught_up(self) -> bool:
         """Whether everything is applied that the logs held at the first look; False before it."""
-        if self._target is None:
-            return False
-        applied = self._applied()
-        return all(self._at(place, applied) >= end for place, end in self._target.items())
+        return self._target is not None and not self._beyond(self._target)
 
     @property
     def knows_ends(self) -> bool:
@@ -87,10 +84,7 @@ class LagWatch:
 
     def waiting(self) -> list[tuple[str, int]] | None:
         """The partitions with records that were not applied at the last look; None before the first."""
-        if self._ends is None:
-            return None
-        applied = self._applied()
-        return [place for place, end in self._ends.items() if self._at(place, applied) < end]
+        return None if self._ends is None else self._beyond(self._ends)
 
     def look(self, *, now_s: float | None = None) -> None:
         """Asks every log for its end when it is time to; ``now_s`` is time.monotonic's."""
@@ -124,10 +118,14 @@ class LagWatch:
         if self._looked is None:
             return
         looked_us, ends = self._looked
-        applied = self._applied()
-        if ends and all(self._at(place, applied) >= end for place, end in ends.items()):
+        if ends and not self._beyond(ends):
             self._complete(looked_us)
             self._looked = None
+
+    def _beyond(self, ends: Positions) -> list[tuple[str, int]]:
+        """The partitions that are not applied up to these ends."""
+        applied = self._applied()
+        return [place for place, end in ends.items() if self._at(place, applied) < end]
 
     def _at(self, place: tuple[str, int], applied: Positions) -> int:
         return applied.get(place, self._started_at.get(place, 0))

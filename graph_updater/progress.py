@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from stream.batch import NO_TIMESTAMP_US, Batch
+from stream.batch import Batch
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US
 
 Place = tuple[str, int]
@@ -32,8 +32,7 @@ class Progress:
         if times_us is not None:
             return
         for partition in np.unique(batch.partition).tolist():
-            stamped = batch.timestamp_us[batch.partition == partition]
-            newest_us = int(stamped[stamped != NO_TIMESTAMP_US].max(initial=ALWAYS_US))
+            newest_us = int(batch.timestamp_us[batch.partition == partition].max())  # without one: the least time
             place = batch.topic, partition
             self._newest_us[place] = max(newest_us, self._newest_us.get(place, ALWAYS_US))
 

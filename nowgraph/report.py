@@ -43,6 +43,11 @@ def emit(rows: Sequence[Row], *, title: str, as_json: bool, document: Mapping[st
     console.print(table_of(rows, title) if rows else f"{title}: none")
 
 
+def positions_text(positions: Mapping[tuple[str, int], int]) -> str:
+    """Offsets of partitions as ``--from`` reads them: topic/partition=offset, in order."""
+    return ", ".join(f"{topic}/{part}={at}" for (topic, part), at in sorted(positions.items()))
+
+
 def emit_json(value: Any) -> None:
     """Writes one JSON document and a newline to standard output."""
     text = orjson.dumps(_finite(value), default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2)

@@ -25,6 +25,15 @@ class BoundedSource:
         return before(batch, self._ends)
 
     @property
+    def positions(self) -> Positions:
+        """The offset of the next record of each partition."""
+        return dict(self._passed)
+
+    def end_positions(self) -> Positions:
+        """The given ends."""
+        return dict(self._ends)
+
+    @property
     def missing(self) -> Positions:
         """The partitions that have not come to their end, with the offset of the next record."""
         return {place: position for place, position in self._passed.items() if position < self._ends[place]}

@@ -9,7 +9,7 @@ import typer
 
 from nowgraph.commands.options import AsJson
 from nowgraph.errors import UsageError
-from nowgraph.report import emit
+from nowgraph.report import emit, positions_text
 from temporal_graph.snapshots import Snapshot, SnapshotError, Snapshots
 
 app = typer.Typer(no_args_is_help=True, help="List the snapshots of a graph, and check that they are whole.")
@@ -63,5 +63,5 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
         "made": f"{datetime.fromtimestamp(snapshot.made_time_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC",
         "bytes": snapshot.bytes,
         "events": snapshot.sequence,
-        "offsets": ", ".join(f"{topic}/{part}={at}" for (topic, part), at in sorted(snapshot.offsets.items())),
+        "offsets": positions_text(snapshot.offsets),
     }

@@ -20,7 +20,7 @@ from nowgraph.assembly import EMBEDDED, broker_address, live_source, parse_posit
 from nowgraph.commands.options import ArenaPath, AsJson, Bootstrap, Quiet, SchemaPath
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.errors import UsageError
-from nowgraph.report import emit, progress_console
+from nowgraph.report import emit, positions_text, progress_console
 from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
@@ -183,5 +183,5 @@ def _state(updater: Updater, graph: TemporalGraph) -> dict[str, object]:
         "applied": int(value("nowgraph_events_applied_total") or 0),
         "duplicate": int(value("nowgraph_events_duplicate_total") or 0),
         "used bytes": graph.memory().used_bytes,
-        "positions": ", ".join(f"{topic}/{part}={at}" for (topic, part), at in sorted(graph.positions.items())),
+        "positions": positions_text(graph.positions),
     }

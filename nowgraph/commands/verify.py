@@ -19,7 +19,7 @@ from nowgraph.assembly import live_source, updater_of
 from nowgraph.commands.options import AsJson, Bootstrap, History, Quiet, SchemaPath
 from nowgraph.commands.running import progress_line
 from nowgraph.errors import NowgraphError, UsageError
-from nowgraph.report import emit
+from nowgraph.report import emit, positions_text
 from stream.bounded_source import BoundedSource
 from stream.settings import StreamSettings
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
@@ -51,15 +51,15 @@ def verify(
     if restored is None:
         raise UsageError(f"{snapshots}: it has no snapshot that can be used")
     with restored.graph as graph:
-        offsets, kept = graph.positions, graph.canonical_hash()
+        offsets, kept = graph.positions, _kept(graph)
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, DeadLetterFile(Path(folder) / "dead.jsonl") as dead:
         stream = StreamSettings(kafka_bootstrap=bootstrap_servers)
         with TemporalGraph.create(loaded, arena_bytes=arena_bytes) as graph:
             source, _ = live_source(graph, history or [], stream)
             bounded = BoundedSource(source, offsets)
-            _rebuild(updater_of(graph, bounded, dead, stream, logs=[]), bounded, timeout, quiet=quiet)
-            rebuilt = graph.canonical_hash()
+            _rebuild(updater_of(graph, bounded, dead, stream), bounded, timeout, quiet=quiet)
+            rebuilt = _kept(graph)
         rejected = dead.count
     document = {
         "snapshot": restored.snapshot.name,
@@ -74,6 +74,12 @@ def verify(
         raise typer.Exit(1)
 
 
+def _kept(graph: TemporalGraph) -> str:
+    """The hash of what retention keeps, whenever its last pass was."""
+    graph.evict()
+    return graph.canonical_hash()
+
+
 def _rebuild(updater: Updater, bounded: BoundedSource, timeout_s: float, *, quiet: bool) -> None:
     """Applies all that the source gives; raises IncompleteLogError where it falls silent before its end."""
     with progress_line(quiet=quiet) as show:
@@ -85,7 +91,7 @@ def _rebuild(updater: Updater, bounded: BoundedSource, timeout_s: float, *, quie
                 if left < last:
                     last_s, last = time.monotonic(), left
                 elif time.monotonic() - last_s > timeout_s:
-                    places = ", ".join(f"{topic}/{part}={at}" for (topic, part), at in sorted(bounded.missing.items()))
+                    places = positions_text(bounded.missing)
                     raise IncompleteLogError(f"for {timeout_s:g} s no record came after {places}")
                 show(f"{left:,} records to go")
         finally:

@@ -56,9 +56,9 @@ def killed_updater(
     """Where an updater left snapshots; it was killed, whatever it did, once one held so many payments, then so many."""
     snapshots = tmp_path / "snapshots"
 
-    def killed(*counts: int) -> Path:
+    def killed(*counts: int, schema: Path | None = None) -> Path:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nowgraph.cli", "update", "--schema", example / "schema.yaml",
+            [sys.executable, "-m", "nowgraph.cli", "update", "--schema", schema or example / "schema.yaml",
              "--arena", tmp_path / "arena", "--snapshots", snapshots, "--snapshot-every", "50ms",
              "--bootstrap-servers", broker.bootstrap, "--metrics-port", "0", "--quiet"],
         )  # fmt: skip

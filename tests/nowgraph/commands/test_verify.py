@@ -25,6 +25,19 @@ def test_a_snapshot_is_the_log(
     assert found["dead letters"] == 0
 
 
+def test_what_retention_forgets_is_forgotten_on_both_sides(
+    run_json: Callable, example: Path, broker: EmbeddedBroker, killed_updater: Callable, tmp_path: Path
+) -> None:
+    """Whenever its passes fell in the updater that left the snapshot: compared is what the log and the schema keep."""
+    schema = tmp_path / "schema.yaml"
+    text = (example / "schema.yaml").read_text()
+    schema.write_text(text.replace("time_column: tx_datetime", "time_column: tx_datetime\n    retention: {age: 1h}"))
+    place = killed_updater(100, 200, schema=schema)
+    found = run_json("verify", "--schema", schema, "--snapshots", place, "--quiet",
+                     "--bootstrap-servers", broker.bootstrap)  # fmt: skip
+    assert found["equal"]
+
+
 def test_a_snapshot_that_is_not_the_log_is_found_out(
     run_command: Callable, example: Path, other_broker: EmbeddedBroker, publish: Callable, killed_updater: Callable,
     tmp_path: Path,
