@@ -2,6 +2,7 @@
 # make demo     the main job on payments, from events to scores
 # make demo-rank  a visitor's session in a shop: each click is in the next list
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
+# make test-faults  the faults that take too long for CI: real Kafka and processes, killed, frozen and cut off
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
 # make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | loadtest | soak | compare | protos | lock | sbom | manifests | clean
 
@@ -22,7 +23,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test lint bench bench-model bench-gpu bench-serving bench-ranking loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
+.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-serving bench-ranking loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -80,9 +81,15 @@ test-native: $(VENV)/.dependencies
 	  PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \
 	done
 
+PYTEST := env -u PYTHONPATH PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P -m pytest
+
 # The installed wheel: the repository's root is never on sys.path, nor on that of the processes that tests start.
 test-python: setup
-	env -u PYTHONPATH PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+# What pyproject.toml's marker `faults` leaves out of every other run.
+test-faults: setup
+	$(PYTEST) -m faults $(PYTEST_ARGS)
 
 test: setup lint test-native test-python
 
