@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 
-LAYOUT_VERSION: int = 3
+LAYOUT_VERSION: int = 4
 
 READER_SLOTS: int = 256
 
@@ -50,7 +50,7 @@ class Evicted:
     def entries(self) -> int: ...
 
 class Graph:
-    def __init__(self, tables: list, links: Sequence[tuple[str, int, int]], fingerprint: str, generation: int, bytes: int, path: str | None, image: str | None = None) -> None: ...
+    def __init__(self, tables: list, links: Sequence[tuple[str, int, int]], fingerprint: str, generation: int, bytes: int, path: str | None, columns: str | None = None, columns_bytes: int = 0, image: str | None = None) -> None: ...
 
     def apply(self, events: list, broker_time_us: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, topic: str, partition: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, offset: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, backfill: bool, positions: Sequence[tuple[str, int, int]]) -> Applied: ...
 
@@ -90,7 +90,7 @@ def verify_image(path: str) -> None: ...
 
 class Arena:
     @staticmethod
-    def attach(path: str) -> Arena: ...
+    def attach(path: str, columns: str) -> Arena: ...
 
     @property
     def bytes(self) -> int: ...

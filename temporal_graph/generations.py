@@ -4,6 +4,7 @@ writer.lock      held by the one writer, freed by the kernel when it dies
 current          the serving generation: 8 bytes, mapped by every reader, so that looking costs nothing
 gen-<n>.arena    the arenas; those older than the serving one are unlinked when it takes over (a reader that
                  still maps one keeps it until it lets go)
+gen-<n>.columns  a link to the file of the columns that lie on disk, where a table wants it (columns.py)
 gen-<n>.complete up to when a generation holds all that its log held: 8 bytes, mapped by its readers
 """
 
@@ -16,6 +17,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from temporal_graph.columns import remove_columns
 from temporal_graph.errors import ArenaError, WriterBusyError
 
 _LOCK: Final = "writer.lock"
@@ -114,14 +116,17 @@ class WriterLock:
         current = CurrentGeneration(self._folder)
         current.set(generation)
         current.close()
+        # An arena goes before its columns: who finds the one without the other knows that both were replaced.
         for path in [*self._folder.glob("gen-*.arena"), *self._folder.glob("gen-*.complete")]:
             if _number(path) != generation:
                 path.unlink(missing_ok=True)
+                remove_columns(self._folder, _number(path))
 
     def discard(self, generation: int) -> None:
         """Remove the arena of a generation that no reader was ever sent to."""
         arena_path(self._folder, generation).unlink(missing_ok=True)
         complete_path(self._folder, generation).unlink(missing_ok=True)
+        remove_columns(self._folder, generation)
 
     def close(self) -> None:
         """Give the right back."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph import _native
+from temporal_graph.columns import COLUMNS_BYTES, columns_file
 from temporal_graph.errors import ArenaError
 from temporal_graph.generations import CompleteTime, WriterLock, complete_path
 from temporal_graph.image import GraphImage
@@ -79,6 +80,8 @@ class TemporalGraph:
         *,
         arena: Path | None = None,
         arena_bytes: int = ARENA_BYTES,
+        columns: Path | None = None,
+        columns_bytes: int = COLUMNS_BYTES,
         publish: bool = True,
         image: Path | None = None,
     ) -> Self:
@@ -88,13 +91,16 @@ class TemporalGraph:
             schema: its tables and links.
             arena: a folder (on tmpfs, for speed) whose arenas several processes map; None for memory of this process.
             arena_bytes: the arena's size; a sparse file or address space, never more than the machine maps.
+            columns: a folder on disk for the columns of tables whose `storage` it is. With an arena's folder it must be
+                given; without one the columns go with the graph, by default from the temporary directory.
+            columns_bytes: the size of their file; sparse, too.
             publish: whether readers of the folder are sent to this generation at once. False lets a new writer catch
                 up first; `publish_generation` then makes the switch.
             image: a file that `GraphImage` made; bounds and retention are those of `schema`. Of a graph with fewer
                 tables, columns or links every row and version is taken over; what it had not is null.
 
         Raises:
-            ArenaError: the folder has another writer, or the arena can't be made.
+            ArenaError: the folder has another writer, the arena can't be made, or `columns` is missing.
             ImageRefusedError: the image is damaged, of another layout, or has a table, column or link that the schema
                 lacks or has otherwise, the first of which is named.
             ArenaFullError: the arena is too small for the image.
@@ -103,7 +109,7 @@ class TemporalGraph:
         generation, path = lock.next_arena() if lock is not None else (1, None)
         try:
             complete = CompleteTime.create(None if arena is None else complete_path(arena, generation))
-            with translated():
+            with columns_file(schema.tables_on_disk, columns, arena, generation) as file, translated():
                 native = _native.Graph(
                     native_tables(schema),
                     native_links(schema),
@@ -111,6 +117,8 @@ class TemporalGraph:
                     generation=generation,
                     bytes=arena_bytes,
                     path=None if path is None else str(path),
+                    columns=None if file is None else str(file),
+                    columns_bytes=columns_bytes,
                     image=None if image is None else str(image),
                 )
         except BaseException:
@@ -211,7 +219,7 @@ class TemporalGraph:
 
     @property
     def migrated(self) -> bool:
-        """Whether the graph was made of an image with fewer tables, columns or links."""
+        """Whether the graph was made of an image with fewer tables, columns or links, or with columns elsewhere."""
         return self._open().migrated
 
     def memory(self) -> Memory:
