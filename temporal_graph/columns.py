@@ -39,8 +39,8 @@ def columns_file(
 ) -> Iterator[Path | None]:
     """Say where a new generation's columns' file is to be made; None where no table wants one.
 
-    A graph without a folder has its file in `columns` or the temporary directory; it has no name after the block, and is
-    gone with the last mapping of it.
+    A graph without a folder has its file in `columns` or the temporary directory; it has no name after the block, and
+    is gone with the last mapping of it.
 
     Raises:
         ArenaError: there is an arena's folder, and none for columns.

@@ -27,8 +27,8 @@ class TableMemory:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The bytes of the arena. `adjacency_bytes` are the blocks of children lists in use, `idle_bytes` blocks that were
-    replaced and wait for readers or reuse, `version_bytes` changes of rows. `columns_bytes`, not of the arena, are used of
-    the columns' file on disk.
+    replaced and wait for readers or reuse, `version_bytes` changes of rows. `columns_bytes` are no part of it: they are
+    what is used of the columns' file on disk.
     """
 
     arena_bytes: int

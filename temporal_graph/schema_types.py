@@ -102,7 +102,8 @@ class Retention:
 class Table:
     """One table: its key (none: the source position is the key), clocks, columns, links and bounds in microseconds.
 
-    `storage` is where the cells of its rows lie; keys, clocks and links are in memory always. `private_keys` names the key and link columns that are hashed at the door; their values are strings.
+    `storage` is where the cells of its rows lie; keys, clocks and links are in memory always. `private_keys` names the
+    key and link columns that are hashed at the door; their values are strings.
     """
 
     name: str
@@ -203,8 +204,8 @@ class Schema:
         """Return the SHA-256 (hex) of what the graph and a model rest on.
 
         Covers names, key types, column kinds, outcomes, privacy, links and clocks, in the schema's order; not sources,
-        retention, lateness, storage or the schema's name. `tables` limits it to some tables and the links among them, and as a
-        mapping from table to column names also to some columns, so that adding others leaves it the same.
+        retention, lateness, storage or the schema's name. `tables` limits it to some tables and the links among them,
+        and as a mapping from table to column names also to some columns, so that adding others leaves it the same.
 
         Raises:
             SchemaError: a named table or column does not exist.

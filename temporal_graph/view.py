@@ -69,8 +69,8 @@ class GraphView:
         """Map the serving generation of a folder.
 
         Raises:
-            ArenaError: nothing is served from the folder, its arena has another layout, or its columns' file is missing,
-                cut off or of another arena.
+            ArenaError: nothing is served from the folder, its arena has another layout, or its columns' file is
+                missing, cut off or of another arena.
             SchemaMismatchError: the arena was made under another schema.
         """
         for _ in range(ATTACH_ATTEMPTS):

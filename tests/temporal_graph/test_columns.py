@@ -1,4 +1,4 @@
-"""Columns on disk: found by readers, gone with their generation, refused when they are not whole, and never half full."""
+"""Columns on disk: found by readers, gone with their generation, refused when they are not whole."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_columns_that_are_not_whole_are_refused(on_disk: Schema, tmp_path: Path,
 
 
 def test_a_shared_arena_says_where_its_columns_lie(on_disk: Schema, schema: Schema, tmp_path: Path) -> None:
-    """Without a folder for them it is refused by the tables' names and leaves nothing; one that needs none is not asked."""
+    """Without a folder for them it is refused by the tables' names and leaves nothing; where none is needed none is."""
     with pytest.raises(ArenaError, match="columns of payments are to lie on disk"):
         TemporalGraph.create(on_disk, arena=tmp_path, arena_bytes=ARENA_BYTES)
     assert list(tmp_path.glob("gen-*")) == []
@@ -199,7 +199,12 @@ assert view.position().offsets == {("p", 0): applied}
 assert (view.versions("items").embedding[:, 0] == range(applied)).all()
 print(graph.canonical_hash() and "whole")
 """
-ITEMS = "{version: 1, name: n, tables: {items: {primary_key: {id: integer}, storage: disk, columns: {vector: {kind: embedding, dim: 256}}}}}"
+ITEMS = """
+version: 1
+name: n
+tables:
+  items: {primary_key: {id: integer}, storage: disk, columns: {vector: {kind: embedding, dim: 256}}}
+"""
 
 
 @pytest.mark.integration
