@@ -222,12 +222,19 @@ class Snapshots:
                 raise SnapshotError(str(error)) from error
 
     def restore(
-        self, schema: Schema, *, arena: Path | None = None, arena_bytes: int = ARENA_BYTES, publish: bool = True
+        self,
+        schema: Schema,
+        *,
+        arena: Path | None = None,
+        arena_bytes: int = ARENA_BYTES,
+        publish: bool = True,
+        until: Mapping[tuple[str, int], int] | None = None,
     ) -> Restored | None:
         """Make a graph of the newest snapshot that can be used; None where there is none. Arguments as of `create`.
 
         A snapshot that is damaged, or has what the schema lacks, is refused with its reason, and the one before is
-        tried; one with fewer tables, columns or links is taken over.
+        tried; one with fewer tables, columns or links is taken over. `until` leaves out those that hold a record at or
+        beyond these offsets, or of another partition.
 
         Raises:
             SnapshotError: the place can't be read.
@@ -236,6 +243,8 @@ class Snapshots:
         """
         found, refused = self.inventory()
         for snapshot in found:
+            if until is not None and any(at > until.get(place, 0) for place, at in snapshot.offsets.items()):
+                continue
             try:
                 with self.image_of(snapshot) as path:
                     graph = TemporalGraph.create(

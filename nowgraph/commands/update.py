@@ -12,24 +12,31 @@ from typing import Annotated, Literal
 import typer
 
 from graph_updater.embedded import UpdaterThread
-from graph_updater.settings import UpdaterSettings
 from graph_updater.updater import Updater
 from model_server.metrics import ProcessMetrics
 from model_server.metrics_endpoint import MetricsEndpoint
 from nowgraph.assembly import EMBEDDED, broker_address, live_source, parse_positions, updater_of
-from nowgraph.commands.options import ArenaPath, AsJson, Bootstrap, Quiet, SchemaPath
+from nowgraph.commands.options import (
+    ArenaPath,
+    AsJson,
+    Bootstrap,
+    Quiet,
+    SchemaPath,
+    SnapshotEvery,
+    SnapshotsUrl,
+)
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.errors import UsageError
+from nowgraph.loading import restored_graph, snapshot_settings
 from nowgraph.report import emit, positions_text, progress_console
 from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
-from temporal_graph.duration import parse_duration_us
 from temporal_graph.errors import WriterBusyError
 from temporal_graph.generations import WriterLock
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
-from temporal_graph.schema import Schema, load_schema
+from temporal_graph.schema import load_schema
 from temporal_graph.snapshots import Snapshots
 
 _TICK_S = 0.2
@@ -54,13 +61,8 @@ def update(
     metrics_host: Annotated[
         str, typer.Option(envvar="NOWGRAPH_UPDATER_METRICS_HOST", help="The address they are served on.")
     ] = "127.0.0.1",
-    snapshots: Annotated[
-        str | None,
-        typer.Option(help="Where snapshots are kept, a folder or a URL: a start goes on from the newest good one."),
-    ] = None,
-    snapshot_every: Annotated[
-        str | None, typer.Option(help="Such as 5m; default: NOWGRAPH_UPDATER_SNAPSHOT_INTERVAL_S, five minutes.")
-    ] = None,
+    snapshots: SnapshotsUrl = None,
+    snapshot_every: SnapshotEvery = None,
     standby: Annotated[
         bool, typer.Option(help="While the arena has a writer, wait, and take its place when it ends.")
     ] = False,
@@ -75,7 +77,7 @@ def update(
     """
     if snapshots is not None and bootstrap_servers == EMBEDDED:
         raise UsageError("--snapshots: the embedded broker ends with this command, so its offsets mean nothing later")
-    loaded, settings = load_schema(schema), _settings(snapshot_every)
+    loaded, settings = load_schema(schema), snapshot_settings(snapshot_every)
     store = None if snapshots is None else Snapshots(snapshots)
     configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
@@ -88,7 +90,7 @@ def update(
         if bootstrap_servers == EMBEDDED and not quiet:
             progress_console().print(f"Broker: {address}", highlight=False)
         producer = stack.enter_context(EventProducer(stream))
-        graph = stack.enter_context(_opened(loaded, store, arena, arena_bytes, quiet=quiet))
+        graph = stack.enter_context(restored_graph(loaded, store, arena=arena, arena_bytes=arena_bytes, quiet=quiet))
         gaps: Literal["error", "allow"] = "error" if bootstrap_servers == EMBEDDED else "allow"
         source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
         dead_letters = DeadLetters(producer, settings=stream)
@@ -105,15 +107,6 @@ def update(
         emit([state], title="Stopped", as_json=as_json, document=state)
 
 
-def _settings(snapshot_every: str | None) -> UpdaterSettings:
-    if snapshot_every is None:
-        return UpdaterSettings()
-    try:
-        return UpdaterSettings(snapshot_interval_s=parse_duration_us(snapshot_every) / 1e6)
-    except ValueError as error:
-        raise UsageError(f"--snapshot-every {snapshot_every}: {error}") from error
-
-
 def _takes_place(arena: Path, stop: Stop, *, quiet: bool) -> bool:
     """Returns once the arena has no writer; False where it is time to stop."""
     told = quiet
@@ -128,18 +121,6 @@ def _takes_place(arena: Path, stop: Stop, *, quiet: bool) -> bool:
                 return False
         else:
             return True
-
-
-def _opened(schema: Schema, store: Snapshots | None, arena: Path, arena_bytes: int, *, quiet: bool) -> TemporalGraph:
-    """The graph of the newest good snapshot, else an empty one; says which, and what was refused."""
-    restored = None if store is None else store.restore(schema, arena=arena, arena_bytes=arena_bytes, publish=False)
-    if restored is None:
-        return TemporalGraph.create(schema, arena=arena, arena_bytes=arena_bytes, publish=False)
-    if not quiet:
-        snapshot = restored.snapshot
-        line = f"Restored {snapshot.name}: {snapshot.sequence:,} events, {snapshot.bytes:,} bytes"
-        progress_console().print(line, highlight=False)
-    return restored.graph
 
 
 def _keep(

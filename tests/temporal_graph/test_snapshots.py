@@ -139,6 +139,23 @@ def test_a_damaged_snapshot_is_refused_and_the_one_before_serves(
         ("  visits:\n    time_column: at\n    links: {customer_id: customers}\n", "", "no table visits"),
     ],
 )
+def test_a_position_in_the_past_is_restored_from_a_snapshot_before_it(
+    schema: Schema, payment: Build, snapshots: Snapshots
+) -> None:
+    """At the position itself it serves, one record before it the one before does; with none before it there is none."""
+    with filled(schema, payment, 100) as graph:
+        first = snap(snapshots, graph)
+        apply(graph, payment, 100, 200)
+        second = snap(snapshots, graph)
+    for until, expected in ((200, second), (199, first), (100, first)):
+        restored = snapshots.restore(schema, arena_bytes=ARENA_BYTES, until={("p", 0): until})
+        assert restored is not None
+        restored.graph.close()
+        assert restored.snapshot == expected
+    assert snapshots.restore(schema, until={("p", 0): 99}) is None
+    assert snapshots.restore(schema, until={("other", 0): 300}) is None
+
+
 def test_a_snapshot_of_other_tables_is_refused_by_name(
     schema: Schema, schema_text: str, payment: Build, tmp_path: Path, written: str, found: str, named: str
 ) -> None:
