@@ -191,6 +191,8 @@ class Updater:
         self._unconfirmed = [
             batch.dead_letter(int(index[rejected.index]), rejected.reason, rejected.detail)
             for rejected in applied.rejected
+        # A record may give two events; it is one dead letter, for the first that was refused.
+        refused = {int(index[one.index]): one for one in reversed(applied.rejected)}
         ]
         self._send(self._unconfirmed)
         self._progress.read(batch)
