@@ -193,6 +193,8 @@ class Updater:
             for rejected in applied.rejected
         # A record may give two events; it is one dead letter, for the first that was refused.
         refused = {int(index[one.index]): one for one in reversed(applied.rejected)}
+        self._unconfirmed = [
+            batch.dead_letter(record, one.reason, one.detail) for record, one in sorted(refused.items())
         ]
         self._send(self._unconfirmed)
         self._progress.read(batch)
