@@ -188,9 +188,6 @@ class Updater:
         self._positions = {**self._positions, **positions}
         metrics = self.metrics
         metrics.apply_seconds.observe(np.asarray([time.perf_counter() - start_s]))
-        self._unconfirmed = [
-            batch.dead_letter(int(index[rejected.index]), rejected.reason, rejected.detail)
-            for rejected in applied.rejected
         # A record may give two events; it is one dead letter, for the first that was refused.
         refused = {int(index[one.index]): one for one in reversed(applied.rejected)}
         self._unconfirmed = [
