@@ -101,8 +101,16 @@ class Updater:
         return self._lag.behind
 
     def caught_up(self) -> bool:
-        """Whether everything is applied that the logs held when the updater began; False before it knows."""
+        """Whether everything is applied that the logs held when it began, or took a place; False before it knows."""
         return self._lag.caught_up()
+
+    def take_place(self, snapshots: Snapshotter | None) -> None:
+        """Goes on as the writer that it stood by for: catches up with the logs as they are now, and makes snapshots.
+
+        May be called from any thread; `caught_up` is False until it has.
+        """
+        self._lag.look_anew()
+        self._snapshots = snapshots
 
     @property
     def exhausted(self) -> bool:
@@ -180,9 +188,10 @@ class Updater:
         self._positions = {**self._positions, **positions}
         metrics = self.metrics
         metrics.apply_seconds.observe(np.asarray([time.perf_counter() - start_s]))
+        # A record may give two events; it is one dead letter, for the first that was refused.
+        refused = {int(index[one.index]): one for one in reversed(applied.rejected)}
         self._unconfirmed = [
-            batch.dead_letter(int(index[rejected.index]), rejected.reason, rejected.detail)
-            for rejected in applied.rejected
+            batch.dead_letter(record, one.reason, one.detail) for record, one in sorted(refused.items())
         ]
         self._send(self._unconfirmed)
         self._progress.read(batch)

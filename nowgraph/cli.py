@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from nowgraph.commands import (
+    audit,
     config,
     dead_letters,
     demo,
@@ -69,6 +70,7 @@ app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
 app.command("verify")(verify.verify)
+app.command("audit")(audit.audit)
 app.command("health")(health.health)
 app.command("plan")(plan.plan)
 app.command("query")(labels.query)

@@ -1,19 +1,26 @@
-"""History in files -> a graph, with a bar of how far it is; what does not fit is counted, kept and reported."""
+"""What a graph begins with: history in files, with a bar of how far it is, or the newest good snapshot.
+
+What does not fit is counted, kept and reported.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from graph_updater.dead_letter_file import DeadLetterFile
+from graph_updater.settings import UpdaterSettings
 from nowgraph.assembly import history_source, updater_of
 from nowgraph.errors import UsageError
 from nowgraph.report import progress_console, row_bar
 from stream.settings import StreamSettings
-from temporal_graph.graph import TemporalGraph
+from temporal_graph.duration import parse_duration_us
+from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 from temporal_graph.schema import Schema
+from temporal_graph.snapshots import Snapshots
 from temporal_graph.view import GraphView
 
 DEAD_LETTERS = Path("dead-letters.jsonl")
@@ -81,3 +88,39 @@ def opened_graph(schema: Schema, history: Sequence[Path], arena: Path | None, *,
     with TemporalGraph.create(schema) as graph:
         load_files(graph, history, quiet=quiet)
         yield graph.view()
+
+
+def snapshot_settings(every: str | None) -> UpdaterSettings:
+    """The updater's settings with this much time between snapshots, where it is given; raises UsageError."""
+    if every is None:
+        return UpdaterSettings()
+    if every == "never":  # somebody else makes those that this one starts from
+        return UpdaterSettings(snapshot_interval_s=math.inf)
+    try:
+        return UpdaterSettings(snapshot_interval_s=parse_duration_us(every) / 1e6)
+    except ValueError as error:
+        raise UsageError(f"--snapshot-every {every}: {error}") from error
+
+
+def restored_graph(
+    schema: Schema,
+    store: Snapshots | None,
+    *,
+    arena: Path | None = None,
+    arena_bytes: int = ARENA_BYTES,
+    standby: bool = False,
+    quiet: bool,
+) -> TemporalGraph:
+    """The graph of the newest good snapshot, else an empty one, not published; says which, and what was refused."""
+    restored = (
+        None
+        if store is None
+        else store.restore(schema, arena=arena, arena_bytes=arena_bytes, publish=False, standby=standby)
+    )
+    if restored is None:
+        return TemporalGraph.create(schema, arena=arena, arena_bytes=arena_bytes, publish=False, standby=standby)
+    if not quiet:
+        snapshot = restored.snapshot
+        line = f"Restored {snapshot.name}: {snapshot.sequence:,} events, {snapshot.bytes:,} bytes"
+        progress_console().print(line, highlight=False)
+    return restored.graph

@@ -9,12 +9,15 @@ from stream.source import Source
 
 
 class BoundedSource:
-    """Gives of a source the records before `ends`, and nothing of partitions that are not named there."""
+    """Gives of a source the records before `ends`, and nothing of partitions that are not named there.
 
-    def __init__(self, source: Source, ends: Positions) -> None:
+    `begin` is where the source goes on from: a partition that it does not name is read from its beginning.
+    """
+
+    def __init__(self, source: Source, ends: Positions, *, begin: Positions | None = None) -> None:
         self._source = source
         self._ends = dict(ends)
-        self._passed: Positions = dict.fromkeys(self._ends, 0)
+        self._passed: Positions = {place: (begin or {}).get(place, 0) for place in self._ends}
 
     def poll(self, max_records: int, timeout_s: float) -> Batch:
         """As `Source.poll`."""

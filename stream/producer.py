@@ -23,6 +23,7 @@ from confluent_kafka import KafkaException
 
 from protos.nowgraph.v1 import row_event_pb2
 from stream.batch import Header
+from stream.client_errors import ClientErrors, make_client
 from stream.errors import ConfigurationError, DeliveryError
 from stream.privacy import HASHED_HEADER
 from stream.settings import StreamSettings
@@ -52,12 +53,14 @@ def event_key(event: row_event_pb2.RowEvent) -> bytes | None:
 class EventProducer:
     """Publishes to any topic; safe from several threads. A thread of its own serves the delivery reports.
 
-    Use as a context manager, or `close` it: closing waits for what is queued.
+    Use as a context manager, or `close` it: closing waits for what is queued. Making one raises ConfigurationError
+    where the settings are none that a Kafka client takes.
     """
 
     def __init__(self, settings: StreamSettings | None = None) -> None:
         self._settings = settings or StreamSettings()
-        self._producer: Any = confluent_kafka.Producer(self._config())
+        self._errors = ClientErrors()
+        self._producer = make_client(confluent_kafka.Producer, self._config(), self._errors)
         self._failed = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="nowgraph-producer", daemon=True)
@@ -86,7 +89,7 @@ class EventProducer:
                 self._failed += 1
             if on_delivery is not None:
                 place = (message.topic(), message.partition(), message.offset() if error is None else -1)
-                on_delivery(Delivery(*place, error=error.str() if error is not None else None))
+                on_delivery(Delivery(*place, error=self._errors.explain(error) if error is not None else None))
 
         options: dict[str, Any] = {}
         if timestamp_us is not None and timestamp_us >= 0:
@@ -150,7 +153,7 @@ class EventProducer:
         try:
             metadata = self._producer.list_topics(topic, timeout=self._settings.broker_timeout_s)
         except KafkaException as error:
-            raise DeliveryError(f"{topic}: {error.args[0].str()}") from error
+            raise DeliveryError(f"{topic}: {self._errors.explain(error.args[0])}") from error
         found = metadata.topics.get(topic)
         if found is None or not found.partitions:
             raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -157,10 +157,13 @@ class Snapshots:
     def making(self) -> Path:
         """Return a new folder in which an image may be made that `add` then takes.
 
+        What processes that died have left goes first: it may be what fills the disk.
+
         Raises:
             SnapshotError: there is no room for it.
         """
         try:
+            self._remove(self._left())
             if self._local:
                 Path(self._root).mkdir(parents=True, exist_ok=True)
             base = Path(self._root) if self._local else self._cache
@@ -174,7 +177,8 @@ class Snapshots:
         Raises:
             SnapshotError: it can't be written; the snapshots that are there stay.
         """
-        made_us = self._clock_us()
+        # A clock that was set back must not make the newest one look older than those before it.
+        made_us = max([self._clock_us(), *(each.made_time_us + 1 for each in self.inventory()[0][:1])])
         position = settled.position
         at = datetime.fromtimestamp(made_us / 1e6, UTC)
         snapshot = Snapshot(
@@ -205,18 +209,26 @@ class Snapshots:
 
         A snapshot whose manifest is there but can't be used stays: another version of this package may have made it.
         """
-        found, refused = self.inventory()
-        names = [each.name for each in found[count:]]
-        names += [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
+        found, _ = self.inventory()
+        names = [*(each.name for each in found[count:]), *self._left()]
+        self._remove(names)
+        return names
+
+    def _left(self) -> list[str]:
+        """The names of what was not made, or not removed, to the end."""
+        _, refused = self.inventory()
+        names = [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
         if self._local and Path(self._root).is_dir():
             names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]
+        return names
+
+    def _remove(self, names: Sequence[str]) -> None:
         for name in names:
             # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
             manifest = f"{self._root}/{name}/{MANIFEST}"
             if self._fs.exists(manifest):
                 self._fs.rm_file(manifest)
             self._fs.rm(f"{self._root}/{name}", recursive=True)
-        return names
 
     def verify(self, snapshot: Snapshot) -> None:
         """Check every byte of a snapshot. Raises SnapshotError that says what is damaged."""
@@ -235,11 +247,14 @@ class Snapshots:
         columns: Path | None = None,
         columns_bytes: int = COLUMNS_BYTES,
         publish: bool = True,
+        standby: bool = False,
+        until: Mapping[tuple[str, int], int] | None = None,
     ) -> Restored | None:
         """Make a graph of the newest snapshot that can be used; None where there is none. Arguments as of `create`.
 
         A snapshot that is damaged, or has what the schema lacks, is refused with its reason, and the one before is
-        tried; one with fewer tables, columns or links, or with columns elsewhere, is taken over.
+        tried; one with fewer tables, columns or links, or with columns elsewhere, is taken over. `until` leaves out
+        those that hold a record at or beyond these offsets, or of another partition.
 
         Raises:
             SnapshotError: the place can't be read.
@@ -248,6 +263,8 @@ class Snapshots:
         """
         found, refused = self.inventory()
         for snapshot in found:
+            if until is not None and any(at > until.get(place, 0) for place, at in snapshot.offsets.items()):
+                continue
             try:
                 with self.image_of(snapshot) as path:
                     graph = TemporalGraph.create(
@@ -258,6 +275,7 @@ class Snapshots:
                         columns_bytes=columns_bytes,
                         publish=publish,
                         image=path,
+                        standby=standby,
                     )
             except (SnapshotError, ImageRefusedError) as error:
                 refused.append(Refused(snapshot.name, str(error)))

@@ -22,6 +22,18 @@ History = Annotated[
     list[Path] | None,
     typer.Option("--history", help="Parquet or JSONL to load, named as its topic or table; or a folder."),
 ]
+SnapshotsUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--snapshots", help="Where snapshots are kept, a folder or a URL: a start goes on from the newest good one."
+    ),
+]
+SnapshotEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--snapshot-every", help="Such as 5m, or never; default: NOWGRAPH_UPDATER_SNAPSHOT_INTERVAL_S, five minutes."
+    ),
+]
 FixedShape = Annotated[
     bool, typer.Option("--fixed-shape", help="Each row alone, on one thread: equal inputs give the same bits.")
 ]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nowgraph.commands.options import AsJson, CheckpointSchemaPath, FixedShape, History, Quiet
+from nowgraph.commands.options import (
+    AsJson,
+    CheckpointSchemaPath,
+    FixedShape,
+    History,
+    Quiet,
+    SnapshotEvery,
+    SnapshotsUrl,
+)
 from nowgraph.errors import UsageError
 from nowgraph.report import emit_json, progress_console
 from nowgraph.tracing import configure_tracing
@@ -55,6 +64,8 @@ def serve(
         typer.Option(envvar="KAFKA_BOOTSTRAP", help="Kafka as host:port, or: embedded. Empty: no log, no new events."),
     ] = "",
     history: History = None,
+    snapshots: SnapshotsUrl = None,
+    snapshot_every: SnapshotEvery = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port of gRPC; 0 takes a free one.")] = 50051,
     metrics_port: Annotated[int, typer.Option(help="The port of Prometheus; 0 takes a free one.")] = 9464,
@@ -67,10 +78,11 @@ def serve(
 ) -> None:
     """Serve answers over gRPC until stopped.
 
-    With --arena beside a `nowgraph update`; without it in one process: history, then Kafka, into a graph of its own.
+    With --arena beside a `nowgraph update`; without it in one process: the newest good snapshot or history, then Kafka,
+    into a graph of its own.
     Of several --workers each is restarted when it ends; SIGHUP replaces them one by one, under load.
     """
-    files = history or []
+    feed = _Feed(bootstrap_servers, history or [], snapshots, snapshot_every)
     given = _Given(context, checkpoint, registry, task, channel, config, schema, arena)
     settings = given.settings({"host": host, "port": port, "metrics_port": metrics_port})
     if fixed_shape:  # without the option the environment decides
@@ -80,13 +92,9 @@ def serve(
         return
     configure_tracing("nowgraph-server", os.environ)
     if arena is not None or config is not None:
-        _beside(settings, given, bootstrap_servers, files)
+        _beside(settings, given, feed)
         return
-    if not bootstrap_servers and not files:
-        raise UsageError(
-            "without --arena, --history or --bootstrap-servers says what the graph holds (embedded starts a broker)"
-        )
-    _in_one_process(settings, given, bootstrap_servers, files, quiet=quiet, as_json=as_json)
+    _in_one_process(settings, given, feed.checked(), quiet=quiet, as_json=as_json)
 
 
 @dataclass(frozen=True)
@@ -150,14 +158,39 @@ class _Given:
         return source is not None and source.name == "COMMANDLINE"
 
 
-def _beside(settings: ServerSettings, given: _Given, bootstrap: str, history: list[Path]) -> None:
+@dataclass(frozen=True)
+class _Feed:
+    """What a graph of this process is made of and kept up to date by."""
+
+    bootstrap: str
+    history: list[Path]
+    snapshots: str | None
+    snapshot_every: str | None
+
+    def checked(self) -> _Feed:
+        """Itself; raises UsageError where there is nothing to feed from, or no log that outlives the process."""
+        from nowgraph.assembly import EMBEDDED
+
+        if not self.bootstrap and not self.history:
+            raise UsageError(
+                "without --arena, --history or --bootstrap-servers says what the graph holds (embedded starts a broker)"
+            )
+        if self.snapshots is not None and self.bootstrap in ("", EMBEDDED):
+            raise UsageError("--snapshots need a log that outlives this command: give --bootstrap-servers")
+        return self
+
+
+def _beside(settings: ServerSettings, given: _Given, feed: _Feed) -> None:
     from model_server import attached
     from nowgraph.assembly import EMBEDDED
     from stream.settings import StreamSettings
 
-    if history or bootstrap == EMBEDDED:
-        raise UsageError("with --arena the updater loads history and runs the broker: give these options to it")
-    attached.serve(settings, StreamSettings(kafka_bootstrap=bootstrap) if bootstrap else None, given.serving())
+    if feed.history or feed.bootstrap == EMBEDDED or feed.snapshots is not None:
+        raise UsageError(
+            "with --arena the updater loads history, makes snapshots and runs the broker: give these options to it"
+        )
+    stream = StreamSettings(kafka_bootstrap=feed.bootstrap) if feed.bootstrap else None
+    attached.serve(settings, stream, given.serving())
 
 
 def _several(context: typer.Context, settings: ServerSettings, workers: int, *, quiet: bool, as_json: bool) -> None:
@@ -193,9 +226,7 @@ class _Fed:
     updater: UpdaterMetrics | None = None
 
 
-def _in_one_process(
-    settings: ServerSettings, given: _Given, bootstrap: str, history: list[Path], *, quiet: bool, as_json: bool
-) -> None:
+def _in_one_process(settings: ServerSettings, given: _Given, feed: _Feed, *, quiet: bool, as_json: bool) -> None:
     from model_server.background import BackgroundServer
     from nowgraph.assembly import embedded_server, share_one_process
     from nowgraph.commands.running import Stop
@@ -207,10 +238,10 @@ def _in_one_process(
     schema, models = load_schema(settings.schema_path), given.models(settings)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:
-        if bootstrap:
-            fed = _live(schema, bootstrap, history, stack, stop, quiet=quiet)
+        if feed.bootstrap:
+            fed = _live(schema, feed, stack, stop, quiet=quiet)
         else:
-            fed = _still(schema, history, stack, quiet=quiet)
+            fed = _still(schema, feed.history, stack, quiet=quiet)
         server = stack.enter_context(
             BackgroundServer(
                 lambda: embedded_server(fed.graph, models, settings, stream=fed.stream, producer=fed.producer)
@@ -233,26 +264,35 @@ def _in_one_process(
             pass
 
 
-def _live(schema: Schema, bootstrap: str, history: list[Path], stack: ExitStack, stop: Stop, *, quiet: bool) -> _Fed:
-    """History, then Kafka, by an updater of this process; returns when the graph has caught up."""
+def _live(schema: Schema, feed: _Feed, stack: ExitStack, stop: Stop, *, quiet: bool) -> _Fed:
+    """Snapshot or history, then Kafka, by an updater of this process; returns when the graph has caught up."""
     from graph_updater.embedded import UpdaterThread
     from nowgraph.assembly import EMBEDDED, broker_address, live_source, updater_of
     from nowgraph.commands.running import progress_line
+    from nowgraph.loading import restored_graph, snapshot_settings
     from stream.dead_letters import DeadLetters
     from stream.producer import EventProducer
     from stream.settings import StreamSettings
-    from temporal_graph.graph import TemporalGraph
+    from temporal_graph.snapshots import Snapshots
 
-    stream = StreamSettings(kafka_bootstrap=broker_address(bootstrap, schema, stack))
+    begun_s = time.monotonic()
+    updating, store = (
+        snapshot_settings(feed.snapshot_every),
+        None if feed.snapshots is None else Snapshots(feed.snapshots),
+    )
+    stream = StreamSettings(kafka_bootstrap=broker_address(feed.bootstrap, schema, stack))
     producer = stack.enter_context(EventProducer(stream))
-    graph = stack.enter_context(TemporalGraph.create(schema))
-    source, logs = live_source(graph, history, stream, gaps="error" if bootstrap == EMBEDDED else "allow")
-    updater = updater_of(graph, source, DeadLetters(producer, settings=stream), stream, logs=logs)
+    graph = stack.enter_context(restored_graph(schema, store, quiet=quiet))
+    gaps: Literal["error", "allow"] = "error" if feed.bootstrap == EMBEDDED else "allow"
+    source, logs = live_source(graph, feed.history, stream, gaps=gaps)
+    letters = DeadLetters(producer, settings=stream)
+    updater = updater_of(graph, source, letters, stream, settings=updating, logs=logs, snapshots=store)
     running = stack.enter_context(UpdaterThread(updater))
     with progress_line(quiet=quiet) as show:
         while running.alive and not updater.caught_up() and not stop.wait(_TICK_S):
             show(f"{sum(graph.positions.values()):,} events in the graph")
     running.check()
+    updater.metrics.ready_seconds.set(time.monotonic() - begun_s)
     return _Fed(graph, stream, stream.kafka_bootstrap, producer, lambda: running.alive, updater.metrics)
 
 

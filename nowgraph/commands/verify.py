@@ -58,7 +58,7 @@ def verify(
         with TemporalGraph.create(loaded, arena_bytes=arena_bytes) as graph:
             source, _ = live_source(graph, history or [], stream)
             bounded = BoundedSource(source, offsets)
-            _rebuild(updater_of(graph, bounded, dead, stream), bounded, timeout, quiet=quiet)
+            rebuild(updater_of(graph, bounded, dead, stream), bounded, timeout, quiet=quiet)
             rebuilt = _kept(graph)
         rejected = dead.count
     document = {
@@ -80,7 +80,7 @@ def _kept(graph: TemporalGraph) -> str:
     return graph.canonical_hash()
 
 
-def _rebuild(updater: Updater, bounded: BoundedSource, timeout_s: float, *, quiet: bool) -> None:
+def rebuild(updater: Updater, bounded: BoundedSource, timeout_s: float, *, quiet: bool) -> None:
     """Applies all that the source gives; raises IncompleteLogError where it falls silent before its end."""
     with progress_line(quiet=quiet) as show:
         try:

@@ -66,6 +66,15 @@ def test_an_end_at_the_beginning_is_reached_at_once() -> None:
     assert BoundedSource(Log([]), {("a", 0): 0}).exhausted
 
 
+def test_a_source_that_goes_on_has_passed_what_came_before() -> None:
+    """From a snapshot's offsets on: a partition that has nothing more to give has come to its end."""
+    log = Log([batch_of("a", [(0, 4)])])
+    source = BoundedSource(log, {("a", 0): 5, ("a", 1): 2}, begin={("a", 0): 4, ("a", 1): 2})
+    assert (source.missing, source.lag_records()) == ({("a", 0): 4}, 1)
+    assert source.poll(10, 0.0).values == [b"0/4"]
+    assert source.exhausted
+
+
 def test_a_later_record_shows_that_an_end_in_a_gap_was_reached() -> None:
     """Offsets may be missing, as after a compaction: a record beyond the end is enough."""
     source = BoundedSource(Log([batch_of("a", [(0, 3), (0, 9)])]), {("a", 0): 7})

@@ -169,9 +169,7 @@ def put_cell(cell: pb.Cell, kind: ColumnKind | None, value: Any) -> None:
         setattr(cell, fields.get(kind, "text"), value)
 
 
-ON_DISK = replace(
-    SCHEMA, tables=tuple(replace(table, storage="disk" if table.columns else "memory") for table in SCHEMA.tables)
-)
+ON_DISK = replace(SCHEMA, tables=tuple(replace(t, storage="disk" if t.columns else "memory") for t in SCHEMA.tables))
 
 
 def both(batches: Iterable[Sequence[ReferenceEvent]], schema: Schema = SCHEMA) -> tuple[TemporalGraph, ReferenceGraph]:
@@ -287,9 +285,7 @@ SLOWER = settings(max_examples=150, deadline=None, suppress_health_check=[Health
 @SLOWER
 @given(SEQUENCES, CUTS, SCHEMAS)
 def test_the_graph_is_the_twins(sequence: list[ReferenceEvent], cuts: list[int], schema: Schema) -> None:
-    """Versions, bare rows, link intervals, counts and refusals are the twin's, in whichever batches events arrive and
-    wherever the columns lie.
-    """
+    """Versions, bare rows, link intervals, counts and refusals are the twin's, whatever the batches and the storage."""
     graph, twin = both(split(sequence, cuts), schema)
     assert graph.dump() == twin.dump()
     graph.close()
@@ -300,9 +296,7 @@ def test_the_graph_is_the_twins(sequence: list[ReferenceEvent], cuts: list[int],
 def test_the_hash_knows_no_order(
     sequence: list[ReferenceEvent], cuts: list[int], schema: Schema, shuffler: random.Random
 ) -> None:
-    """Shuffled, split and partly repeated, with columns in memory and on disk, the same events give the same graph and
-    the same canonical hash.
-    """
+    """Shuffled, split and partly repeated, their columns in memory or on disk, the same events give the same hash."""
     graph, twin = both([sequence])
     shuffled = [*sequence, *sequence[::3]]
     shuffler.shuffle(shuffled)

@@ -125,6 +125,23 @@ def test_a_damaged_snapshot_is_refused_and_the_one_before_serves(
     assert snapshots.restore(schema, arena_bytes=ARENA_BYTES) is None
 
 
+def test_a_position_in_the_past_is_restored_from_a_snapshot_before_it(
+    schema: Schema, payment: Build, snapshots: Snapshots
+) -> None:
+    """At the position itself it serves, one record before it the one before does; with none before it there is none."""
+    with filled(schema, payment, 100) as graph:
+        first = snap(snapshots, graph)
+        apply(graph, payment, 100, 200)
+        second = snap(snapshots, graph)
+    for until, expected in ((200, second), (199, first), (100, first)):
+        restored = snapshots.restore(schema, arena_bytes=ARENA_BYTES, until={("p", 0): until})
+        assert restored is not None
+        restored.graph.close()
+        assert restored.snapshot == expected
+    assert snapshots.restore(schema, until={("p", 0): 99}) is None
+    assert snapshots.restore(schema, until={("other", 0): 300}) is None
+
+
 @pytest.mark.parametrize(
     ("written", "found", "named"),
     [
@@ -226,6 +243,29 @@ def test_only_the_newest_are_kept_and_what_died_is_removed(
     assert {made[0].name, made[1].name} <= set(removed)
     assert not left.exists()
     assert not half.exists()
+
+
+def test_what_died_is_removed_before_the_next_is_made(schema: Schema, payment: Build, tmp_path: Path) -> None:
+    """Or on a disk that it has filled no snapshot would ever be made again."""
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 10) as graph:
+        made = snap(snapshots, graph)
+    (tmp_path / f"{MAKING}dead").mkdir()
+    (tmp_path / "20990101T000000Z-1").mkdir()
+    folder = snapshots.making()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, made.name])
+
+
+def test_the_last_one_made_is_the_newest_whatever_the_clock_says(
+    schema: Schema, payment: Build, tmp_path: Path
+) -> None:
+    """A clock set back by an hour makes none that counts as older than those before it, to be removed at once."""
+    now_us = iter([7_200_000_000, 3_600_000_000, 3_600_000_001])
+    snapshots = Snapshots(tmp_path, clock_us=lambda: next(now_us))
+    with filled(schema, payment, 10) as graph:
+        made = [snap(snapshots, graph) for _ in range(3)]
+    snapshots.keep(2)
+    assert snapshots.inventory()[0] == [made[2], made[1]]
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_the_others(schema: Schema, payment: Build, tmp_path: Path) -> None:

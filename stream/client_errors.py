@@ -1,0 +1,56 @@
+"""Why a Kafka client can't do its work: its calls only time out, while its connections know the reason.
+
+error_cb ─► ClientErrors (the last complaint) ─► explain(what failed) ─► the reason, and the settings to look at
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+from stream.errors import ConfigurationError
+
+# librdkafka's own codes (negative) have names with an underscore, which are public all the same.
+_ALL_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
+_CONFIG: Final = "NOWGRAPH_KAFKA_CONFIG"
+_LOOK_AT: Final = {
+    KafkaError._AUTHENTICATION:  # noqa: SLF001
+    f"sasl.mechanism and sasl.username in {_CONFIG}, the password in NOWGRAPH_KAFKA_PASSWORD_PATH",
+    KafkaError._SSL: f"ssl.ca.location, ssl.certificate.location and ssl.key.location in {_CONFIG}",  # noqa: SLF001
+    KafkaError._TRANSPORT: f"the broker's address, security.protocol in {_CONFIG}",  # noqa: SLF001
+    KafkaError.MSG_SIZE_TOO_LARGE: "max.message.bytes of the topic",
+}  # fmt: skip
+
+
+class ClientErrors:
+    """The errors of one client's connections: give it to librdkafka as `error_cb`."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+
+    def __call__(self, error: Any) -> None:
+        """Remembers what a connection complains of; that all brokers are down only follows from it."""
+        if error.code() != _ALL_DOWN:
+            self._last = error
+
+    def explain(self, error: Any) -> str:
+        """Return why a call or a delivery failed with this KafkaError, and which settings to look at."""
+        reason, text = error, str(error.str())
+        if error.code() < 0 and self._last is not None:  # what a broker answers (0 and up) is its own reason
+            reason, text = self._last, f"{text}: {self._last.str()}"
+        look_at = _LOOK_AT.get(reason.code())
+        return text if look_at is None else f"{text} (look at {look_at})"
+
+
+def make_client(kind: Callable[[dict[str, Any]], Any], config: Mapping[str, Any], errors: ClientErrors) -> Any:
+    """Return a client of librdkafka whose connections complain to `errors`.
+
+    Raises:
+        ConfigurationError: it refuses its configuration; the message names the setting.
+    """
+    try:
+        return kind({**config, "error_cb": errors})
+    except KafkaException as error:
+        raise ConfigurationError(f"{_CONFIG}: {error.args[0].str()}") from error
