@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from nowgraph.commands import (
     audit,
+    capacity,
     config,
     dead_letters,
     demo,
@@ -72,6 +73,7 @@ app.command("update")(update.update)
 app.command("verify")(verify.verify)
 app.command("audit")(audit.audit)
 app.command("health")(health.health)
+app.command("capacity")(capacity.capacity)
 app.command("plan")(plan.plan)
 app.command("query")(labels.query)
 app.command("labels")(labels.labels)

@@ -51,7 +51,9 @@ def columns_file(
         with TemporaryDirectory(dir=columns, prefix="nowgraph-columns-") as own:
             yield Path(own) / "columns"
     elif columns is None:
-        raise ArenaError(f"the columns of {', '.join(tables)} are to lie on disk: a folder for them must be given")
+        raise ArenaError(
+            f"the columns of {', '.join(tables)} are to lie on disk: their folder must be given (--columns)"
+        )
     else:
         yield _new_columns(folder, generation, columns)
 
