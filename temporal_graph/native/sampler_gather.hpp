@@ -40,7 +40,9 @@ class Gather {
     const i64 before = disk_reads();
     if (disk_was_read_)
       for (const Noted& one : noted_) reader_.ask_cells(*layouts_[one.table].table, one.record);
-    for (const Noted& one : noted_) {
+    for (std::size_t i = 0; i < noted_.size(); ++i) {
+      if (i + AHEAD < noted_.size()) prefetch_cells(noted_[i + AHEAD]);
+      const Noted& one = noted_[i];
       const Layout& layout = layouts_[one.table];
       GatheredTable& out = gathered[one.table];
       if (one.arrival)
@@ -131,6 +133,7 @@ class Gather {
 
  private:
   static constexpr u32 KINDS = 5;
+  static constexpr std::size_t AHEAD = 8;  // rows
   static constexpr std::size_t LAST = SIZE_MAX;  // the line that was appended last
   struct Layout {
     const TableHeader* table;
@@ -154,6 +157,13 @@ class Gather {
   void note(GatheredTable& out, const Layout& layout, u32 table, const char* record, i64 cutoff_time_us, bool arrival) {
     nulls(out, layout);
     noted_.push_back({table, static_cast<u32>(out.node.size() - 1), record, cutoff_time_us, arrival});
+  }
+
+  // The first lines of a slot, from where the processor goes on by itself. Inlined by force, or GCC 12 drops it.
+  NOWGRAPH_INLINE void prefetch_cells(const Noted& noted) const {
+    const TableHeader& table = *layouts_[noted.table].table;
+    const char* cells = reader_.cells(table, noted.record);
+    for (u32 at = 0; at < std::min(table.slots.stride, 256u); at += 64) prefetch(cells + at);
   }
 
   // Of this thread, the asynchronous ones counted: asking where everything is in memory is a waste.
