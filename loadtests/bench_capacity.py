@@ -56,7 +56,7 @@ def compared(schema: Schema, graph: TemporalGraph, *, even: bool) -> dict[str, f
         "predicted_over_bytes": predicted.total / memory.used_bytes,
         "predicted_over_list_bytes": sum(table.lists for table in predicted.tables) / memory.adjacency_bytes,
         "idle_over_list_bytes": memory.idle_bytes / memory.adjacency_bytes,
-        "predicted_idle_over_list_bytes": sum(table.idle for table in predicted.tables) / memory.adjacency_bytes,
+        "predicted_idle_over_list_bytes": predicted.idle / memory.adjacency_bytes,
         "bytes_per_event": memory.used_bytes / max(rows.values()),
     }
 

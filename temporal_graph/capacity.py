@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph.errors import TemporalGraphError
-from temporal_graph.schema import Column, ColumnKind, KeyType, Schema, Table
+from temporal_graph.schema import Column, ColumnKind, KeyType, Link, Schema, Table
 
 CHUNK_ROWS: Final = 8_192
 """Records and keys are taken for so many rows at once."""
@@ -58,7 +58,9 @@ _VERSION_UNIT: Final = 16
 _STRING_HEAD: Final = 4
 _CODE: Final = 8
 _QUANTILES: Final = 2_048
-_GROWTH_STEPS: Final = 96
+_GROWTH_STEPS: Final = 128
+_GROWTH_FROM: Final = 1e-4
+_NORMAL: Final = np.array([NormalDist().inv_cdf((each + 0.5) / _QUANTILES) for each in range(_QUANTILES)])
 
 
 class CapacityError(TemporalGraphError):
@@ -83,10 +85,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TableBytes:
-    """The bytes of one table; lists are those in which its rows are children, idle the blocks that these have outgrown.
-
-    `record_bytes` is of one row.
-    """
+    """The bytes of one table; lists are those in which its rows are children. `record_bytes` is of one row."""
 
     name: str
     rows: int
@@ -94,27 +93,27 @@ class TableBytes:
     records: int
     keys: int
     lists: int
-    idle: int
     versions: int
     strings: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.records + self.keys + self.lists + self.idle + self.versions + self.strings
+        return self.records + self.keys + self.lists + self.versions + self.strings
 
 
 @dataclass(frozen=True, slots=True)
 class GraphBytes:
-    """The bytes of a graph: its tables, and headers."""
+    """The bytes of a graph: its tables, `idle` blocks that lists have outgrown, and headers."""
 
     tables: tuple[TableBytes, ...]
+    idle: int
     headers: int
 
     @property
     def total(self) -> int:
         """What the arena must hold."""
-        return self.headers + sum(table.total for table in self.tables)
+        return self.headers + self.idle + sum(table.total for table in self.tables)
 
 
 def graph_bytes(schema: Schema, counts: Counts) -> GraphBytes:
@@ -125,7 +124,8 @@ def graph_bytes(schema: Schema, counts: Counts) -> GraphBytes:
     """
     _check(schema, counts)
     tables = tuple(_table_bytes(schema, table, counts) for table in schema.tables)
-    found = GraphBytes(tables, headers=FIXED_BYTES + len(tables) * TABLE_BYTES)
+    idle = _idle_bytes([Spread.of(link, counts) for link in schema.links])
+    found = GraphBytes(tables, idle=idle, headers=FIXED_BYTES + len(tables) * TABLE_BYTES)
     for what, taken, most in (
         ("the arena", found.total, ARENA_BYTES_MAX),
         ("changes", sum(table.versions for table in tables), VERSION_BYTES_MAX),
@@ -162,15 +162,13 @@ def _block_entries(count: NDArray[np.int64]) -> NDArray[np.int64]:
 def _table_bytes(schema: Schema, table: Table, counts: Counts) -> TableBytes:
     rows, record = counts.rows[table.name], record_bytes(schema, table)
     room = _up(rows, CHUNK_ROWS)
-    lists = [_link_bytes(rows, counts.rows[link.parent], even=counts.even) for link in table.links]
     return TableBytes(
         name=table.name,
         rows=rows,
         record_bytes=record,
         records=room * record,
         keys=room * 8 + _key_bytes(table, rows, counts.text_bytes),
-        lists=sum(used for used, _ in lists),
-        idle=sum(idle for _, idle in lists),
+        lists=sum(Spread.of(link, counts).bytes() for link in table.links),
         versions=counts.changes.get(table.name, 0) * _version_bytes(table),
         strings=sum(
             _dictionary_bytes(counts.strings.get(f"{table.name}.{column.name}", 0), counts.text_bytes)
@@ -200,36 +198,55 @@ def _dictionary_bytes(strings: int, text_bytes: int) -> int:
     return _map_bytes(strings) + strings * (_CODE + _up(_STRING_HEAD + text_bytes, 4))
 
 
-def _link_bytes(children: int, parents: int, *, even: bool) -> tuple[int, int]:
-    """The lists of one link and what they leave idle.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How the children of one link spread over its parents."""
 
-    Blocks are used again by lists that need their size, so of each size there are as many as were ever needed at once
-    while the lists grew.
-    """
-    if children == 0 or parents == 0:
-        return 0, 0
-    mean = children / parents
-    most: dict[int, int] = {}
-    for step in np.geomspace(min(0.5, mean), mean, _GROWTH_STEPS):
-        count = _degrees(float(step), even=even)
+    children: int
+    parents: int
+    even: bool
+
+    @classmethod
+    def of(cls, link: Link, counts: Counts) -> Spread:
+        """Every row has the link, and every parent is one that rows may name."""
+        return cls(counts.rows[link.child], counts.rows[link.parent], counts.even)
+
+    def bytes(self) -> int:
+        """Of the lists as they are in the end."""
+        count = self.lists(1.0)
+        return round(self.children * int(list_bytes(count).sum()) / int(count.sum())) if len(count) else 0
+
+    def blocks(self, share: float) -> dict[int, float]:
+        """How many blocks of each size the lists are in once this share of the children has come."""
+        count = self.lists(share)
         sizes, lists = np.unique(_block_entries(count[count <= _HUB_ENTRIES]), return_counts=True)
-        now = dict(zip(sizes.tolist(), lists.tolist(), strict=True))
-        now[_HUB_ENTRIES] = now.get(_HUB_ENTRIES, 0) + int(-(-count[count > _HUB_ENTRIES] // _HUB_ENTRIES).sum())
+        found = dict(zip(sizes.tolist(), lists.tolist(), strict=True))
+        full = int(-(-count[count > _HUB_ENTRIES] // _HUB_ENTRIES).sum())
+        found[_HUB_ENTRIES] = found.get(_HUB_ENTRIES, 0) + full
+        return {size: each * self.parents / _QUANTILES for size, each in found.items()}
+
+    def lists(self, share: float) -> NDArray[np.int64]:
+        """Entries of the lists that have any, int64: quantiles of a Poisson or an exponential distribution."""
+        if self.children == 0 or self.parents == 0:
+            return np.empty(0, np.int64)
+        mean = share * self.children / self.parents
+        quantile = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+        count = mean + math.sqrt(mean) * _NORMAL if self.even else -np.log1p(-quantile) * mean
+        entries: NDArray[np.int64] = np.rint(count).astype(np.int64)
+        return entries[entries > 0]
+
+
+def _idle_bytes(spreads: list[Spread]) -> int:
+    """Blocks are used again by lists that need their size: of each there are as many as were ever needed at once."""
+    most: dict[int, float] = {}
+    now: dict[int, float] = {}
+    for share in np.geomspace(_GROWTH_FROM, 1.0, _GROWTH_STEPS):
+        now = {}
+        for spread in spreads:
+            for size, count in spread.blocks(float(share)).items():
+                now[size] = now.get(size, 0) + count
         most = {size: max(most.get(size, 0), now.get(size, 0)) for size in {*most, *now}}
-    idle = _ENTRY * sum(size * (most[size] - now.get(size, 0)) for size in most)
-    share = children / int(count.sum())
-    return round(share * float(list_bytes(count).sum())), round(share * idle)
-
-
-def _degrees(mean: float, *, even: bool) -> NDArray[np.int64]:
-    """How many children parents have that have any, int64: quantiles of a Poisson or an exponential distribution."""
-    quantile = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    if even:
-        normal = np.array([NormalDist().inv_cdf(each) for each in quantile])
-        count = np.rint(mean + math.sqrt(mean) * normal).astype(np.int64)
-    else:
-        count = np.rint(-np.log1p(-quantile) * mean).astype(np.int64)
-    return count[count > 0]
+    return round(_ENTRY * sum(size * (count - now.get(size, 0)) for size, count in most.items()))
 
 
 def _version_bytes(table: Table) -> int:

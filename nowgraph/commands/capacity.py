@@ -59,8 +59,11 @@ def capacity(
         raise UsageError(
             f"--events-per-s {events_per_s:,.0f}: one writer applies some {APPLIED_PER_S:,} a second: docs/SCALING.md"
         )
-    title = f"{found.total:,} bytes of arena; a host needs {totals['host']:,}; restored in {totals['restore s']:,} s"
-    emit(_rows(found), title=title, as_json=as_json, document={"tables": _rows(found), **totals})
+    title = (
+        f"{found.total:,} bytes of arena, {found.idle:,} of them idle; a host needs {totals['host']:,}; "
+        f"restored in {totals['restore s']:,} s"
+    )
+    emit(_rows(found), title=title, as_json=as_json, document={"tables": _rows(found), "idle": found.idle, **totals})
     if not as_json and events_per_s:
         typer.echo(f"{totals['updater cores']:g} of a core to apply {events_per_s:,.0f} events/s")
     if not as_json and scores_per_s:
@@ -76,7 +79,6 @@ def _rows(found: GraphBytes) -> list[dict[str, Any]]:
             "records": table.records,
             "keys": table.keys,
             "lists": table.lists,
-            "idle": table.idle,
             "versions": table.versions,
             "strings": table.strings,
             "bytes a row": round(table.total / table.rows, 1) if table.rows else 0.0,
