@@ -18,6 +18,7 @@ from nowgraph.commands import (
     demo,
     demo_rank,
     doctor,
+    erase,
     evaluate,
     health,
     labels,
@@ -68,6 +69,7 @@ app.command("serve")(serve.serve)
 app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
+app.command("erase")(erase.erase)
 app.command("verify")(verify.verify)
 app.command("health")(health.health)
 app.command("plan")(plan.plan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-OPERATION_NUMBERS = {"insert": 1, "upsert": 2, "delete": 3}
+OPERATION_NUMBERS = {"insert": 1, "upsert": 2, "delete": 3, "erase": 4}
 
 _UINT64 = (1 << 64) - 1
 _SHORT = 1 << 14

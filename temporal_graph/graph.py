@@ -44,10 +44,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a batch. A duplicate changed nothing."""
+    """What became of a batch. A duplicate changed nothing; a change of what is erased was dropped."""
 
     applied: int
     duplicate: int
+    erased: int
     rejected: tuple[Rejected, ...]
 
 
@@ -284,4 +285,4 @@ def key_text(key: object) -> str:
 
 def _applied(result: _native.Applied) -> Applied:
     rejected = tuple(Rejected(one.index, one.reason, one.detail) for one in result.rejected)
-    return Applied(result.applied, result.duplicate, rejected)
+    return Applied(result.applied, result.duplicate, result.erased, rejected)

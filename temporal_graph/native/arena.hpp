@@ -26,7 +26,7 @@
 namespace nowgraph {
 
 inline constexpr u32 READER_SLOTS = 256;
-inline constexpr u32 LAYOUT_VERSION = 3;
+inline constexpr u32 LAYOUT_VERSION = 4;
 inline constexpr char ARENA_MAGIC[8] = {'N', 'O', 'W', 'G', 'R', 'A', 'P', 'H'};
 
 struct alignas(64) ReaderSlot {
