@@ -19,12 +19,15 @@ namespace nowgraph {
 struct Writer::Erasing {
   using RowId = std::pair<u32, u32>;  // table, row
 
+  explicit Erasing(Writer& writer) : writer(writer) {}
+
   Writer& writer;
   std::vector<KeyDigest> raised;
   std::set<RowId> affected;                               // rows to be purged
   std::map<RowId, std::unordered_set<u32>> unlinked;      // by link and parent's row: the children whose entries go
   std::vector<std::pair<RowId, std::vector<RowChange>>> relinked;
-  std::set<RowId> emptied;  // rows that have lost all their versions
+  std::set<RowId> emptied;           // rows that have lost all their versions
+  std::map<u32, i64> entries_gone;  // by the children's table: those that came again do not count
 
   bool raise(u32 table, const KeyValue& key, i64 until_us) {
     const std::string_view name = writer.table_of(table).name;
@@ -47,9 +50,15 @@ struct Writer::Erasing {
     spread();
     for (const auto& [table, row] : affected) purge(table, row);
     unlink();
-    for (const auto& [id, changes] : relinked) relink(id.first, id.second, changes);
+    for (const auto& [id, changes] : relinked) {
+      const u64 before = writer.adjacency_.bytes().entries;
+      relink(id.first, id.second, changes);
+      entries_gone[id.first] -= static_cast<i64>(writer.adjacency_.bytes().entries - before);
+    }
     for (const auto& [table, row] : affected) bury(table, row);
     for (const auto& [place, children] : unlinked) bury(writer.graph_.links[place.first].parent, place.second);
+    for (const auto& [table, gone] : entries_gone)
+      writer.table_of(table).erased.links.fetch_add(static_cast<u64>(std::max<i64>(gone, 0)), std::memory_order_relaxed);
     for (const auto& [table, row] : emptied) writer.table_of(table).erased.rows.fetch_add(1, std::memory_order_relaxed);
     writer.graph_.erasures.fetch_add(1, std::memory_order_seq_cst);
     writer.graph_.evictions.fetch_add(1, std::memory_order_seq_cst);
@@ -200,16 +209,14 @@ struct Writer::Erasing {
   void unlink() {
     for (const auto& [place, children] : unlinked) {
       const LinkHeader& link = writer.graph_.links[place.first];
-      TableHeader& child = writer.table_of(link.child);
       char* parent = writer.table_of(link.parent).rows.item(writer.arena_, place.second);
       std::atomic<u64>& word = Writer::list_word_in(parent, link);
       writer.ensure_headroom(list_count(word.load(std::memory_order_relaxed)));
-      const u32 gone = writer.adjacency_.remove(word, [&](const Entry& entry) {
+      entries_gone[link.child] += writer.adjacency_.remove(word, [&](const Entry& entry) {
         if (!children.contains(writer.reader_.child(entry))) return false;
         if (entry.is_open()) writer.overwrite_later(&writer.reader_.link_open(entry.target), sizeof(LinkOpen));
         return true;
       });
-      child.erased.links.fetch_add(gone, std::memory_order_relaxed);
     }
   }
 
@@ -284,7 +291,7 @@ bool Writer::judge_erasure(const LogPosition& at, RowChange& change, Refusal& re
 
 // False when the key is erased until then already.
 bool Writer::erase(const RowChange& change) {
-  Erasing erasing{*this, {}, {}, {}, {}, {}};
+  Erasing erasing(*this);
   if (!erasing.raise(change.table, change.key, change.event_time_us)) return false;
   ++sequence_;
   erasing.run();
@@ -294,7 +301,7 @@ bool Writer::erase(const RowChange& change) {
 // Whether a change is of what is erased; links to erased rows that it may keep are cut where it is not.
 bool Writer::is_erased(RowChange& change) {
   const TableHeader& table = table_of(change.table);
-  Erasing erasing{*this, {}, {}, {}, {}, {}};
+  Erasing erasing(*this);
   bool raised = false;
   for (const CellValue& cell : change.cells) {
     if (cell.index < table.column_count || cell.is_null) continue;
