@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from graph_transformer.errors import TaskError
 from graph_transformer.importing import check_path
+from graph_transformer.options import options_of
 
 MEMBERS_MAX = 16
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -95,8 +96,4 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Build from a task's `model` mapping; raises TaskError for a name that does not exist."""
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise TaskError(f"model.{name}", f"one of {', '.join(names)}", name)
-        return cls(**values)
+        return options_of(cls, "model", values)

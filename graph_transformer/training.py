@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from graph_transformer.errors import TaskError
+from graph_transformer.options import options_of
 
 TRANSFORMS = ("auto", "identity", "signed_log")
 
@@ -66,11 +67,4 @@ class Training:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Training:
         """Build from a `training` mapping; raises TaskError for a name that does not exist or a value out of range."""
-        names = [option.name for option in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise TaskError(f"training.{name}", f"one of {', '.join(names)}", name)
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise TaskError("training", "numbers where numbers are expected", str(error)) from error
+        return options_of(cls, "training", values)

@@ -63,6 +63,7 @@ class LagWatch:
         self._behind = Hysteresis(settings.behind_enter_records, settings.behind_leave_records)
         self._next_s = 0.0
         self._target: Positions | None = None
+        self._anew = False
         self._ends: Positions | None = None
         self._complete = complete
         self._clock_us = clock_us
@@ -73,9 +74,13 @@ class LagWatch:
         """Whether the graph is behind its log, with hysteresis."""
         return self._behind.on
 
+    def look_anew(self) -> None:
+        """Make the next look, which is due at once, the one that `caught_up` is about; from any thread."""
+        self._anew = True
+
     def caught_up(self) -> bool:
-        """Whether everything is applied that the logs held at the first look; False before it."""
-        return self._target is not None and not self._beyond(self._target)
+        """Whether everything is applied that the logs held at the first look, or the one anew; False before it."""
+        return not self._anew and self._target is not None and not self._beyond(self._target)
 
     @property
     def knows_ends(self) -> bool:
@@ -90,9 +95,10 @@ class LagWatch:
         """Asks every log for its end when it is time to; ``now_s`` is time.monotonic's."""
         now_s = time.monotonic() if now_s is None else now_s
         self._settle()
-        if now_s < self._next_s:
+        if now_s < self._next_s and not self._anew:
             return
         self._next_s = now_s + self._interval_s
+        anew = self._anew  # as it was before the logs are asked
         looked_us = self._clock_us()
         try:
             ends = {place: end for log_ in self._logs for place, end in log_.end_positions().items()}
@@ -100,8 +106,10 @@ class LagWatch:
             log.warning("the broker did not say how far behind the graph is", error=str(error))
             return
         self._ends = ends
-        if self._target is None:
+        if self._target is None or anew:
             self._target = ends
+        if anew:  # after its target stands: caught_up is asked by other threads
+            self._anew = False
         if self._looked is None:  # an older look is waited for: what is always behind is complete now and then
             self._looked = looked_us, ends
             self._settle()

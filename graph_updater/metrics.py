@@ -76,8 +76,11 @@ class UpdaterMetrics:
             "nowgraph_snapshot_timestamp_seconds", "When the last one was made.", registry=self.registry
         )
         self.ready_seconds = Gauge(
-            "nowgraph_ready_seconds", "From the start until the graph had caught up.", registry=self.registry
+            "nowgraph_ready_seconds",
+            "From the start, or from when a standby took the place, until the graph had caught up.",
+            registry=self.registry,
         )
+        self.standing_by = Gauge("nowgraph_standing_by", "1 while another one writes.", registry=self.registry)
 
     def set_memory(self, parts: Mapping[str, int]) -> None:
         """Sets the bytes of every part of the graph's memory."""

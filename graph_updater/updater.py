@@ -103,8 +103,16 @@ class Updater:
         return self._lag.behind
 
     def caught_up(self) -> bool:
-        """Whether everything is applied that the logs held when the updater began; False before it knows."""
+        """Whether everything is applied that the logs held when it began, or took a place; False before it knows."""
         return self._lag.caught_up()
+
+    def take_place(self, snapshots: Snapshotter | None) -> None:
+        """Goes on as the writer that it stood by for: catches up with the logs as they are now, and makes snapshots.
+
+        May be called from any thread; `caught_up` is False until it has.
+        """
+        self._lag.look_anew()
+        self._snapshots = snapshots
 
     @property
     def exhausted(self) -> bool:

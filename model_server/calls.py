@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
 from graph_transformer.task import Task
 from model_server.answer import KINDS
 from model_server.degraded import DegradedPolicy, check_policy
-from model_server.degraded_answer import GraphBound, RuleAnswers
+from model_server.degraded_answer import GraphBound, RuleAnswers, Staleness
 from model_server.engine import Engine
 from model_server.errors import NotConfiguredError
 from model_server.freshness import Freshness
@@ -50,20 +50,21 @@ WARM_UP_S = 60.0
 class Parts:
     """What both kinds of calls are built from; `reader` reads requests about rows, and events.
 
-    `quotas` are shared by all tasks of a tenant, and `models` by all models of a task; each is built where it is None.
+    `quotas` and `staleness` are shared by all tasks of a tenant, and `models` by all models of a task; each is built
+    where it is not given.
     `policy` is the task's degraded one; `idempotency` is the process's, where request ids have one answer.
     """
 
     settings: ServerSettings
     metrics: Metrics
     reader: RequestReader
-    freshness: Freshness
     predictions: Predictions
     privacy: Privacy | None
     quotas: Quotas | None = None
     models: ModelMetrics | None = None
     policy: DegradedPolicy | None = None
     idempotency: Idempotency | None = None
+    staleness: Staleness = field(default_factory=Staleness)
 
 
 class Calls:
@@ -116,10 +117,11 @@ class ScoreCalls(Calls):
         self._reader = parts.reader
         self._shadows = Shadows(target, parts.models or ModelMetrics(metrics), share=settings.shadow_share)
         scorer = Scorer(serving, metrics, self._shadows)
+        freshness = freshness_of(lambda: serving().watch, settings)
         self._engine: Engine[Question, Scored] = Engine(scorer, settings, metrics)
         self._scoring = Scoring(
             reader=parts.reader,
-            freshness=parts.freshness,
+            freshness=freshness,
             engine=self._engine,
             predictions=parts.predictions,
             quotas=parts.quotas or quotas_of(settings, metrics),
@@ -131,7 +133,7 @@ class ScoreCalls(Calls):
             rules=self._rules(parts),
             repeats=repeats_of(parts, self.task.name, "Score"),
         )
-        self._inspection = Inspection(serving, parts.reader, parts.freshness, settings, metrics)
+        self._inspection = Inspection(serving, parts.reader, freshness, settings, metrics)
 
     def _rules(self, parts: Parts) -> RuleAnswers | None:
         target, policy = self.task.target, parts.policy
@@ -181,7 +183,7 @@ class RankCalls(Calls):
         )
         self._ranking = Ranking(
             reader=self._reader,
-            freshness=parts.freshness,
+            freshness=freshness_of(lambda: serving().watch, settings),
             engine=self._engine,
             predictions=parts.predictions,
             quotas=parts.quotas or quotas_of(settings, parts.metrics),
@@ -213,10 +215,23 @@ class RankCalls(Calls):
         await self._engine.close()
 
 
+def freshness_of(view: Callable[[], GraphView], settings: ServerSettings) -> Freshness:
+    """Waits for the graph that these calls answer on: a canary's may be another generation than the live model's."""
+    return Freshness(
+        lambda: view().position().offsets,
+        poll_s=settings.freshness_poll_ms / 1e3,
+        reserve_s=settings.deadline_reserve_ms / 1e3,
+    )
+
+
 def bound_of(parts: Parts, view: Callable[[], GraphView]) -> GraphBound | None:
     """How stale the task's graph may be; None where its policy does not say."""
     policy = parts.policy
-    return None if policy is None or policy.stale_graph is None else GraphBound(policy, view, parts.metrics)
+    return (
+        None
+        if policy is None or policy.stale_graph is None
+        else GraphBound(policy, view, parts.metrics, parts.staleness)
+    )
 
 
 def repeats_of(parts: Parts, task: str, method: str) -> Repeats | None:
@@ -233,7 +248,8 @@ def calls_of(generations: Generations, parts: Parts) -> Calls:
     """
     if parts.policy is not None:
         serving = generations.current()
-        check_policy(parts.policy, task_of(serving).target, serving.watch.schema)
+        interval_s = parts.settings.lag_interval_s
+        check_policy(parts.policy, task_of(serving).target, serving.watch.schema, lag_interval_s=interval_s)
     if isinstance(generations.current(), RankServing):
         return RankCalls(cast("Callable[[], RankServing]", generations.current), parts)
     return ScoreCalls(cast("Callable[[], Serving]", generations.current), parts)

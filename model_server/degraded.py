@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from graph_transformer.target import Kind, Target
@@ -28,6 +27,7 @@ from model_server.errors import (
     PredictionFailedError,
     ServerError,
 )
+from model_server.yaml_file import read_yaml
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.duration import parse_duration_us
 from temporal_graph.schema import Column, ColumnKind, Schema, Table
@@ -130,22 +130,26 @@ class Misfit:
 def load_policy(path: Path) -> DegradedPolicy:
     """Reads the policy of a server with one task. Raises NotConfiguredError with the path of the wrong key."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NotConfiguredError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise NotConfiguredError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
-    try:
-        return DegradedPolicy.model_validate(document)
+        return DegradedPolicy.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         raise NotConfiguredError(f"{path}: {place + ': ' if place else ''}{first['msg']}") from None
 
 
-def misfits(policy: DegradedPolicy, target: Target, schema: Schema) -> Iterator[Misfit]:
-    """Every place where the policy does not fit the task: columns, their types, and what the task answers."""
+def misfits(policy: DegradedPolicy, target: Target, schema: Schema, *, lag_interval_s: float) -> Iterator[Misfit]:
+    """Every place where the policy does not fit the task: columns, their types, and what the task answers.
+
+    A graph is known to be complete only when its updater looks, every `lag_interval_s`; a bound below twice that would
+    call graphs stale that are not.
+    """
+    bound_min_s = 2 * lag_interval_s
+    if policy.stale_graph is not None and policy.stale_graph.bound < bound_min_s * 1e6:
+        yield Misfit(
+            "stale_graph.bound",
+            f"at least {bound_min_s:g}s expected: twice as long as between two looks of the updater "
+            "(NOWGRAPH_UPDATER_LAG_INTERVAL_S, told to the server as NOWGRAPH_SERVER_LAG_INTERVAL_S)",
+        )
     if policy.rules and target.kind is Kind.RANKING:
         yield Misfit("rules", "a ranking answers lists, and a rule has none: leave the rules out")
         return
@@ -158,9 +162,9 @@ def misfits(policy: DegradedPolicy, target: Target, schema: Schema) -> Iterator[
             yield from _misfits_of(rule.when, f"{path}.when", target, table)
 
 
-def check_policy(policy: DegradedPolicy, target: Target, schema: Schema) -> DegradedPolicy:
+def check_policy(policy: DegradedPolicy, target: Target, schema: Schema, *, lag_interval_s: float) -> DegradedPolicy:
     """The policy, which fits the task. Raises NotConfiguredError for the first place where it does not."""
-    for misfit in misfits(policy, target, schema):
+    for misfit in misfits(policy, target, schema, lag_interval_s=lag_interval_s):
         raise NotConfiguredError(f"degraded.{misfit.path}: {misfit.message}")
     return policy
 

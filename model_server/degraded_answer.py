@@ -4,9 +4,8 @@
     after it failed:   error ─► first rule that fits the row ─► ScoreResponse, marked ─► predictions topic
 
 **Staleness** is how long ago the graph held all that its log held, as its updater last knew: a quiet log is not stale,
-an updater that is behind, gone or cut off from its broker is. The updater looks every `lag_interval_s` (5 s), so a
-bound below twice that would flag graphs that are fresh. Where no updater says so (a graph of files), it is how long
-ago anything was written.
+an updater that is behind, gone or cut off from its broker is. Where no updater says so (a graph of files), it is how
+long ago anything was written.
 """
 
 from __future__ import annotations
@@ -46,8 +45,38 @@ class DegradedFamilies:
 
 def staleness_us(view: GraphView, now_us: int) -> int:
     """How long ago the graph held all that its log held; without a log's word, how long ago it was written."""
+    return max(0, now_us - _word_us(view))
+
+
+def _word_us(view: GraphView) -> int:
     complete_us = view.complete_time_us
-    return max(0, now_us - (view.writer_pulse_us if complete_us is None else complete_us))
+    return view.writer_pulse_us if complete_us is None else complete_us
+
+
+class Staleness:
+    """How stale one graph is: by the wall's clock, but at least as long as its updater has said nothing new.
+
+    A wall clock that somebody sets back would else make a graph fresh whose updater has ended. Asked every second, it
+    knows when the last word came by a clock that nobody sets. Of the event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock_us = clock_us
+        self._monotonic_s = monotonic_s
+        self._word_us: int | None = None
+        self._heard_s = 0.0
+
+    def of_us(self, view: GraphView) -> int:
+        """Microseconds."""
+        now_s, word_us = self._monotonic_s(), _word_us(view)
+        if word_us != self._word_us:
+            self._word_us, self._heard_s = word_us, now_s
+        return max(self._clock_us() - word_us, round((now_s - self._heard_s) * 1e6))
 
 
 class GraphBound:
@@ -58,12 +87,11 @@ class GraphBound:
         policy: DegradedPolicy,
         view: Callable[[], GraphView],
         metrics: Metrics,
-        *,
-        clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        staleness: Staleness,
     ) -> None:
         self._policy = policy.stale_graph
         self._view = view
-        self._clock_us = clock_us
+        self._staleness = staleness
         degraded = Bound(metrics.extension(DegradedFamilies).degraded, *metrics.task_labels)
         self._flagged = degraded.labels("stale_graph")
         self._refused = degraded.labels("refused")
@@ -73,7 +101,7 @@ class GraphBound:
         policy = self._policy
         if policy is None:
             return None
-        stale_us = staleness_us(self._view(), self._clock_us())
+        stale_us = self._staleness.of_us(self._view())
         if stale_us <= policy.bound:
             return None
         if policy.answer == "refuse":

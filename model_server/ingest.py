@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from model_server.errors import DeadlinePassedError, LogUnavailableError, NotConfiguredError
 from model_server.event_log import EventLog
@@ -61,7 +62,8 @@ class Ingest:
         delivered: asyncio.Future[Delivery] = loop.create_future()
 
         def on_delivery(delivery: Delivery) -> None:
-            loop.call_soon_threadsafe(_set, delivered, delivery)
+            with suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+                loop.call_soon_threadsafe(_set, delivered, delivery)
 
         try:
             self._log.publish(

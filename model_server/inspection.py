@@ -19,7 +19,7 @@ from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.request import AskedRow, RequestReader
 from model_server.row_check import ELEMENT_SEPARATOR
-from model_server.seeds import sample
+from model_server.seeds import sample, write_key
 from model_server.settings import ServerSettings
 from online_sampler.neighborhood import Neighborhood, TableColumns
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -116,9 +116,7 @@ def _name(neighbors: Sequence[service_pb2.Neighbor], found: Neighborhood, view: 
         if len(nodes) == 0 or not table.primary_key:
             continue
         for node, key in zip(nodes.tolist(), view.keys(table.name, found.row[nodes]), strict=True):
-            for part in key if isinstance(key, tuple) else (key,):
-                parts = neighbors[node].key.parts
-                parts.add(integer=part) if isinstance(part, int) else parts.add(text=part)
+            write_key(neighbors[node].key, key)
 
 
 def _fill(

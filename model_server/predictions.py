@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -60,6 +61,7 @@ class Predictions:
         self._unconfirmed = 0
         self._backlog: deque[_Record] = deque()
         self._retrying: asyncio.Task[None] | None = None
+        metrics.predictions_waiting.set_function(lambda: self._unconfirmed)
 
     @property
     def waiting(self) -> int:
@@ -105,11 +107,11 @@ class Predictions:
             one.task, one.cutoff_time_us = record.response.task, record.response.cutoff_time_us
         record.shadows.extend(shadows)
         if self._log is not None:
-            self._offer(row, record, headers)
+            self._send((event_key(row), record.SerializeToString(), headers))
 
     def _record(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction) -> None:
         self._stamp(record)
-        self._offer(row, record, current_headers())
+        self._send((event_key(row), record.SerializeToString(), current_headers()))
 
     def _stamp(self, record: service_pb2.Prediction) -> None:
         """From here on the answer counts as one that is to be recorded."""
@@ -117,12 +119,6 @@ class Predictions:
         if self._log is not None:
             with self._lock:
                 self._unconfirmed += 1
-
-    def _offer(self, row: row_event_pb2.RowEvent, record: service_pb2.Prediction, headers: tuple[Header, ...]) -> None:
-        self._send((event_key(row), record.SerializeToString(), headers))
-        if self._backlog:
-            self._retry_soon()
-        self._metrics.predictions_waiting.set(self._unconfirmed)
 
     async def close(self, timeout_s: float) -> int:
         """Waits for what is unconfirmed; returns, counts and logs how many answers were not recorded in time."""
@@ -145,10 +141,14 @@ class Predictions:
         assert self._log is not None
         key, value, headers = record
 
+        loop = asyncio.get_running_loop()
+
         def on_delivery(delivery: Delivery) -> None:
             if delivery.error is not None:
                 self._metrics.predictions_retried.inc()
                 self._backlog.append(record)
+                with suppress(RuntimeError):  # the loop is gone: `close` has counted the answer as lost
+                    loop.call_soon_threadsafe(self._retry_soon)
                 return
             self._metrics.predictions_delivered.inc()
             with self._lock:
@@ -158,6 +158,7 @@ class Predictions:
             self._log.publish(self._topic, key=key, value=value, on_delivery=on_delivery, headers=headers)
         except BufferError:
             self._backlog.append(record)
+            self._retry_soon()
         except DeliveryError as error:  # too large for the topic: it will never be sent
             with self._lock:
                 self._unconfirmed -= 1
@@ -165,7 +166,7 @@ class Predictions:
             log.error("prediction_refused", reason=str(error))  # noqa: TRY400 - the trace says nothing more
 
     def _retry_soon(self) -> None:
-        if self._retrying is None or self._retrying.done():
+        if self._backlog and (self._retrying is None or self._retrying.done()):
             self._retrying = asyncio.create_task(self._retry())
 
     async def _retry(self) -> None:

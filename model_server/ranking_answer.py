@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from graph_transformer.ranking.lists import Source
 from model_server.answer import position_of
 from model_server.rules import Effect, Rule
+from model_server.seeds import write_key
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import ranked_list_pb2, row_event_pb2
 from temporal_graph.view import Key
@@ -74,7 +75,7 @@ def list_answer(
     shown = (numbers[places].tolist() for numbers in (ranked.score, ranked.source, listed.is_new))
     for position, (place, score, flags, is_new) in enumerate(zip(places, *shown, strict=True), start=1):
         item = response.items.add(score=score, position=position, sources=_wire_sources(flags), is_new=is_new)
-        _write_key(item.key, ranked.key[place])
+        write_key(item.key, ranked.key[place])
     for effect in listed.effects:
         _write_effect(response.applied_rules.add(), effect, ranked.key)
     return response
@@ -95,13 +96,5 @@ def _write_effect(applied: ranked_list_pb2.AppliedRule, effect: Effect, keys: li
 def key_to_wire(key: Key) -> row_event_pb2.Key:
     """A key of the graph in the wire's form."""
     found = row_event_pb2.Key()
-    _write_key(found, key)
+    write_key(found, key)
     return found
-
-
-def _write_key(target: row_event_pb2.Key, key: Key) -> None:
-    for part in key if isinstance(key, tuple) else (key,):
-        if isinstance(part, str):
-            target.parts.add(text=part)
-        else:
-            target.parts.add(integer=part)

@@ -45,6 +45,7 @@ AnyRequest = (
     | service_pb2.IngestRequest
 )
 RequestT = TypeVar("RequestT", bound=Asked)
+ResponseT = TypeVar("ResponseT", service_pb2.ScoreResponse, service_pb2.RankResponse)
 ResultT = TypeVar("ResultT", service_pb2.ScoreResult, service_pb2.RankResult)
 
 
@@ -201,24 +202,38 @@ class _Routed(Generic[RequestT, ResultT]):
             found.update(zip(places, task.result(), strict=True))
         return [found[number] for number in range(len(requests))]
 
-    async def _part(self, calls: Calls, lanes: Lanes, requests: Sequence[RequestT], deadline_s: float) -> list[ResultT]:
+    async def _one(self, request: RequestT, answer: Callable[[Calls], Awaitable[ResponseT]]) -> ResponseT:
+        tenant, lanes = self._router.find(request)
+        tenant.admit()
+        calls = self._lane(lanes, request)
+        if calls is lanes.live:
+            return await answer(calls)
         try:
-            results = await self._results_of(calls)(requests, deadline_s)
-        except ServerError as error:  # a kind of call that the task cannot answer
-            return [self._error(request, error) for request in requests]
+            response = await answer(calls)
+        except CANARY_ERRORS:
+            response = await answer(lanes.live)  # if that fails too, it was not the canary's fault
+            lanes.canary_asked(1, failed=1)
+            return response
+        lanes.canary_asked(1)
+        return response
+
+    async def _part(self, calls: Calls, lanes: Lanes, requests: Sequence[RequestT], deadline_s: float) -> list[ResultT]:
+        results = await self._asked(calls, requests, deadline_s)
         if calls is lanes.live:
             return results
-        again = [
-            number
-            for number, result in enumerate(results)
-            if result.WhichOneof("result") == "error" and result.error.code in _CANARY_CODES
-        ]
-        lanes.canary_asked(len(results), failed=len(again))
-        if again:
-            answers = await self._results_of(lanes.live)([requests[number] for number in again], deadline_s)
-            for number, answer in zip(again, answers, strict=True):
-                results[number] = answer
+        again = [number for number, result in enumerate(results) if _error_code(result) in _CANARY_CODES]
+        answers = await self._asked(lanes.live, [requests[number] for number in again], deadline_s) if again else []
+        for number, answer in zip(again, answers, strict=True):
+            results[number] = answer
+        failed = sum(_error_code(answer) is None for answer in answers)
+        lanes.canary_asked(sum(_error_code(result) is None for result in results), failed=failed)
         return results
+
+    async def _asked(self, calls: Calls, requests: Sequence[RequestT], deadline_s: float) -> list[ResultT]:
+        try:
+            return await self._results_of(calls)(requests, deadline_s)
+        except ServerError as error:  # a kind of call that the task cannot answer, or a batch refused as a whole
+            return [self._error(request, error) for request in requests]
 
 
 class RoutedScoring(_Routed[service_pb2.ScoreRequest, service_pb2.ScoreResult]):
@@ -233,15 +248,9 @@ class RoutedScoring(_Routed[service_pb2.ScoreRequest, service_pb2.ScoreResult]):
         remembered: bool = True,
     ) -> service_pb2.ScoreResponse:
         """As `Scoring.score`."""
-        tenant, lanes = self._router.find(request)
-        tenant.admit()
-        calls = lanes.for_row(request)
-        if calls is not lanes.live:
-            try:
-                return await calls.scoring.score(request, deadline_s, default, remembered=remembered)
-            except CANARY_ERRORS:
-                lanes.models.canary_failed(1)
-        return await lanes.live.scoring.score(request, deadline_s, default, remembered=remembered)
+        return await self._one(
+            request, lambda calls: calls.scoring.score(request, deadline_s, default, remembered=remembered)
+        )
 
     async def result(
         self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
@@ -271,18 +280,7 @@ class RoutedRanking(_Routed[service_pb2.RankRequest, service_pb2.RankResult]):
         self, request: service_pb2.RankRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE
     ) -> service_pb2.RankResponse:
         """As `Ranking.rank`."""
-        tenant, lanes = self._router.find(request)
-        tenant.admit()
-        calls = lanes.for_user(request)
-        if calls is not lanes.live:
-            try:
-                response = await calls.ranking.rank(request, deadline_s, default)
-            except CANARY_ERRORS:
-                lanes.canary_asked(1, failed=1)
-            else:
-                lanes.canary_asked(1)
-                return response
-        return await lanes.live.ranking.rank(request, deadline_s, default)
+        return await self._one(request, lambda calls: calls.ranking.rank(request, deadline_s, default))
 
     def _lane(self, lanes: Lanes, request: service_pb2.RankRequest) -> Calls:
         return lanes.for_user(request)
@@ -313,3 +311,8 @@ class RoutedInspection:
 def _unknown(field: str, name: str, known: Iterable[str]) -> UnknownTaskError:
     found = f"found {name!r}" if name else "found none"
     return UnknownTaskError(field, f"one of {', '.join(map(repr, known))} expected, {found}")
+
+
+def _error_code(result: service_pb2.ScoreResult | service_pb2.RankResult) -> int | None:
+    """The code of an item's error; None of one that was answered."""
+    return result.error.code if result.WhichOneof("result") == "error" else None

@@ -53,6 +53,16 @@ def key_of(key: row_event_pb2.Key) -> Key | None:
     return None if not parts else parts[0] if len(parts) == 1 else parts
 
 
+def write_key(target: row_event_pb2.Key, key: Key | None) -> None:
+    """Writes a key of the graph into the wire's form, which has no parts yet; None has none."""
+    parts = () if key is None else key if isinstance(key, tuple) else (key,)
+    for part in parts:
+        if isinstance(part, str):
+            target.parts.add(text=part)
+        else:
+            target.parts.add(integer=part)
+
+
 def unknown_key(table: Table, number: int = 0) -> row_event_pb2.Key:
     """Returns a key that no row has: of somebody who does not exist, or of the number-th row that was given none."""
     parts = [

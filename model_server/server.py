@@ -109,12 +109,22 @@ class Server:
         """Binds the ports (`port` and `metrics_port` say which), warms up, and then says SERVING.
 
         Raises RuntimeError when a port is taken, NotConfiguredError when request ids are to have one answer and Redis
-        does not answer.
+        does not answer; then everything that was begun is ended.
         """
+        server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(self.settings))
+        try:
+            await self._start(server)
+        except BaseException:
+            await server.stop(None)
+            await self._close()
+            raise
+        self._grpc = server
+        log.info("serving", host=self.settings.host, port=self.port, metrics_port=self.metrics_port)
+
+    async def _start(self, server: grpc.aio.Server) -> None:
         settings = self.settings
         if self._idempotency is not None:
             await self._idempotency.start()
-        server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(settings))
         by_name = by_name_on(server)
         service_grpc.add_PredictionServiceServicer_to_server(self._service, by_name)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, by_name)
@@ -134,7 +144,6 @@ class Server:
         self._endpoint = MetricsEndpoint(self.metrics, host=settings.metrics_host, port=settings.metrics_port)
         self.metrics_port = self._endpoint.port
         await server.start()
-        self._grpc = server
         if not settings.reuse_port:
             await self._warm_up()
         self._background.append(asyncio.create_task(self._pulse()))
@@ -142,7 +151,6 @@ class Server:
         for parts in self._tenants:
             self._background += [asyncio.ensure_future(work()) for work in parts.background]
         await self._say(health_pb2.HealthCheckResponse.SERVING)
-        log.info("serving", host=settings.host, port=self.port, metrics_port=self.metrics_port)
 
     def show(self, metrics: HasRegistry) -> None:
         """Shows metrics of somebody else in this process beside the server's, such as an updater's; once started."""
@@ -179,6 +187,11 @@ class Server:
                 await asyncio.sleep(0.05)
         await server.stop(None)
         await stopping
+        await self._close()
+        log.info("drained")
+        self._drained.set()
+
+    async def _close(self) -> None:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -191,8 +204,6 @@ class Server:
             await asyncio.to_thread(self._endpoint.close)
         for lanes in self._router.lanes:
             lanes.release()
-        log.info("drained")
-        self._drained.set()
 
     async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in self.health_names:
@@ -217,9 +228,12 @@ class Server:
 
     async def _pulse(self) -> None:
         while True:
-            for parts in self._tenants:
-                parts.read_gauges()
-            self._describe()
+            try:
+                for parts in self._tenants:
+                    parts.read_gauges()
+                self._describe()
+            except Exception:  # a gauge that stands still for ever would hide what it is there to show
+                log.exception("gauges_failed")
             await asyncio.sleep(PULSE_S)
 
 

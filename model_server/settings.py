@@ -118,6 +118,9 @@ class ServerSettings(BaseSettings):
     # because an answer that cannot be recorded must not be given.
     predictions_buffer_limit: int = Field(default=16_384, gt=0)
 
+    # How often the updater looks whether the graph holds all of its log, as it was told itself: no graph's staleness is
+    # known better, so no policy's bound may be below twice that.
+    lag_interval_s: float = Field(default=5.0, gt=0)
     # What a server with one task answers when its graph is stale or its model cannot (serving.yaml has it per task).
     degraded_path: Path | None = None
     # A request id that comes again within this time has the answer it had, from any process. Needs a Redis; None only

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 from model_server.calls import Parts, task_of
 from model_server.degraded import DegradedPolicy
-from model_server.degraded_answer import staleness_us
+from model_server.degraded_answer import Staleness
 from model_server.errors import NotConfiguredError
 from model_server.event_log import EventLog
-from model_server.freshness import Freshness
 from model_server.generation import Generations
 from model_server.idempotency import Idempotency
 from model_server.ingest import Ingest
@@ -78,6 +77,7 @@ class TenantParts:
 
     tenant: Tenant
     predictions: Predictions
+    staleness: Staleness
     background: Sequence[Callable[[], Awaitable[None]]]
 
     def read_gauges(self) -> None:
@@ -91,7 +91,7 @@ class TenantParts:
         watermark_s = math.nan if watermark_us == ALWAYS_US else watermark_us / 1e6  # no row has a time yet
         metrics.graph_watermark.set(watermark_s)
         metrics.graph_staleness.set(max(time.time() - watermark_s, 0.0))
-        metrics.graph_behind.set(staleness_us(view, time.time_ns() // 1_000) / 1e6)
+        metrics.graph_behind.set(self.staleness.of_us(view) / 1e6)
         for lanes in tasks:
             lanes.tell()
 
@@ -107,48 +107,43 @@ def tenant_of(
     own = metrics if metrics.task_labels[1] else Metrics(metrics.families, tenant=settings.tenant)
     predictions = Predictions(event_log, source.predictions_topic, settings, own)
     quotas = quotas_of(settings, own)
-    tasks: dict[str, Lanes] = {}
+    staleness, tasks = Staleness(), dict[str, Lanes]()
     background: list[Callable[[], Awaitable[None]]] = []
     for one in source.tasks:
         name = task_of(one.generations.current()).name
         if name in tasks:
             raise NotConfiguredError(f"tenant {settings.tenant!r} has task {name!r} twice")
         labelled = own if own.task_labels[1] else own.for_task(settings.tenant, name)
-        shared = (predictions, quotas, idempotency)
+        shared = (predictions, quotas, idempotency, staleness)
         tasks[name] = _lanes(source, one, labelled, shared)
         background += _kept(tasks[name], one, settings)
     first = source.tasks[0].generations.current()
     reader = _reader(source, source.tasks[0].generations)
     ingest = Ingest(event_log, reader, first.watch.schema, settings, own)
     quota = _quota(source, own)
-    return TenantParts(Tenant(settings.tenant, tasks, ingest, own, quota), predictions, background)
+    return TenantParts(Tenant(settings.tenant, tasks, ingest, own, quota), predictions, staleness, background)
 
 
 def _lanes(
     source: TenantSource,
     one: TaskSource,
     metrics: Metrics,
-    shared: tuple[Predictions, Quotas, Idempotency | None],
+    shared: tuple[Predictions, Quotas, Idempotency | None, Staleness],
 ) -> Lanes:
     settings, generations = source.settings, one.generations
-    predictions, quotas, idempotency = shared
-    freshness = Freshness(
-        lambda: generations.current().watch.position().offsets,
-        poll_s=settings.freshness_poll_ms / 1e3,
-        reserve_s=settings.deadline_reserve_ms / 1e3,
-    )
+    predictions, quotas, idempotency, staleness = shared
     return Lanes(
         generations,
         Parts(
             settings=settings,
             metrics=metrics,
             reader=_reader(source, generations),
-            freshness=freshness,
             predictions=predictions,
             privacy=source.privacy,
             quotas=quotas,
             policy=one.policy,
             idempotency=idempotency,
+            staleness=staleness,
         ),
     )
 

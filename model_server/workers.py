@@ -34,7 +34,7 @@ BACKOFF_MAX_S = 30.0
 WELL_AFTER_S = 60.0
 # Beyond its own grace a draining worker is killed.
 DRAIN_MARGIN_S = 5.0
-# How long a replacement may take to serve before the rolling restart is given up; loading a large model is seconds.
+# How long a process that takes another's place may take to serve before it is ended; loading a large model is seconds.
 REPLACE_S = 120.0
 
 
@@ -175,14 +175,7 @@ class Workers:
             for slot in range(self._count):
                 old = self._slots[slot]
                 worker = await self._start(slot)
-                try:
-                    async with asyncio.timeout(REPLACE_S):
-                        serves = await self._serves(worker)
-                except TimeoutError:
-                    serves = False
-                if not serves:
-                    log.error("replacement_failed", slot=slot, pid=worker.process.pid)
-                    await self._end(worker)
+                if not await self._serves_in_time(worker):
                     return False
                 self._take(worker, "replaced")
                 if old is not None:
@@ -232,7 +225,7 @@ class Workers:
                 if self._slots[slot] is None:
                     fresh = await self._start(slot)
                     self._slots[slot] = fresh
-                    if await self._serves(fresh):
+                    if await self._serves_in_time(fresh):
                         self._take(fresh, "crashed")
 
     async def _start(self, slot: int) -> Worker:
@@ -265,6 +258,16 @@ class Workers:
         log.info("worker_serves", slot=worker.slot, pid=worker.process.pid, start_s=round(start_s, 2))
         return True
 
+    async def _serves_in_time(self, worker: Worker) -> bool:
+        """As `_serves`, of one that takes another's place; ended where it does not: others wait for their turn."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REPLACE_S):
+                if await self._serves(worker):
+                    return True
+        log.error("replacement_failed", slot=worker.slot, pid=worker.process.pid)
+        await self._end(worker)
+        return False
+
     def _take(self, worker: Worker, reason: str) -> None:
         self._slots[worker.slot] = worker
         self._metrics.restarted(reason)
@@ -283,14 +286,15 @@ class Workers:
 
     async def _end(self, worker: Worker) -> int:
         """Lets a worker drain, and kills it when it does not end."""
-        if not worker.exited.done():
+        with suppress(ProcessLookupError):  # it has just ended
             worker.process.terminate()
         try:
             async with asyncio.timeout(self._drain_s):
                 code = await asyncio.shield(worker.exited)
         except TimeoutError:
             log.warning("worker_killed", slot=worker.slot, pid=worker.process.pid)
-            worker.process.kill()
+            with suppress(ProcessLookupError):
+                worker.process.kill()
             code = await worker.exited
         self._forget(worker)
         return code

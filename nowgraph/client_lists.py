@@ -16,16 +16,16 @@ from nowgraph.client_values import (
     Priority,
     Row,
     Time,
-    cell_to_wire,
     degraded_from_wire,
     key_from_wire,
     key_to_wire,
     position_from_wire,
+    row_event_to_wire,
     time_to_wire,
     token_to_wire,
 )
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
-from protos.nowgraph.v1 import ranked_list_pb2, row_event_pb2
+from protos.nowgraph.v1 import ranked_list_pb2
 
 FilterValue = str | float | bool
 
@@ -187,7 +187,7 @@ def list_to_wire(
         priority=PRIORITIES[priority],
         request_id=asked.request_id,
         user=None if asked.user is None else key_to_wire(asked.user),
-        session=[_interaction(row) for row in asked.session],
+        session=[row_event_to_wire(row) for row in asked.session],
         k=asked.k,
         candidates=[key_to_wire(key) for key in asked.candidates],
         exclude=[key_to_wire(key) for key in asked.exclude],
@@ -199,16 +199,6 @@ def list_to_wire(
         rules=None if asked.rules is None else _rules(asked.rules),
         event_time_us=time_to_wire(asked.event_time),
         freshness_token=None if token is None else token_to_wire(token),
-    )
-
-
-def _interaction(row: Row) -> row_event_pb2.RowEvent:
-    return row_event_pb2.RowEvent(
-        table=row.table,
-        operation=row_event_pb2.OPERATION_INSERT,
-        key=key_to_wire(row.key),
-        event_time_us=time_to_wire(row.event_time),
-        cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
     )
 
 

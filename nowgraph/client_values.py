@@ -246,14 +246,23 @@ def row_to_wire(
         tenant=tenant,
         priority=PRIORITIES[priority],
         request_id=row.request_id,
-        row=row_event_pb2.RowEvent(
-            table=row.table,
-            operation=row_event_pb2.OPERATION_INSERT,
-            key=key_to_wire(row.key),
-            event_time_us=time_to_wire(row.event_time),
-            cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
-        ),
+        row=row_event_to_wire(row),
         freshness_token=None if token is None else token_to_wire(token),
+    )
+
+
+def row_event_to_wire(
+    row: Row, *, operation: Operation = "insert", known_time: Time = None, event_id: str = ""
+) -> row_event_pb2.RowEvent:
+    """A row as an event."""
+    return row_event_pb2.RowEvent(
+        event_id=event_id,
+        table=row.table,
+        operation=_OPERATIONS[operation],
+        key=key_to_wire(row.key),
+        event_time_us=time_to_wire(row.event_time),
+        known_time_us=time_to_wire(known_time),
+        cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
     )
 
 
@@ -262,22 +271,18 @@ def token_to_wire(token: FreshnessToken) -> service_pb2.FreshnessToken:
     return service_pb2.FreshnessToken(topic=token.topic, partition=token.partition, offset=token.offset)
 
 
+def token_from_wire(response: service_pb2.IngestResponse) -> FreshnessToken:
+    """The freshness token of an event that was published."""
+    token = response.freshness_token
+    return FreshnessToken(token.topic, token.partition, token.offset)
+
+
 def event_to_wire(
     row: Row, *, operation: Operation, known_time: Time, event_id: str, tenant: str
 ) -> service_pb2.IngestRequest:
     """A request that publishes one change to a row."""
-    return service_pb2.IngestRequest(
-        tenant=tenant,
-        event=row_event_pb2.RowEvent(
-            event_id=event_id,
-            table=row.table,
-            operation=_OPERATIONS[operation],
-            key=key_to_wire(row.key),
-            event_time_us=time_to_wire(row.event_time),
-            known_time_us=time_to_wire(known_time),
-            cells=[cell_to_wire(column, value) for column, value in row.cells.items()],
-        ),
-    )
+    event = row_event_to_wire(row, operation=operation, known_time=known_time, event_id=event_id)
+    return service_pb2.IngestRequest(tenant=tenant, event=event)
 
 
 def score_from_wire(response: service_pb2.ScoreResponse) -> Score:

@@ -15,14 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from nowgraph.errors import UsageError, explain
 from temporal_graph.schema import Schema, load_schema
 
 if TYPE_CHECKING:
     from graph_transformer.checkpoint import Checkpoint
-    from model_server.config import ServingConfig, TaskConfig, TenantConfig
+    from model_server.config import TaskConfig, TenantConfig
     from model_server.settings import ServerSettings
 
 
@@ -57,14 +55,10 @@ class Finding:
 
 
 def kind_of(path: Path) -> FileKind:
-    """What a file is, by its keys. Raises UsageError where they do not tell."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UsageError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+    """What a file is, by its keys. Raises UsageError where they do not tell, NotConfiguredError for what is no YAML."""
+    from model_server.yaml_file import read_yaml
+
+    found = read_yaml(path)
     keys = set(found) if isinstance(found, dict) else set()
     for kind, own in _KEYS.items():
         if keys & own:
@@ -153,16 +147,16 @@ def _serving(path: Path) -> Iterator[Finding]:
     except ServingConfigError as error:
         yield from (Finding(problem.path, problem.message) for problem in error.problems)
         return
-    yield from _server(config)
+    settings = config.settings()
+    yield from _server(settings)
     for index, tenant in enumerate(config.tenants):
-        yield from _tenant(tenant, f"tenants[{index}]")
+        yield from _tenant(tenant, f"tenants[{index}]", settings)
 
 
-def _server(config: ServingConfig) -> Iterator[Finding]:
+def _server(settings: ServerSettings) -> Iterator[Finding]:
     from model_server.degraded import load_policy
     from model_server.security.access import load_access
 
-    settings: ServerSettings = config.settings()
     yield from _loads(lambda: _transport(settings), "server")
     if settings.access_path is not None:
         access = settings.access_path
@@ -185,7 +179,7 @@ def _transport(settings: ServerSettings) -> None:
         load_identity(files)
 
 
-def _tenant(tenant: TenantConfig, path: str) -> Iterator[Finding]:
+def _tenant(tenant: TenantConfig, path: str, settings: ServerSettings) -> Iterator[Finding]:
     from stream.privacy import is_private
 
     try:
@@ -196,10 +190,10 @@ def _tenant(tenant: TenantConfig, path: str) -> Iterator[Finding]:
     if any(is_private(table) for table in schema.tables) and not os.environ.get(tenant.secret_env):
         yield Finding(f"{path}.secret_env", f"the schema has private values, and {tenant.secret_env} is not set")
     for index, task in enumerate(tenant.tasks):
-        yield from _tenants_task(task, schema, f"{path}.tasks[{index}]")
+        yield from _tenants_task(task, schema, f"{path}.tasks[{index}]", settings)
 
 
-def _tenants_task(task: TaskConfig, schema: Schema, path: str) -> Iterator[Finding]:
+def _tenants_task(task: TaskConfig, schema: Schema, path: str, settings: ServerSettings) -> Iterator[Finding]:
     from graph_transformer.checkpoint import Checkpoint
     from model_server.degraded import misfits
 
@@ -215,7 +209,8 @@ def _tenants_task(task: TaskConfig, schema: Schema, path: str) -> Iterator[Findi
         if task.name is not None and task.name != name:
             yield Finding(f"{path}.name", f"expected {name!r}, which the checkpoint answers, found {task.name!r}")
         if task.degraded is not None:
-            for misfit in misfits(task.degraded, checkpoint.task.target, schema):
+            target, interval_s = checkpoint.task.target, settings.lag_interval_s
+            for misfit in misfits(task.degraded, target, schema, lag_interval_s=interval_s):
                 yield Finding(f"{path}.degraded.{misfit.path}", misfit.message)
 
 

@@ -5,6 +5,7 @@ What does not fit is counted, kept and reported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ def snapshot_settings(every: str | None) -> UpdaterSettings:
     """The updater's settings with this much time between snapshots, where it is given; raises UsageError."""
     if every is None:
         return UpdaterSettings()
+    if every == "never":  # somebody else makes those that this one starts from
+        return UpdaterSettings(snapshot_interval_s=math.inf)
     try:
         return UpdaterSettings(snapshot_interval_s=parse_duration_us(every) / 1e6)
     except ValueError as error:
@@ -105,12 +108,17 @@ def restored_graph(
     *,
     arena: Path | None = None,
     arena_bytes: int = ARENA_BYTES,
+    standby: bool = False,
     quiet: bool,
 ) -> TemporalGraph:
     """The graph of the newest good snapshot, else an empty one, not published; says which, and what was refused."""
-    restored = None if store is None else store.restore(schema, arena=arena, arena_bytes=arena_bytes, publish=False)
+    restored = (
+        None
+        if store is None
+        else store.restore(schema, arena=arena, arena_bytes=arena_bytes, publish=False, standby=standby)
+    )
     if restored is None:
-        return TemporalGraph.create(schema, arena=arena, arena_bytes=arena_bytes, publish=False)
+        return TemporalGraph.create(schema, arena=arena, arena_bytes=arena_bytes, publish=False, standby=standby)
     if not quiet:
         snapshot = restored.snapshot
         line = f"Restored {snapshot.name}: {snapshot.sequence:,} events, {snapshot.bytes:,} bytes"

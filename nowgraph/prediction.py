@@ -6,7 +6,7 @@ rows ─► ParquetQuestions ─► Sampler ─► Predictor ─► answer colum
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model_server.answer import KINDS, History, history_of
+from model_server.answer import KINDS, history_of
+from model_server.request import AskedRow
 from model_server.seeds import sample
 from nowgraph.errors import UsageError
 from nowgraph.parquet_answers import answer_columns, answer_fields
@@ -25,6 +26,7 @@ from stream.privacy import Privacy, is_hashed
 
 if TYPE_CHECKING:
     from graph_transformer.predictor import Predictor
+    from graph_transformer.task import Task
     from temporal_graph.view import GraphView
 
 BATCH_ROWS = 256
@@ -57,19 +59,60 @@ def predict_file(
         UsageError: a file is no Parquet file, or has columns that an answer has too; or a row cannot be asked about.
         OSError: a file cannot be read or written.
     """
-    target = predictor.task.target
+    target, version = predictor.task.target, predictor.version
     if target.kind not in KINDS:
         raise UsageError(f"task {predictor.task.name!r} is a {target.kind.value}: predict cannot answer it")
+    sampler = Sampler(view, predictor.sampling_plan)
+    empty = 0
+
+    def answers(asked: Sequence[AskedRow]) -> list[pa.Array]:
+        nonlocal empty
+        neighborhood = sample(sampler, target, asked)
+        history = history_of(neighborhood)
+        empty += sum(one.history_count == 0 for one in history)
+        return answer_columns(target, predictor.predict(neighborhood), asked, history, version)
+
+    rows = answer_file(
+        view,
+        predictor.task,
+        questions,
+        output,
+        fields=answer_fields(target),
+        answers=answers,
+        batch_rows=BATCH_ROWS,
+        privacy=privacy,
+        time_column=time_column,
+        advance=advance,
+    )
+    return Predicted(rows, empty)
+
+
+def answer_file(
+    view: GraphView,
+    task: Task,
+    questions: Path,
+    output: Path,
+    *,
+    fields: Sequence[pa.Field],
+    answers: Callable[[Sequence[AskedRow]], list[pa.Array]],
+    batch_rows: int,
+    privacy: Privacy | None,
+    time_column: str | None,
+    advance: Callable[[int], object],
+) -> int:
+    """Writes the rows of a file of questions with the columns that `answers` gives of them; returns how many there are.
+
+    `fields` are those columns' own. Raises as `predict_file`.
+    """
     with _parquet(questions) as file:
         names = file.schema_arrow.names
-        fields = answer_fields(target)
         taken = [field.name for field in fields if field.name in names]
         if taken:
             raise UsageError(f"{questions}: answers have columns of the names {', '.join(taken)} too: rename them")
         try:
             reader = ParquetQuestions(
                 view.schema,
-                predictor.task,
+                task,
                 names,
                 now_us=view.watermark_us,
                 privacy=privacy,
@@ -77,37 +120,22 @@ def predict_file(
                 time_column=time_column,
             )
             schema = pa.schema([*file.schema_arrow, *fields])
-            rows = empty = 0
+            row = 0
             with _writer(output, schema) as writer:
-                for columns, history in _answered(view, predictor, file, reader):
+                for batch in file.iter_batches(batch_rows):
+                    columns = [*batch.columns, *answers(reader.read(batch, row))]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
-                    rows += len(history)
-                    empty += sum(one.history_count == 0 for one in history)
-                    advance(len(history))
-            return Predicted(rows, empty)
+                    row += batch.num_rows
+                    advance(batch.num_rows)
         except UsageError as error:
             raise UsageError(f"{questions}: {error}") from error
+    return row
 
 
 def count_questions(questions: Path) -> int:
     """Returns the rows of a Parquet file; raises as `predict_file`."""
     with _parquet(questions) as file:
         return int(file.metadata.num_rows)
-
-
-def _answered(
-    view: GraphView, predictor: Predictor, file: pq.ParquetFile, reader: ParquetQuestions
-) -> Iterator[tuple[list[pa.Array], list[History]]]:
-    """The file's columns and the answers', and how much history each answer rests on, a batch at a time."""
-    target, sampler = predictor.task.target, Sampler(view, predictor.sampling_plan)
-    row = 0
-    for batch in file.iter_batches(BATCH_ROWS):
-        asked = reader.read(batch, row)
-        neighborhood = sample(sampler, target, asked)
-        history = history_of(neighborhood)
-        answers = answer_columns(target, predictor.predict(neighborhood), asked, history, predictor.version)
-        yield [*batch.columns, *answers], history
-        row += batch.num_rows
 
 
 @contextmanager

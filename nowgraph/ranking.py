@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.task_table import write_labels
@@ -24,10 +23,10 @@ from graph_transformer.finetune.ranking.session_events import session_events
 from graph_transformer.finetune.ranking.sizing import ranking_plan
 from graph_transformer.plan import ModelPlan, load_plan
 from graph_transformer.ranking.lists import ListRanker, RankedList, RankQuestion
-from nowgraph.errors import UsageError
+from model_server.request import AskedRow
 from nowgraph.loading import opened_graph
-from nowgraph.parquet_questions import ParquetQuestions
-from stream.privacy import Privacy, is_hashed
+from nowgraph.prediction import answer_file
+from stream.privacy import Privacy
 
 if TYPE_CHECKING:
     from graph_transformer.finetune.question import Question
@@ -146,49 +145,27 @@ def rank_file(
     task = ranker.task
     ranked = task.target.ranked
     assert ranked is not None
-    rows = _rows_of(questions)
     fields = _fields(view, ranked.items)
-    taken = [field.name for field in fields if field.name in rows.column_names]
-    if taken:
-        raise UsageError(f"{questions}: answers have columns of the names {', '.join(taken)} too: rename them")
-    try:
-        reader = ParquetQuestions(
-            view.schema,
-            task,
-            rows.column_names,
-            now_us=view.watermark_us,
-            privacy=privacy,
-            hashed=is_hashed(rows.schema.metadata),
-            time_column=time_column,
-        )
-        batches, row = [], 0
-        for batch in rows.to_batches(BATCH_ROWS):
-            asked = [
-                RankQuestion(one.key, (), one.cutoff_time_us, ranked.top, exclude_seen=task.ranking.exclude_seen)
-                for one in reader.read(batch, row)
-            ]
-            lists = ranker.rank(asked).lists
-            answers = _answers(fields, asked, lists, ranker.version)
-            batches.append(pa.record_batch([*batch.columns, *answers], schema=pa.schema([*rows.schema, *fields])))
-            row += batch.num_rows
-            advance(batch.num_rows)
-    except UsageError as error:
-        raise UsageError(f"{questions}: {error}") from error
-    output.parent.mkdir(parents=True, exist_ok=True)
-    made = pa.Table.from_batches(batches, schema=pa.schema([*rows.schema, *fields]))
-    partial = output.with_name(f".{output.name}.partial")
-    pq.write_table(made, partial)
-    partial.replace(output)
-    return row
 
+    def answers(rows: Sequence[AskedRow]) -> list[pa.Array]:
+        asked = [
+            RankQuestion(one.key, (), one.cutoff_time_us, ranked.top, exclude_seen=task.ranking.exclude_seen)
+            for one in rows
+        ]
+        return _answers(fields, asked, ranker.rank(asked).lists, ranker.version)
 
-def _rows_of(path: Path) -> pa.Table:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        return pq.read_table(path)
-    except pa.ArrowException as error:
-        raise UsageError(f"{path}: no Parquet file: {error}") from error
+    return answer_file(
+        view,
+        task,
+        questions,
+        output,
+        fields=fields,
+        answers=answers,
+        batch_rows=BATCH_ROWS,
+        privacy=privacy,
+        time_column=time_column,
+        advance=advance,
+    )
 
 
 def _fields(view: GraphView, items: str) -> list[pa.Field]:

@@ -7,7 +7,8 @@ A dead letter keeps the record's key, value and, under `record.`, its headers; i
 topic, partition, offset and timestamp_us. Its own timestamp is the time it was put there: with that of a record of
 long ago, the topic's retention would delete it at the next look. A redriven one is marked in the same topic, so that
 driving again sends nothing twice; if the process dies between sending and marking, the record is sent once more, and
-the graph knows it as a duplicate.
+the graph knows it as a duplicate. Every updater that reads a record it cannot use writes a letter, replicas, those who
+stand by and those who read it again after a restart: the copies are one letter here.
 """
 
 from __future__ import annotations
@@ -90,12 +91,16 @@ def list_dead_letters(
         SourceError: the broker cannot be read.
     """
     letters, marks = _read_all(settings)
+    sent_again = {_record(letter) for partition, offset, letter in letters if (partition, offset) in marks}
 
     def chosen() -> Iterator[StoredDeadLetter]:
+        seen = set()
         for partition, offset, letter in letters:
-            redriven = (partition, offset) in marks
-            if redriven and not include_redriven:
+            record = _record(letter)
+            redriven = record in sent_again
+            if record in seen or (redriven and not include_redriven):
                 continue
+            seen.add(record)
             if (topic is None or letter.topic == topic) and (reason is None or letter.reason == reason):
                 yield StoredDeadLetter(letter, partition, offset, redriven)
 
@@ -135,6 +140,11 @@ def redrive(
         for mark_future in marks:
             mark_future.result(settings.delivery_timeout_s * 2)
     return len(stored)
+
+
+def _record(letter: DeadLetter) -> tuple[object, ...]:
+    """What its copies have in common: offsets alone would mix up the records of a topic that was made anew."""
+    return letter.topic, letter.partition, letter.offset, letter.timestamp_us, letter.value
 
 
 def _send_again(producer: EventProducer, letter: DeadLetter) -> Future[Delivery]:

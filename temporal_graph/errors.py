@@ -74,3 +74,7 @@ class ImageRefusedError(ArenaError):
 
 class WriterBusyError(ArenaError):
     """The arena has a writer already; when it ends, another may take its place."""
+
+
+class OvertakenError(ArenaError):
+    """A generation that can never serve: readers were sent to a later one while it was built."""

@@ -3,8 +3,9 @@
 writer.lock      held by the one writer, freed by the kernel when it dies
 current          the serving generation: 8 bytes, mapped by every reader, so that looking costs nothing
 gen-<n>.arena    the arenas; those older than the serving one are unlinked when it takes over (a reader that
-                 still maps one keeps it until it lets go)
-gen-<n>.complete up to when a generation holds all that its log held: 8 bytes, mapped by its readers
+                 still maps one keeps it until it lets go), newer ones are of those who stand by
+gen-<n>.complete up to when a generation holds all that its log held: 8 bytes, mapped by its readers; locked by
+                 the process that builds it, so that what a dead one left is known
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from temporal_graph.errors import ArenaError, WriterBusyError
+from temporal_graph.errors import ArenaError, OvertakenError, WriterBusyError
 
 _LOCK: Final = "writer.lock"
 _CURRENT: Final = "current"
@@ -58,12 +59,11 @@ class CompleteTime:
         self._map = memory
 
     @classmethod
-    def create(cls, path: Path | None) -> CompleteTime:
+    def create(cls, generation: Generation | None) -> CompleteTime:
         """The word of a new generation; None keeps it in this process."""
-        if path is None:
+        if generation is None:
             return cls(mmap.mmap(-1, _WORD.size))
-        path.write_bytes(_WORD.pack(0))
-        with path.open("r+b") as file:
+        with generation.complete.open("r+b") as file:
             return cls(mmap.mmap(file.fileno(), _WORD.size))
 
     @classmethod
@@ -84,6 +84,33 @@ class CompleteTime:
         _WORD.pack_into(self._map, 0, time_us)
 
 
+class Generation:
+    """A number of a folder, taken for the arena that this process builds; the kernel gives it back when that dies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes one beyond every one there is, and removes what dead builders left."""
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        self._folder = folder
+        self.number, self._file = _taken(folder)
+        self.arena: Final = arena_path(folder, self.number)
+        self.complete: Final = complete_path(folder, self.number)
+
+    def check(self) -> None:
+        """Raise OvertakenError where readers are sent to a later one: this one can never serve."""
+        serving = _serving(self._folder)
+        if serving > self.number:
+            raise OvertakenError(f"{self._folder}: generation {serving} serves, so {self.number} never will")
+
+    def discard(self) -> None:
+        """Remove the files: no reader was ever sent to them."""
+        _remove(self._folder, self.number)
+
+    def close(self) -> None:
+        """Give the number back; the files stay."""
+        os.close(self._file)
+
+
 class WriterLock:
     """The right to write in a folder: an open file description lock, so that it dies with its process."""
 
@@ -101,27 +128,15 @@ class WriterLock:
             current.with_suffix(".new").write_bytes(_WORD.pack(0))
             current.with_suffix(".new").rename(current)
 
-    def next_arena(self) -> tuple[int, Path]:
-        """Return the number and path of a new generation: one beyond every one there is."""
-        numbers = [_number(path) for path in self._folder.glob("gen-*.arena")]
-        current = CurrentGeneration(self._folder)
-        generation = max([current.get(), *numbers]) + 1
-        current.close()
-        return generation, arena_path(self._folder, generation)
-
     def publish(self, generation: int) -> None:
-        """Make the generation the serving one and unlink the others."""
+        """Make the generation the serving one and unlink all others but those that stand by to follow it."""
         current = CurrentGeneration(self._folder)
         current.set(generation)
         current.close()
-        for path in [*self._folder.glob("gen-*.arena"), *self._folder.glob("gen-*.complete")]:
-            if _number(path) != generation:
-                path.unlink(missing_ok=True)
-
-    def discard(self, generation: int) -> None:
-        """Remove the arena of a generation that no reader was ever sent to."""
-        arena_path(self._folder, generation).unlink(missing_ok=True)
-        complete_path(self._folder, generation).unlink(missing_ok=True)
+        for number in _numbers(self._folder):
+            if number < generation:
+                _remove(self._folder, number)
+        _sweep(self._folder)
 
     def close(self) -> None:
         """Give the right back."""
@@ -138,5 +153,61 @@ def complete_path(folder: Path, generation: int) -> Path:
     return folder / f"gen-{generation}.complete"
 
 
-def _number(path: Path) -> int:
-    return int(path.stem.removeprefix("gen-"))
+def _serving(folder: Path) -> int:
+    """The serving generation, 0 before the first."""
+    try:
+        current = CurrentGeneration(folder)
+    except ArenaError:
+        return 0
+    serving = current.get()
+    current.close()
+    return serving
+
+
+def _numbers(folder: Path) -> set[int]:
+    return {int(path.stem.removeprefix("gen-")) for path in folder.glob("gen-*.*")}
+
+
+def _taken(folder: Path) -> tuple[int, int]:
+    """A number beyond all others and its locked file."""
+    while True:
+        number = max([_serving(folder), *_numbers(folder)]) + 1
+        try:
+            file = os.open(complete_path(folder, number), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            continue  # somebody else took it between the two looks
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink > 0:
+            os.write(file, _WORD.pack(0))
+            return number, file
+        os.close(file)  # swept away before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the generations beyond the serving one that nobody builds any more."""
+    serving = _serving(folder)
+    for number in _numbers(folder):
+        if number > serving and _abandoned(complete_path(folder, number)):
+            _remove(folder, number)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody holds the lock of a generation's file."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        path.unlink(missing_ok=True)  # while it is locked: whoever has just made it sees that it is gone
+        return True
+    finally:
+        os.close(file)
+
+
+def _remove(folder: Path, number: int) -> None:
+    for path in folder.glob(f"gen-{number}.*"):
+        path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph import _native
-from temporal_graph.errors import ArenaError
-from temporal_graph.generations import CompleteTime, WriterLock, complete_path
+from temporal_graph.errors import ArenaError, WriterBusyError
+from temporal_graph.generations import CompleteTime, Generation, WriterLock
 from temporal_graph.image import GraphImage
 from temporal_graph.memory import Memory, memory_of
 from temporal_graph.native_errors import translated
@@ -64,13 +65,22 @@ class TemporalGraph:
     """A live graph and the right to write it. Build it with `create`; close it, or use it as a context manager."""
 
     def __init__(
-        self, schema: Schema, native: _native.Graph, generation: int, lock: WriterLock | None, complete: CompleteTime
+        self,
+        schema: Schema,
+        native: _native.Graph,
+        complete: CompleteTime,
+        *,
+        folder: Path | None = None,
+        taken: Generation | None = None,
+        lock: WriterLock | None = None,
     ) -> None:
         self.schema: Final = schema
-        self.generation: Final = generation
+        self.generation: Final = 1 if taken is None else taken.number
         self._native: _native.Graph | None = native
-        self._lock = lock
         self._complete = complete
+        self._folder = folder
+        self._taken = taken
+        self._lock = lock
         self._published = False
 
     @classmethod
@@ -82,6 +92,7 @@ class TemporalGraph:
         arena_bytes: int = ARENA_BYTES,
         publish: bool = True,
         image: Path | None = None,
+        standby: bool = False,
     ) -> Self:
         """Make a graph: empty, or as it was when an image was taken of it.
 
@@ -93,42 +104,66 @@ class TemporalGraph:
                 up first; `publish_generation` then makes the switch.
             image: a file that `GraphImage` made; bounds and retention are those of `schema`. Of a graph with fewer
                 tables, columns or links every row and version is taken over; what it had not is null.
+            standby: build beside the folder's writer, unpublished; `take_place` then asks for the right to write.
 
         Raises:
-            ArenaError: the folder has another writer, or the arena can't be made.
+            WriterBusyError: the folder has another writer.
+            ArenaError: the arena can't be made.
             ImageRefusedError: the image is damaged, of another layout, or has a table, column or link that the schema
                 lacks or has otherwise, the first of which is named.
             ArenaFullError: the arena is too small for the image.
         """
-        lock = WriterLock(arena) if arena is not None else None
-        generation, path = lock.next_arena() if lock is not None else (1, None)
+        lock = None if arena is None or standby else WriterLock(arena)
+        taken = None if arena is None else Generation(arena)
         try:
-            complete = CompleteTime.create(None if arena is None else complete_path(arena, generation))
+            complete = CompleteTime.create(taken)
             with translated():
                 native = _native.Graph(
                     native_tables(schema),
                     native_links(schema),
                     fingerprint=schema.fingerprint(),
-                    generation=generation,
+                    generation=1 if taken is None else taken.number,
                     bytes=arena_bytes,
-                    path=None if path is None else str(path),
+                    path=None if taken is None else str(taken.arena),
                     image=None if image is None else str(image),
                 )
         except BaseException:
+            if taken is not None:
+                taken.discard()
+                taken.close()
             if lock is not None:
-                lock.discard(generation)
                 lock.close()
             raise
-        graph = cls(schema, native, generation, lock, complete)
-        if publish:
+        graph = cls(schema, native, complete, folder=arena, taken=taken, lock=lock)
+        if publish and not standby:
             graph.publish_generation()
         return graph
 
+    def take_place(self) -> bool:
+        """Take the right to write in the folder if nobody has it; whether this graph has it now.
+
+        Raises:
+            OvertakenError: another graph took it and serves: this one never will. Close it, and stand by anew.
+        """
+        if self._lock is not None or self._folder is None or self._taken is None:
+            return True
+        with suppress(WriterBusyError):
+            self._lock = WriterLock(self._folder)
+        self._taken.check()
+        return self._lock is not None
+
     def publish_generation(self) -> None:
-        """Send the readers of the folder to this generation. Without a folder there is nothing to do."""
-        if self._lock is not None:
-            self._lock.publish(self.generation)
-            self._published = True
+        """Send the readers of the folder to this generation. Without a folder there is nothing to do.
+
+        Raises:
+            WriterBusyError: this graph stands by.
+        """
+        if self._folder is None:
+            return
+        if self._lock is None:
+            raise WriterBusyError(f"{self._folder}: this graph stands by and has not taken the writer's place")
+        self._lock.publish(self.generation)
+        self._published = True
 
     def set_complete_time(self, time_us: int) -> None:
         """Tell all views that everything is in the graph that its log held at `time_us` of the wall clock."""
@@ -259,9 +294,12 @@ class TemporalGraph:
         A generation that was never published serves nobody: its arena's file is removed.
         """
         self._native = None
-        if self._lock is not None:
+        if self._taken is not None:
             if not self._published:
-                self._lock.discard(self.generation)
+                self._taken.discard()
+            self._taken.close()
+            self._taken = None
+        if self._lock is not None:
             self._lock.close()
             self._lock = None
 

@@ -250,6 +250,7 @@ class Snapshots:
         arena: Path | None = None,
         arena_bytes: int = ARENA_BYTES,
         publish: bool = True,
+        standby: bool = False,
         until: Mapping[tuple[str, int], int] | None = None,
     ) -> Restored | None:
         """Make a graph of the newest snapshot that can be used; None where there is none. Arguments as of `create`.
@@ -270,7 +271,12 @@ class Snapshots:
             try:
                 with self.image_of(snapshot) as path:
                     graph = TemporalGraph.create(
-                        schema, arena=arena, arena_bytes=arena_bytes, publish=publish, image=path
+                        schema,
+                        arena=arena,
+                        arena_bytes=arena_bytes,
+                        publish=publish,
+                        image=path,
+                        standby=standby,
                     )
             except (SnapshotError, ImageRefusedError) as error:
                 refused.append(Refused(snapshot.name, str(error)))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Generator
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 # Fixtures for the tests of several packages, in files beside this one; loaded by path, as tests/ is never on sys.path.
-PLUGINS = ("kafka_fixtures", "ranked_world", "redis_fixtures", "served_world", "tls_fixtures")
+PLUGINS = ("kafka_fixtures", "live_world", "ranked_world", "redis_fixtures", "served_world", "tls_fixtures")
 NEVER_SKIPPED_IN_CI = ("integration", "kafka")
 
 
@@ -21,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for their module
         spec.loader.exec_module(module)
         config.pluginmanager.register(module, name)
 
@@ -29,6 +33,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def repository(pytestconfig: pytest.Config) -> Path:
     """The root of the repository the tests belong to; never on sys.path."""
     return pytestconfig.rootpath
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Gives so many ports on loopback that nobody listens on."""
+
+    def find(count: int) -> list[int]:
+        with ExitStack() as stack:
+            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            return [probe.getsockname()[1] for probe in probes]
+
+    return find
 
 
 @pytest.hookimpl(wrapper=True)

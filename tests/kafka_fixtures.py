@@ -1,18 +1,21 @@
 """Brokers for the tests: librdkafka's mock cluster in this process, and Apache Kafka (KRaft) from Maven Central.
 
-Loaded as a plugin by conftest.py. With KAFKA_BOOTSTRAP set, that Kafka is used instead of one of our own.
+Loaded as a plugin by conftest.py. With KAFKA_BOOTSTRAP set, that Kafka is used where a test needs no more than topics;
+tests that kill brokers, or need three, or listeners with TLS, start their own.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import confluent_kafka
 import confluent_kafka.admin
@@ -24,6 +27,7 @@ from stream.settings import StreamSettings
 KAFKA_VERSION = "3.9.1"
 CLUSTER_ID = "bm93Z3JhcGgtdGVzdHMtMQ"  # sixteen bytes in base64
 START_TIMEOUT_S = 90
+USER, PASSWORD = "nowgraph", "known-to-the-tests"
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -44,24 +48,166 @@ log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
 log4j.appender.stdout.layout.ConversionPattern=%d %p %c: %m%n
 """
 
+# Clients of PROXIED are sent to another port, where a test has put its network.
 _PROPERTIES = """process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
+node.id={node}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}{more_listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{outer}{more_listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL
 log.dirs={data}
-offsets.topic.replication.factor=1
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
+transaction.state.log.replication.factor={replicas}
 transaction.state.log.num.partitions=1
-transaction.state.log.min.isr=1
+transaction.state.log.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=6000
 log.initial.task.delay.ms=1000
 log.retention.check.interval.ms=1000
 message.max.bytes=33554432
 """
+
+_SECURITY = """sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+listener.name.login.scram-sha-512.sasl.jaas.config=\\
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.login.plain.sasl.jaas.config=\\
+  org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.mutual.ssl.client.auth=required
+ssl.keystore.type=PEM
+ssl.keystore.certificate.chain={certificate}
+ssl.keystore.key={key}
+ssl.truststore.type=PEM
+ssl.truststore.certificates={authority}
+"""
+
+
+class Broker:
+    """A process of Kafka. It keeps its ports and its log when it is killed, frozen and started again."""
+
+    def __init__(self, node: int, folder: Path, java: Sequence[str], ports: Sequence[int]) -> None:
+        self.node = node
+        self.plain, self.controller, self.inner, self.outer, self.login, self.mutual = ports
+        self.properties = folder / f"{node}.properties"
+        self.log = folder / f"{node}.log"
+        self._java = [*java]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it; `Kafka.wait` waits until it answers."""
+        with self.log.open("ab") as output:
+            command = [*self._java, "kafka.Kafka", str(self.properties)]
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """SIGSTOP freezes it, SIGCONT thaws it, SIGKILL kills it; one that is killed is gone when this returns."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait(20)
+
+    def close(self) -> None:
+        if self._process is None or not self.alive:
+            return
+        self._process.send_signal(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Kafka:
+    """Brokers that are one cluster: with three, a record is acknowledged once two have it."""
+
+    def __init__(self, folder: Path, *, brokers: int = 1, security: str = "") -> None:
+        """`security` are properties that open LOGIN (SASL over TLS) and MUTUAL (TLS both ways)."""
+        logging = folder / "log4j.properties"
+        logging.write_text(_LOGGING)
+        java = ["java", "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", f"-Dlog4j.configuration=file:{logging}"]
+        java += ["-XX:TieredStopAtLevel=1", "-cp", f"{_libraries()}/*"]
+        ports = _free_ports(6 * brokers)
+        self.brokers = [Broker(1 + n, folder, java, ports[6 * n : 6 * n + 6]) for n in range(brokers)]
+        voters = ",".join(f"{one.node}@127.0.0.1:{one.controller}" for one in self.brokers)
+        for one in self.brokers:
+            listeners = f",LOGIN://127.0.0.1:{one.login},MUTUAL://127.0.0.1:{one.mutual}" if security else ""
+            written = _PROPERTIES.format(
+                **vars(one), voters=voters, more_listeners=listeners, data=folder / f"data-{one.node}",
+                replicas=brokers, in_sync=min(2, brokers),
+            )  # fmt: skip
+            one.properties.write_text(written + security)
+            formatting = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(one.properties)]
+            if security:
+                formatting += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
+            subprocess.run(formatting, check=True, capture_output=True, timeout=START_TIMEOUT_S)
+        try:
+            for one in self.brokers:
+                one.start()
+            self.wait()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"127.0.0.1:{one.plain}" for one in self.brokers)
+
+    def admin(self) -> Any:
+        return confluent_kafka.admin.AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    def create_topic(self, name: str, partitions: int, **config: str) -> None:
+        """Creates it, on all brokers; it keeps its records, of whatever time they are."""
+        options = {"retention.ms": "-1", **{key.replace("_", "."): value for key, value in config.items()}}
+        topic = confluent_kafka.admin.NewTopic(name, partitions, len(self.brokers), config=options)
+        self.admin().create_topics([topic])[name].result(30)
+
+    def leader(self, topic: str, partition: int) -> Broker:
+        """The broker that leads a partition now."""
+        node = self.admin().list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
+        return next(one for one in self.brokers if one.node == node)
+
+    def wait(self) -> None:
+        """Returns once every broker that was started answers and all know of each other."""
+        started = [one for one in self.brokers if one.alive]
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        for one in started:
+            admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": f"127.0.0.1:{one.plain}", "log_level": 0})
+            while not _knows(admin, len(started)):
+                if not one.alive or time.monotonic() > deadline_s:
+                    raise RuntimeError(f"Kafka did not start:\n{one.log.read_text()[-3000:]}")
+                time.sleep(0.2)
+
+    def close(self) -> None:
+        for one in self.brokers:
+            one.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _knows(admin: Any, brokers: int) -> bool:
+    try:
+        return len(admin.list_topics(timeout=2).brokers) >= brokers
+    except confluent_kafka.KafkaException:
+        return False
+
+
+def _needs_java() -> None:
+    if shutil.which("java") is None or shutil.which("mvn") is None:
+        pytest.skip("Apache Kafka needs java and mvn on the PATH, or KAFKA_BOOTSTRAP")
 
 
 @pytest.fixture(scope="session")
@@ -100,32 +246,42 @@ def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        pytest.skip("Apache Kafka needs java and mvn on the PATH, or KAFKA_BOOTSTRAP")
-    libraries = _libraries()
-    folder = tmp_path_factory.mktemp("kafka")
-    broker, controller = _free_ports(2)
-    properties = folder / "server.properties"
-    properties.write_text(_PROPERTIES.format(broker=broker, controller=controller, data=folder / "data"))
-    logging = folder / "log4j.properties"
-    logging.write_text(_LOGGING)
-    java = ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", f"-Dlog4j.configuration=file:{logging}"]
-    java += ["-XX:TieredStopAtLevel=1", "-cp", f"{libraries}/*"]
-    formatting = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
-    subprocess.run(formatting, check=True, capture_output=True, timeout=START_TIMEOUT_S)
-    with (folder / "kafka.log").open("wb") as output:
-        process = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=output, stderr=subprocess.STDOUT)
-        try:
-            bootstrap = f"127.0.0.1:{broker}"
-            _wait_until_up(bootstrap, process, folder / "kafka.log")
-            yield bootstrap
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    _needs_java()
+    with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka.bootstrap
+
+
+@pytest.fixture(scope="module")
+def one_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A Kafka of the module's own, whose broker may be killed."""
+    _needs_java()
+    with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="module")
+def three_kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """Three brokers, three replicas of everything, two of which must have a record before it counts."""
+    _needs_java()
+    with Kafka(tmp_path_factory.mktemp("kafka"), brokers=3) as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="module")
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory, authority: Any) -> Iterator[Kafka]:
+    """A broker whose LOGIN wants USER's PASSWORD (SCRAM-SHA-512 or PLAIN, over TLS) and MUTUAL a certificate."""
+    _needs_java()
+    pem = authority.issue("kafka", names=["127.0.0.1", "localhost"])
+
+    def written(content: bytes) -> str:
+        return content.decode().strip().replace("\n", "\\n")
+
+    security = _SECURITY.format(
+        user=USER, password=PASSWORD, certificate=written(pem.certificate), key=written(pem.key),
+        authority=written(authority.pem),
+    )  # fmt: skip
+    with Kafka(tmp_path_factory.mktemp("kafka"), security=security) as kafka:
+        yield kafka
 
 
 @pytest.fixture
@@ -183,17 +339,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def _wait_until_up(bootstrap: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        if process.poll() is not None:
-            break
-        try:
-            if admin.list_topics(timeout=2).brokers:
-                return
-        except confluent_kafka.KafkaException:
-            time.sleep(0.2)
-    raise RuntimeError(f"Kafka did not start:\n{log.read_text()[-3000:]}")

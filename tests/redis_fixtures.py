@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from online_sampler import SamplingPlan
+from online_sampler.redis_sampler import RedisSampler
+from temporal_graph.graph import Applied
+from temporal_graph.redis.graph import RedisGraph
+from temporal_graph.redis.view import RedisView
+from temporal_graph.schema import Schema
 
 START_TIMEOUT_S = 20
 
 
-class RedisServer:
-    """One Redis process that keeps nothing on disk."""
+BUS_OFFSET = 10_000
+CLUSTER_NODES = 6
+CLUSTER_SHARDS = 3
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+_NAMESPACES = itertools.count()
+
+
+class RedisServer:
+    """One Redis process that keeps nothing on disk; `options` are those of its configuration file."""
+
+    def __init__(self, folder: Path, options: Mapping[str, object] | None = None) -> None:
+        self.port: int = _free_port(with_bus=options is not None)
         self._folder = folder
+        self._options = dict(options or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -35,6 +50,7 @@ class RedisServer:
     def start(self) -> None:
         """Starts the process, on the same port each time, and returns once it answers."""
         options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self._folder}
+        options |= self._options
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
         until_s = time.monotonic() + START_TIMEOUT_S
@@ -48,6 +64,12 @@ class RedisServer:
                 assert self._process.poll() is None, "redis-server ended"
             time.sleep(0.02)
         raise TimeoutError("redis-server does not answer")
+
+    def flush(self) -> None:
+        """Makes it forget everything."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(5) == b"+OK\r\n"
 
     def freeze(self) -> None:
         """Stops it from doing anything; its connections stay open."""
@@ -64,9 +86,128 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def say(self, *words: str) -> str:
+        """Sends one command and returns what came back, as redis-cli writes it."""
+        command = ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=START_TIMEOUT_S).stdout
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
+
+
+class RedisCluster:
+    """Six nodes of this machine: three shards, each with a replica."""
+
+    def __init__(self, folder: Path) -> None:
+        options = {"cluster-enabled": "yes", "cluster-node-timeout": 2000, "repl-diskless-sync-delay": 0}
+        self.nodes: list[RedisServer] = []
+        try:
+            for number in range(CLUSTER_NODES):
+                (folder / str(number)).mkdir()
+                self.nodes.append(RedisServer(folder / str(number), options))
+            addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+            create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+            subprocess.run(create, check=True, capture_output=True, timeout=START_TIMEOUT_S * 3)
+            self.wait_until_whole()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        """What clients connect to: its first node."""
+        return self.nodes[0].url
+
+    def wait_until_whole(self) -> None:
+        """Returns once every node knows all slots served, and every replica has its primary's data."""
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < until_s:
+            served = all("cluster_state:ok" in node.say("cluster", "info") for node in self.nodes)
+            told = [node.say("info", "replication") for node in self.nodes]
+            whole = sum("role:slave" in one and "master_link_status:up" in one for one in told)
+            if served and whole == CLUSTER_NODES - CLUSTER_SHARDS:
+                return
+            time.sleep(0.05)
+        raise TimeoutError("the Redis cluster does not come up")
+
+    def primaries(self) -> list[RedisServer]:
+        """The nodes that own slots."""
+        return [node for node in self.nodes if "role:master" in node.say("info", "replication")]
+
+    def flush(self) -> None:
+        """Empties every shard."""
+        for node in self.primaries():
+            node.say("flushall")
+
+    def kill(self) -> None:
+        """Ends all nodes."""
+        for node in self.nodes:
+            node.kill()
+
+
+class RedisStore:
+    """A graph in Redis, in a namespace of its own: its writer, and readers' samplers."""
+
+    place = ("events", 0)
+
+    def __init__(self, url: str, schema: Schema, namespace: str, *, serves: bool) -> None:
+        self.url, self.schema, self.namespace = url, schema, namespace
+        self.graph = RedisGraph.open(url, schema, namespace=namespace)
+        if serves:
+            self.graph.expect({})
+        self.view = RedisView.open(url, schema, namespace=namespace)
+        self._next = 0
+
+    def reopen(self, **options: Any) -> None:
+        """Another writer in place of the first."""
+        self.graph.close()
+        self.graph = RedisGraph.open(self.url, self.schema, namespace=self.namespace, **options)
+
+    def apply(self, events: Sequence[bytes]) -> Applied:
+        """Applies events at the next offsets of one partition."""
+        self._next += len(events)
+        return self.graph.apply(events, positions={self.place: self._next})
+
+    def sampler(self, plan: SamplingPlan) -> RedisSampler:
+        """A reader."""
+        return RedisSampler(self.view, plan)
+
+    def close(self) -> None:
+        """Closes both faces."""
+        self.graph.close()
+        self.view.close()
+
+
+@pytest.fixture
+def redis_stores() -> Iterator[Callable[..., RedisStore]]:
+    """Makes graphs at a URL, `RedisStore(url, schema, serves=True)`; closed at the test's end."""
+    made: list[RedisStore] = []
+
+    def make(url: str, schema: Schema, *, serves: bool = True) -> RedisStore:
+        made.append(RedisStore(url, schema, f"t{next(_NAMESPACES)}", serves=serves))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+def _free_port(*, with_bus: bool) -> int:
+    """A free port; of a cluster's node also the one above it that its bus takes."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if not with_bus:
+                return port
+            if port + BUS_OFFSET > 65_535:
+                continue
+            try:
+                bus.bind(("127.0.0.1", port + BUS_OFFSET))
+            except OSError:
+                continue
+            return port
 
 
 @pytest.fixture
@@ -94,3 +235,30 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     yield url
     for server in servers:
         server.kill()
+
+
+@pytest.fixture
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A cluster of the test's own, to be frozen and killed."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Gives the URL of a cluster that is started once and not disturbed; tests take namespaces of their own."""
+    clusters: list[RedisCluster] = []
+
+    def url() -> str:
+        if shutil.which("redis-server") is None:
+            pytest.skip("redis-server is not installed")
+        if not clusters:
+            clusters.append(RedisCluster(tmp_path_factory.mktemp("cluster")))
+        return clusters[0].url
+
+    yield url
+    for cluster in clusters:
+        cluster.kill()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from graph_transformer.errors import TaskError
+from graph_transformer.options import options_of
 from temporal_graph.duration import DURATION_EXPECTED, format_duration, parse_duration_us
 
 START = ("svd", "random")
@@ -126,8 +127,4 @@ class RankingConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RankingConfig:
         """Build from a task's `ranking` mapping; raises TaskError for a name that does not exist or a bad value."""
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise TaskError(f"ranking.{name}", f"one of {', '.join(names)}", name)
-        return cls(**values)
+        return options_of(cls, "ranking", values)

@@ -147,8 +147,9 @@ class Switch:
             if begins:
                 lanes.models.swapped()
                 log.info("canary_began", task=lanes.task.name, model_version=canary.version, share=canary.share)
-        elif begins:
-            lanes.end_canary()  # the one before is not wanted, and this one cannot be: all keys are the live model's
+        else:
+            # The one before is not wanted, or reads a graph that nobody writes any more: all keys are the live model's.
+            lanes.end_canary()
         self._settled_canary = None if self._unavailable else canary.version
         return True
 

@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from model_server.caller import NAME_LENGTH_MAX, Caller, Role
 from model_server.errors import NotConfiguredError
+from model_server.yaml_file import read_yaml
 
 # Every token is compared with each of them, and names are labels: more callers than this want an identity provider.
 CALLERS_MAX = 256
@@ -94,16 +94,7 @@ class Access:
 def load_access(path: Path) -> Access:
     """Reads an access file. Raises NotConfiguredError, which names the key and quotes no value."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NotConfiguredError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise NotConfiguredError(f"{path}: not UTF-8") from None
-    except yaml.YAMLError as error:  # its own words quote the line
-        mark = getattr(error, "problem_mark", None)
-        raise NotConfiguredError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
-    try:
-        file = AccessFile.model_validate(found)
+        file = AccessFile.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])

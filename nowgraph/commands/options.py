@@ -30,7 +30,9 @@ SnapshotsUrl = Annotated[
 ]
 SnapshotEvery = Annotated[
     str | None,
-    typer.Option("--snapshot-every", help="Such as 5m; default: NOWGRAPH_UPDATER_SNAPSHOT_INTERVAL_S, five minutes."),
+    typer.Option(
+        "--snapshot-every", help="Such as 5m, or never; default: NOWGRAPH_UPDATER_SNAPSHOT_INTERVAL_S, five minutes."
+    ),
 ]
 FixedShape = Annotated[
     bool, typer.Option("--fixed-shape", help="Each row alone, on one thread: equal inputs give the same bits.")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from graph_updater.embedded import UpdaterThread
+from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import Snapshotter
 from graph_updater.updater import Updater
 from model_server.metrics import ProcessMetrics
 from model_server.metrics_endpoint import MetricsEndpoint
@@ -33,10 +37,9 @@ from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
-from temporal_graph.errors import WriterBusyError
-from temporal_graph.generations import WriterLock
+from temporal_graph.errors import OvertakenError
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
-from temporal_graph.schema import load_schema
+from temporal_graph.schema import Schema, load_schema
 from temporal_graph.snapshots import Snapshots
 
 _TICK_S = 0.2
@@ -64,7 +67,7 @@ def update(
     snapshots: SnapshotsUrl = None,
     snapshot_every: SnapshotEvery = None,
     standby: Annotated[
-        bool, typer.Option(help="While the arena has a writer, wait, and take its place when it ends.")
+        bool, typer.Option(help="While the arena has a writer, keep a graph beside it; take its place when it ends.")
     ] = False,
     until_caught_up: Annotated[bool, typer.Option(help="End once the log's present end is applied.")] = False,
     quiet: Quiet = False,
@@ -77,72 +80,128 @@ def update(
     """
     if snapshots is not None and bootstrap_servers == EMBEDDED:
         raise UsageError("--snapshots: the embedded broker ends with this command, so its offsets mean nothing later")
-    loaded, settings = load_schema(schema), snapshot_settings(snapshot_every)
-    store = None if snapshots is None else Snapshots(snapshots)
+    if standby and (bootstrap_servers == EMBEDDED or until_caught_up):
+        raise UsageError("--standby: it reads the log that its writer reads, for as long as that writes")
+    given = _Given(
+        load_schema(schema),
+        arena,
+        arena_bytes,
+        bootstrap_servers,
+        history or [],
+        parse_positions(from_ or []),
+        None if snapshots is None else Snapshots(snapshots),
+        snapshot_settings(snapshot_every),
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
+        standby=standby,
+        until_caught_up=until_caught_up,
+        quiet=quiet,
+    )
     configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
-    if standby and not _takes_place(arena, stop, quiet=quiet):
-        return
+    while (state := _generation(given, stop)) is None:
+        pass  # overtaken: what was built can never serve, so it stands by anew
+    emit([state], title="Stopped", as_json=as_json, document=state)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The command's options, read."""
+
+    schema: Schema
+    arena: Path
+    arena_bytes: int
+    bootstrap: str
+    history: list[Path]
+    from_: Mapping[tuple[str, int], int]
+    store: Snapshots | None
+    settings: UpdaterSettings
+    metrics_port: int
+    metrics_host: str
+    standby: bool
+    until_caught_up: bool
+    quiet: bool
+
+
+def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
+    """Builds a generation and keeps it up to date until it is time to stop; None where another overtook it."""
     begun_s = time.monotonic()
     with ExitStack() as stack:
-        address = broker_address(bootstrap_servers, loaded, stack)
+        address = broker_address(given.bootstrap, given.schema, stack)
         stream = StreamSettings(kafka_bootstrap=address)
-        if bootstrap_servers == EMBEDDED and not quiet:
+        embedded = given.bootstrap == EMBEDDED
+        if embedded and not given.quiet:
             progress_console().print(f"Broker: {address}", highlight=False)
         producer = stack.enter_context(EventProducer(stream))
-        graph = stack.enter_context(restored_graph(loaded, store, arena=arena, arena_bytes=arena_bytes, quiet=quiet))
-        gaps: Literal["error", "allow"] = "error" if bootstrap_servers == EMBEDDED else "allow"
-        source, logs = live_source(graph, history or [], stream, from_positions=parse_positions(from_ or []), gaps=gaps)
+        graph = stack.enter_context(
+            restored_graph(
+                given.schema, given.store, arena=given.arena, arena_bytes=given.arena_bytes, standby=given.standby,
+                quiet=given.quiet,
+            )
+        )  # fmt: skip
+        gaps: Literal["error", "allow"] = "error" if embedded else "allow"
+        source, logs = live_source(graph, given.history, stream, from_positions=given.from_, gaps=gaps)
         dead_letters = DeadLetters(producer, settings=stream)
-        updater = updater_of(graph, source, dead_letters, stream, settings=settings, logs=logs, snapshots=store)
-        if metrics_port:
-            endpoint = MetricsEndpoint(updater.metrics, ProcessMetrics(), host=metrics_host, port=metrics_port)
-            stack.callback(endpoint.close)
+        # Of two that make snapshots in one place each would remove the other's: who stands by makes none.
+        snapshots = None if given.standby else given.store
+        updater = updater_of(
+            graph, source, dead_letters, stream, settings=given.settings, logs=logs, snapshots=snapshots
+        )
+        if given.metrics_port:
+            stack.callback(_endpoint(given, updater).close)
         with UpdaterThread(updater) as running:
-            _keep(updater, running, graph, stop, begun_s=begun_s, until_caught_up=until_caught_up, quiet=quiet)
+            try:
+                if given.standby:
+                    begun_s = _stand_by(given, updater, running, graph, stop)
+            except OvertakenError:
+                return None
+            _keep(given, updater, running, graph, stop, begun_s=begun_s)
         state = _state(updater, graph)
-        if until_caught_up:
+        if given.until_caught_up:
             # Equal for equal graphs, however their events came: what a rebuild is compared by.
             state["graph"] = graph.canonical_hash()
-        emit([state], title="Stopped", as_json=as_json, document=state)
+        return state
 
 
-def _takes_place(arena: Path, stop: Stop, *, quiet: bool) -> bool:
-    """Returns once the arena has no writer; False where it is time to stop."""
-    told = quiet
-    while True:
-        try:
-            WriterLock(arena).close()
-        except WriterBusyError as error:
-            if not told:
-                progress_console().print(f"Standing by: {error}", highlight=False)
+def _endpoint(given: _Given, updater: Updater) -> MetricsEndpoint:
+    try:
+        return MetricsEndpoint(updater.metrics, ProcessMetrics(), host=given.metrics_host, port=given.metrics_port)
+    except OSError as error:  # most likely the updater's that this one stands by for
+        raise UsageError(f"--metrics-port {given.metrics_port}: {error.strerror}") from error
+
+
+def _stand_by(given: _Given, updater: Updater, running: UpdaterThread, graph: TemporalGraph, stop: Stop) -> float:
+    """Keeps the graph up to date beside the arena's writer until there is none; returns when it took its place."""
+    told = False
+    updater.metrics.standing_by.set(1)
+    with progress_line(quiet=given.quiet) as show:
+        while not graph.take_place():
+            if not told and updater.caught_up():
+                show(f"Standing by: {given.arena} has a writer, generation {graph.generation} is ready", lasting=True)
                 told = True
-            if stop.wait(_TICK_S):
-                return False
-        else:
-            return True
+            show(_progress(updater))
+            if not running.alive or stop.wait(_TICK_S):
+                return time.monotonic()
+    taken_s = time.monotonic()
+    updater.metrics.standing_by.set(0)
+    store = given.store
+    updater.take_place(None if store is None else Snapshotter(graph, store, given.settings, updater.metrics))
+    return taken_s
 
 
 def _keep(
-    updater: Updater,
-    running: UpdaterThread,
-    graph: TemporalGraph,
-    stop: Stop,
-    *,
-    begun_s: float,
-    until_caught_up: bool,
-    quiet: bool,
+    given: _Given, updater: Updater, running: UpdaterThread, graph: TemporalGraph, stop: Stop, *, begun_s: float
 ) -> None:
     """Publishes the generation once it has caught up, shows progress, and returns when it is time to stop."""
     published = False
-    with progress_line(quiet=quiet) as show:
+    with progress_line(quiet=given.quiet) as show:
         while running.alive and not stop.wait(_TICK_S):
             if not published and updater.caught_up():
                 graph.publish_generation()
                 published = True
                 updater.metrics.ready_seconds.set(time.monotonic() - begun_s)
                 show(f"generation {graph.generation} serves", lasting=True)
-            if published and until_caught_up:
+            if published and given.until_caught_up:
                 break
             show(_progress(updater))
 

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +25,17 @@ import pytest
 import yaml
 from opentelemetry.sdk.trace import TracerProvider
 
-from graph_updater.embedded import UpdaterThread
-from graph_updater.updater import Updater
-from model_server.background import BackgroundServer
 from model_server.generation import Serving
 from model_server.metrics import ProcessMetrics
 from model_server.metrics_endpoint import MetricsEndpoint
 from model_server.server import Server
 from model_server.settings import ServerSettings
-from model_server.tracing import TracingInterceptor
 from nowgraph.client import Client, ClientError
-from stream.dead_letters import DeadLetters
-from stream.decode import Decoder
-from stream.embedded_broker import EmbeddedBroker
-from stream.kafka_source import KafkaSource
-from stream.producer import EventProducer
 from stream.quality.config import AnswerKind, QualitySettings, QualityTask
 from stream.quality.exposition import QualityMetrics
 from stream.quality.monitor import Monitor
 from stream.quality.records import Answer, Outcome, Stream
-from stream.settings import EVENTS_TOPIC, StreamSettings
+from stream.settings import EVENTS_TOPIC
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "grafana"
@@ -148,27 +140,6 @@ def beside_a_shadow(world: Any, server: Server) -> Server:
     return server
 
 
-def live(world: Any, topics: dict[str, int], stack: ExitStack) -> tuple[BackgroundServer, MetricsEndpoint]:
-    """A server and an updater over a world's graph, with a broker between them; every call is traced."""
-    broker = stack.enter_context(EmbeddedBroker({**topics, "nowgraph.predictions": 1, "nowgraph.dead-letters": 1}))
-    stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
-    producer = stack.enter_context(EventProducer(stream))
-    updater = Updater(
-        world.graph,
-        [KafkaSource(list(topics), gaps="error", settings=stream)],
-        Decoder(world.schema, world.privacy, settings=stream),
-        DeadLetters(producer, settings=stream),
-    )
-    stack.enter_context(UpdaterThread(updater))
-    settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=20_000)
-    options = {"event_log": producer, "interceptors": (TracingInterceptor(TracerProvider()),)}
-    server = stack.enter_context(BackgroundServer(lambda: beside_a_shadow(world, world.server(settings, **options))))
-    endpoint = MetricsEndpoint(updater.metrics, ProcessMetrics(), host="127.0.0.1", port=0)
-    stack.callback(endpoint.close)
-    producer.send(next(iter(topics)), value=b"\xff")  # one dead letter
-    return server, endpoint
-
-
 def quality() -> QualityMetrics:
     """Figures of two hours of answers, half of them followed by what happened."""
     task = QualityTask(
@@ -235,17 +206,32 @@ def scraping(binary: str, tmp_path: Path) -> Iterator[Callable[[dict[str, list[i
 
 
 @pytest.mark.integration
-def test_every_panel_has_data(world: Any, shop: Any, scraping: Callable[..., Prometheus]) -> None:
+def test_every_panel_has_data(
+    world: Any, shop: Any, live: Callable[..., Any], scraping: Callable[..., Prometheus]
+) -> None:
     """Scores, lists, events and a dead letter, scraped by a real Prometheus: every expression gives numbers of them."""
     with ExitStack() as stack:
-        scores, one = live(world, {"transactions": 1, "transaction_events": 1, EVENTS_TOPIC: 1}, stack)
-        lists, other = live(shop, {"clicks": 1, "items": 1, EVENTS_TOPIC: 1}, stack)
+        systems, updaters = [], []
+        for over, inputs in ((world, ("transactions", "transaction_events")), (shop, ("clicks", "items"))):
+            system = live(
+                over,
+                dict.fromkeys((*inputs, EVENTS_TOPIC), 1),
+                ServerSettings(port=0, metrics_port=0, deadline_default_ms=20_000),
+                provider=TracerProvider(),
+                served=partial(beside_a_shadow, over),
+            )
+            endpoint = MetricsEndpoint(system.updater.metrics, ProcessMetrics(), host="127.0.0.1", port=0)
+            stack.callback(endpoint.close)
+            system.producer.send(inputs[0], value=b"\xff")  # one dead letter
+            systems.append(system)
+            updaters.append(endpoint.port)
+        scores, lists = (system.server for system in systems)
         figures = MetricsEndpoint(quality(), host="127.0.0.1", port=0)
         stack.callback(figures.close)
         prometheus = scraping(
             {
                 "nowgraph-server": [scores.server.metrics_port, lists.server.metrics_port],
-                "nowgraph-updater": [one.port, other.port],
+                "nowgraph-updater": updaters,
                 "nowgraph-quality": [figures.port],
             }
         )

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -69,17 +68,6 @@ def volumes(tmp_path: Path) -> Path:
     return writable
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @dataclass
 class Composed:
     """What compose would start, with this test's places in place of its containers'."""
@@ -139,7 +127,11 @@ def wait_until_well(process: subprocess.Popen[str], *words: str) -> None:
 
 
 def test_compose_s_commands_run_on_a_root_that_cannot_be_written(
-    volumes: Path, world: Any, served_checkpoints: Callable[[str], Path], tmp_path: Path
+    volumes: Path,
+    world: Any,
+    served_checkpoints: Callable[[str], Path],
+    free_ports: Callable[[int], list[int]],
+    tmp_path: Path,
 ) -> None:
     """Updater, server and quality app start, an ingested event is in the next answer, and each ends well."""
     model = tmp_path / "model"

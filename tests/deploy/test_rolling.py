@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -37,17 +36,6 @@ def request(number: int) -> service_pb2.ScoreRequest:
     return asked
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 class Pod:
     """A server as a process of its own, with compose's settings of its drain; `roll` replaces it by another."""
 
@@ -75,9 +63,25 @@ class Pod:
         self._process.wait()
 
 
+def ask(stub: Any, number: int) -> str:
+    """What one answer says: OK, or the error of a batch's item."""
+    asked = request(number)
+    if number % 3 == 0:
+        stub.Score(asked, timeout=20)
+    elif number % 3 == 1:
+        answers = stub.ScoreBatch(service_pb2.ScoreBatchRequest(requests=[asked] * 20), timeout=20).results
+        return next((one.error.message for one in answers if one.HasField("error")), "OK")
+    else:
+        stub.Neighborhood(service_pb2.NeighborhoodRequest(request=asked), timeout=20)
+    return "OK"
+
+
 @contextmanager
 def load(envoy: Any, callers: int) -> Iterator[Counter[str]]:
-    """Callers who ask without a pause and never twice, until the block ends; gives what they heard, by code."""
+    """Callers who ask without a pause and never twice, until the block ends; gives what they heard, by code.
+
+    Each has a method of its own: a score, a batch of them, a neighborhood.
+    """
     heard: Counter[str] = Counter()
     stop = threading.Event()
 
@@ -86,8 +90,7 @@ def load(envoy: Any, callers: int) -> Iterator[Counter[str]]:
             while not stop.is_set():
                 asked_s = time.monotonic()
                 try:
-                    stub.Score(request(number), timeout=20)
-                    heard["OK"] += 1
+                    heard[ask(stub, number)] += 1
                 except grpc.RpcError as error:
                     took_s = time.monotonic() - asked_s
                     heard[f"{error.code().name} after {took_s:.1f} s: {error.details()}"] += 1
@@ -108,6 +111,7 @@ def test_servers_are_replaced_one_by_one_and_no_request_fails(
     world: Any,
     served_checkpoints: Callable[[str], Path],
     envoy_before: Callable[..., AbstractContextManager[Any]],
+    free_ports: Callable[[int], list[int]],
     tmp_path: Path,
 ) -> None:
     """Each of two servers takes SIGTERM and is started anew on the graph that is there, while callers go on."""

@@ -68,6 +68,24 @@ def test_caught_up_means_the_end_that_was_there_at_first() -> None:
     assert watch.caught_up()
 
 
+def test_a_look_anew_moves_the_goal_and_is_due_at_once() -> None:
+    """What came since the first look counts then; until the log has answered, nobody has caught up."""
+    log = _Log({("a", 0): 0}, {("a", 0): 30})
+    applied = {("a", 0): 30}
+    watch = LagWatch(lambda: applied, [log], SETTINGS, UpdaterMetrics())
+    watch.look(now_s=1.0)
+    assert watch.caught_up()
+    log.ends["a", 0], log.silent = 40, True
+    watch.look_anew()
+    watch.look(now_s=1.1)
+    assert not watch.caught_up()
+    log.silent = False
+    watch.look(now_s=1.2)
+    assert not watch.caught_up()
+    applied["a", 0] = 40
+    assert watch.caught_up()
+
+
 def test_a_broker_that_does_not_answer_leaves_the_last_known_lag() -> None:
     """No error, no change, and the next answer counts again."""
     log = _Log({("a", 0): 0}, {("a", 0): 100})

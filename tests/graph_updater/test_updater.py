@@ -13,6 +13,7 @@ import pytest
 from graph_updater.dead_letter_file import DeadLetterFile
 from graph_updater.embedded import UpdaterThread
 from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import Snapshotter
 from graph_updater.updater import Updater
 from stream.batch import Batch, DeadLetter, Decoded
 from stream.dead_letters import DeadLetters, list_dead_letters
@@ -24,6 +25,7 @@ from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema, parse_schema
+from temporal_graph.snapshots import Snapshots
 
 pytestmark = pytest.mark.integration
 
@@ -122,6 +124,26 @@ def twin(schema: Schema, payments: int, reports: int) -> str:
             batch = _batch(topic, values)
             graph.apply(decoder.decode(batch).events)
         return graph.canonical_hash()
+
+
+def test_who_takes_a_place_catches_up_anew_and_makes_snapshots(
+    schema: Schema, settings: StreamSettings, producer: EventProducer, tmp_path: Path
+) -> None:
+    """It had caught up with the log as it was at its start; what came since is asked for, and snapshots begin."""
+    with TemporalGraph.create(schema, arena_bytes=1 << 28) as graph:
+        publish(producer, "transactions", [payment(number) for number in range(10)])
+        updater = make(graph, schema, settings, producer)
+        while not updater.caught_up():
+            updater.step()
+        publish(producer, "transactions", [payment(number) for number in range(10, 20)])
+        limits, snapshots = UpdaterSettings(snapshot_interval_s=0.01), Snapshots(tmp_path)
+        updater.take_place(Snapshotter(graph, snapshots, limits, updater.metrics))
+        assert not updater.caught_up()
+        while not updater.caught_up():
+            updater.step()
+        assert applied(updater, "transactions") == 20
+        wait_for(lambda: updater.step() == 0 and bool(snapshots.inventory()[0]), "a snapshot")
+        updater.close()
 
 
 def _batch(topic: str, values: Sequence[bytes]) -> Batch:

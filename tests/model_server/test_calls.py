@@ -11,7 +11,6 @@ import pytest
 from graph_transformer.target import Kind
 from model_server.calls import Calls, Parts, RankCalls, ScoreCalls, calls_of, task_of
 from model_server.errors import NotConfiguredError
-from model_server.freshness import Freshness
 from model_server.generation import Generations, Serving, serving_over
 from model_server.metrics import Metrics
 from model_server.predictions import Predictions
@@ -29,7 +28,6 @@ def calls_over(world: Any, model: Any, metrics: Metrics) -> Calls:
         settings=settings,
         metrics=metrics,
         reader=RequestReader(world.schema, settings, task=task.name, target=task.target, privacy=world.privacy),
-        freshness=Freshness(dict, poll_s=0.001),
         predictions=Predictions(None, "predictions", settings, metrics),
         privacy=world.privacy,
     )

@@ -94,11 +94,11 @@ def test_a_policy_fits_its_task_or_is_refused(
     schema: Schema, target: Target, wrong: dict[str, Any], path: str, says: str
 ) -> None:
     """Unknown columns, wrong types, answers that the task does not have: by the path of the key."""
-    (found,) = misfits(policy_of(wrong), target, schema)
+    (found,) = misfits(policy_of(wrong), target, schema, lag_interval_s=5.0)
     assert found.path == path
     assert says in found.message
     with pytest.raises(NotConfiguredError, match=r"degraded\.rules"):
-        check_policy(policy_of(wrong), target, schema)
+        check_policy(policy_of(wrong), target, schema, lag_interval_s=5.0)
 
 
 def test_what_fits_is_taken(schema: Schema) -> None:
@@ -110,9 +110,18 @@ def test_what_fits_is_taken(schema: Schema) -> None:
         rule("d", column="note", equals="x"),
         rule("e"),
     )
-    assert check_policy(fits, FRAUD, schema) is fits
-    assert list(misfits(policy_of(rule()), SPEND, schema)) == []
-    assert list(misfits(DegradedPolicy(), LISTS, schema)) == []
+    assert check_policy(fits, FRAUD, schema, lag_interval_s=5.0) is fits
+    assert list(misfits(policy_of(rule()), SPEND, schema, lag_interval_s=5.0)) == []
+    assert list(misfits(DegradedPolicy(), LISTS, schema, lag_interval_s=5.0)) == []
+
+
+def test_a_bound_that_no_updater_can_keep_is_refused(schema: Schema) -> None:
+    """Twice the time between two looks of the updater is enough; less would call graphs stale that are fresh."""
+    policy = DegradedPolicy.model_validate({"stale_graph": {"bound": "10s", "answer": "flag"}})
+    for target in (FRAUD, LISTS):
+        assert check_policy(policy, target, schema, lag_interval_s=5.0) is policy
+        with pytest.raises(NotConfiguredError, match=r"degraded\.stale_graph\.bound: at least 10\.2s expected"):
+            check_policy(policy, target, schema, lag_interval_s=5.1)
 
 
 @pytest.mark.parametrize(

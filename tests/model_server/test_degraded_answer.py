@@ -9,7 +9,7 @@ import pytest
 
 from graph_transformer.target import Kind, Target
 from model_server.degraded import DegradedPolicy
-from model_server.degraded_answer import LATE_RESERVE_S, GraphBound, RuleAnswers, staleness_us
+from model_server.degraded_answer import LATE_RESERVE_S, GraphBound, RuleAnswers, Staleness, staleness_us
 from model_server.errors import (
     DeadlinePassedError,
     InvalidRequestError,
@@ -52,6 +52,23 @@ def test_a_quiet_log_is_fresh_and_a_stuck_updater_is_not(schema: Schema) -> None
         assert staleness_us(view, now_us - 1) == 0  # clocks of two processes may disagree
 
 
+def test_a_clock_that_was_set_back_makes_no_graph_fresh(schema: Schema) -> None:
+    """Of an updater that has ended staleness grows; one that goes on by the new clock is fresh at its next word."""
+    with TemporalGraph.create(schema) as graph:
+        view, wall_us, ticks_s = graph.view(), [10**15], [0.0]
+        staleness = Staleness(clock_us=lambda: wall_us[0], monotonic_s=lambda: ticks_s[0])
+        graph.set_complete_time(wall_us[0] - 1)
+        assert staleness.of_us(view) == 1
+        wall_us[0] -= 300_000_000
+        for seconds in (1, 7):
+            ticks_s[0] = seconds
+            assert staleness.of_us(view) == seconds * 1_000_000
+        graph.set_complete_time(wall_us[0])
+        assert staleness.of_us(view) == 0
+        wall_us[0] += 300_000_000
+        assert staleness.of_us(view) == 300_000_000
+
+
 def test_beyond_its_bound_a_graph_is_flagged_or_refused(schema: Schema, metrics: Metrics) -> None:
     """At the bound it is fresh, a microsecond beyond it is not, and both answers are counted."""
     with TemporalGraph.create(schema) as graph:
@@ -60,7 +77,7 @@ def test_beyond_its_bound_a_graph_is_flagged_or_refused(schema: Schema, metrics:
 
         def bound(answer: str) -> GraphBound:
             policy = policy_of(stale_graph={"bound": "30s", "answer": answer})
-            return GraphBound(policy, graph.view, metrics, clock_us=lambda: clock[0])
+            return GraphBound(policy, graph.view, metrics, Staleness(clock_us=lambda: clock[0]))
 
         flag, refuse = bound("flag"), bound("refuse")
         assert flag.check() is None
@@ -73,7 +90,7 @@ def test_beyond_its_bound_a_graph_is_flagged_or_refused(schema: Schema, metrics:
         with pytest.raises(StaleGraphError, match=r"lies 30\.0 s behind its log, at most 30 s"):
             refuse.check()
         assert (counted(metrics, "stale_graph"), counted(metrics, "refused")) == (1, 1)
-        assert GraphBound(DegradedPolicy(), graph.view, metrics).check() is None
+        assert GraphBound(DegradedPolicy(), graph.view, metrics, Staleness()).check() is None
 
 
 @pytest.fixture

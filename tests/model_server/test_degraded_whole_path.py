@@ -96,7 +96,7 @@ def test_a_quiet_log_is_fresh_and_an_updater_that_ends_is_not(world: Any, with_p
 
     What was never on the log of this graph, its history of years ago, plays no part.
     """
-    settings = with_policy("stale_graph: {bound: 3s, answer: flag}")
+    settings = with_policy("stale_graph: {bound: 3s, answer: flag}").model_copy(update={"lag_interval_s": 0.2})
     inputs = {"transactions": 1, "transaction_events": 1}
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker({**inputs, "nowgraph.dead-letters": 1}))
@@ -105,7 +105,7 @@ def test_a_quiet_log_is_fresh_and_an_updater_that_ends_is_not(world: Any, with_p
         source = KafkaSource(list(inputs), settings=stream)
         decoder = Decoder(world.schema, world.privacy, settings=stream)
         letters = DeadLetters(producer, settings=stream)
-        looking = UpdaterSettings(lag_interval_s=0.2)
+        looking = UpdaterSettings(lag_interval_s=settings.lag_interval_s)
         updater = Updater(world.graph, [source], decoder, letters, settings=looking)
         server = stack.enter_context(BackgroundServer(lambda: world.server(settings)))
         client = stack.enter_context(Client(server.target, timeout_s=20))

@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graph_updater.embedded import UpdaterThread
-from graph_updater.updater import Updater
-from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
-from nowgraph.client import Client, ListRules, Row
+from nowgraph.client import ListRules, Row
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
-from stream.dead_letters import DeadLetters
-from stream.decode import Decoder
-from stream.embedded_broker import EmbeddedBroker
 from stream.kafka_source import KafkaSource
-from stream.producer import EventProducer
 from stream.settings import EVENTS_TOPIC, StreamSettings
 
 pytestmark = pytest.mark.integration
-
-
-@dataclass
-class System:
-    """Everything, running."""
-
-    shop: Any
-    client: Client
-    stream: StreamSettings
-
-
-@contextmanager
-def running(shop: Any, settings: ServerSettings, checkpoint: Path | None = None) -> Iterator[System]:
-    """One process with broker, updater and server over the shop's graph."""
-    inputs = {"clicks": 2, "items": 1, EVENTS_TOPIC: 1}
-    with ExitStack() as stack:
-        broker = stack.enter_context(EmbeddedBroker({**inputs, "nowgraph.predictions": 2, "nowgraph.dead-letters": 1}))
-        stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
-        producer = stack.enter_context(EventProducer(stream))
-        source = KafkaSource(list(inputs), gaps="error", settings=stream)
-        decoder = Decoder(shop.schema, shop.privacy, settings=stream)
-        updater = Updater(shop.graph, [source], decoder, DeadLetters(producer, settings=stream))
-        stack.enter_context(UpdaterThread(updater))
-        server = stack.enter_context(
-            BackgroundServer(lambda: shop.server(settings, checkpoint=checkpoint, event_log=producer))
-        )
-        yield System(shop, stack.enter_context(Client(server.target, timeout_s=20)), stream)
+INPUTS = {"clicks": 2, "items": 1, EVENTS_TOPIC: 1}
 
 
 @pytest.fixture
-def system(shop: Any, settings: ServerSettings) -> Iterator[System]:
+def system(shop: Any, settings: ServerSettings, live: Callable[..., Any]) -> Any:
     """The shop, running, with the ranker by counts."""
-    with running(shop, settings) as system:
-        yield system
+    return live(shop, INPUTS, settings)
 
 
 def read_lists(stream: StreamSettings, count: int) -> list[service_pb2.Prediction]:
@@ -72,9 +36,9 @@ def read_lists(stream: StreamSettings, count: int) -> list[service_pb2.Predictio
     return sorted(records, key=lambda record: record.ranking.response.cutoff_time_us)
 
 
-def test_each_click_is_in_the_next_list(system: System) -> None:
+def test_each_click_is_in_the_next_list(system: Any) -> None:
     """With the token of a click the very next list knows it, and an item just added can be in it, ten times."""
-    client, shop = system.client, system.shop
+    client, shop = system.client, system.world
     start_us = shop.start_us + 40 * shop.day_us
     for number in range(10):
         at_us = start_us + number * 1_000_000
@@ -91,30 +55,30 @@ def test_each_click_is_in_the_next_list(system: System) -> None:
 
 
 def test_what_just_happened_counts_for_the_real_ranker(
-    shop: Any, settings: ServerSettings, ranking_checkpoint: Path
+    shop: Any, settings: ServerSettings, ranking_checkpoint: Path, live: Callable[..., Any]
 ) -> None:
     """A click that Kafka delivered a moment ago is history, and an item that appeared a moment ago is ranked."""
-    with running(shop, settings, ranking_checkpoint) as system:
-        client, at_us = system.client, shop.start_us + 40 * shop.day_us
-        assert client.rank(77, k=60, event_time=at_us).fallback
-        token = client.ingest("items", 900, {"color": "red", "tags": ["a"]}, event_time=at_us)
-        found = client.rank(77, k=60, freshness_token=token, event_time=at_us)
-        (item,) = [item for item in found.items if item.key == 900]
-        assert item.is_new
-        assert "new" in item.sources
-        for number in range(3):
-            click_us = at_us + number
-            cells = {"user_id": 77, "item_id": 900 if number else 3}
-            token = client.ingest("clicks", 50_000 + number, cells, event_time=click_us)
-            found = client.rank(77, k=60, freshness_token=token, event_time=click_us)
-            assert (found.history_count, found.newest_age_us) == (number + 1, 0)
-        assert 900 in found.keys
-        assert 900 not in client.rank(77, k=60, exclude_seen=True, event_time=click_us).keys
+    system = live(shop, INPUTS, settings, checkpoint=ranking_checkpoint)
+    client, at_us = system.client, shop.start_us + 40 * shop.day_us
+    assert client.rank(77, k=60, event_time=at_us).fallback
+    token = client.ingest("items", 900, {"color": "red", "tags": ["a"]}, event_time=at_us)
+    found = client.rank(77, k=60, freshness_token=token, event_time=at_us)
+    (item,) = [item for item in found.items if item.key == 900]
+    assert item.is_new
+    assert "new" in item.sources
+    for number in range(3):
+        click_us = at_us + number
+        cells = {"user_id": 77, "item_id": 900 if number else 3}
+        token = client.ingest("clicks", 50_000 + number, cells, event_time=click_us)
+        found = client.rank(77, k=60, freshness_token=token, event_time=click_us)
+        assert (found.history_count, found.newest_age_us) == (number + 1, 0)
+    assert 900 in found.keys
+    assert 900 not in client.rank(77, k=60, exclude_seen=True, event_time=click_us).keys
 
 
-def test_every_list_is_on_the_predictions_topic_with_its_positions(system: System) -> None:
+def test_every_list_is_on_the_predictions_topic_with_its_positions(system: Any) -> None:
     """What was asked, hashed, and what was shown: enough to join a later click to what was seen."""
-    client, shop = system.client, system.shop
+    client, shop = system.client, system.world
     at_us = shop.start_us + 40 * shop.day_us
     seen = Row("clicks", 900, {"item_id": 4, "user_id": 123_454_321, "note": "a private note"}, at_us)
     first = client.rank(123_454_321, session=[seen], k=3, rules=ListRules(deny=[1]), event_time=at_us)

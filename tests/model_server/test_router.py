@@ -158,9 +158,66 @@ async def test_a_canary_that_fails_costs_nobody_an_answer(
     results = await router.scoring.results([payment(world, number) for number in range(6)], soon())
     assert {one.response.model_version for one in results} == {lanes.version}
     assert metrics.families.registry.total("nowgraph_canary_failures_total", task="fraud") == 7
+    assert lanes.canary is not None
+    assert (lanes.canary.asked, lanes.canary.failed) == (7, 7)
     canary = lanes.for_row(payment(world))
     with pytest.raises(PredictionFailedError):
         await canary.scoring.score(payment(world), soon())
+
+
+async def test_a_canary_that_answers_is_counted_however_it_is_asked(
+    router_of: Callable[..., Router], world: Any
+) -> None:
+    """Its rule counts answers to single requests as those of batches and streams."""
+    router = router_of(source("", world))
+    (lanes,) = router.lanes
+    view = world.graph.view()
+    await lanes.begin_canary(serving_over(view, world.predictor(view)), 0.9999)
+    await router.scoring.score(payment(world), soon())
+    await router.scoring.result(payment(world, 2), soon())
+    await router.scoring.results([payment(world, number) for number in range(4)], soon())
+    assert lanes.canary is not None
+    assert (lanes.canary.asked, lanes.canary.failed) == (6, 0)
+
+
+async def test_what_the_live_model_refuses_too_is_no_failure_of_the_canary(
+    router_of: Callable[..., Router], world: Any, metrics: Metrics
+) -> None:
+    """A caller whose quota is used up is refused by both: one by one, and as a part of a batch."""
+    whole = source("", world)
+    settings = whole.settings.model_copy(update={"quota_rows_per_s": 1e-6})
+    router = router_of(replace(whole, settings=settings))
+    (lanes,) = router.lanes
+    view = world.graph.view()
+    await lanes.begin_canary(serving_over(view, world.predictor(view)), 0.9999)
+    await router.scoring.score(payment(world), soon())
+    with pytest.raises(OverloadedError, match="caller's quota"):
+        await router.scoring.score(payment(world, 2), soon())
+    results = await router.scoring.results([payment(world, number) for number in range(4)], soon())
+    assert all("caller's quota" in one.error.message for one in results)
+    assert lanes.canary is not None
+    assert (lanes.canary.asked, lanes.canary.failed) == (1, 0)
+    assert metrics.families.registry.total("nowgraph_canary_failures_total") == 0
+
+
+async def test_a_batch_that_the_canary_refuses_as_a_whole_is_the_live_models(
+    router_of: Callable[..., Router], world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A canary without room does not even look at the rows; each of them is answered."""
+    router = router_of(source("", world))
+    (lanes,) = router.lanes
+    view = world.graph.view()
+    await lanes.begin_canary(serving_over(view, world.predictor(view)), 0.9999)
+    canary = lanes.for_row(payment(world))
+
+    def full(*_: object) -> None:
+        raise OverloadedError("full")
+
+    monkeypatch.setattr(canary.scoring, "results", full)
+    results = await router.scoring.results([payment(world, number) for number in range(4)], soon())
+    assert {one.response.model_version for one in results} == {lanes.version}
+    assert lanes.canary is not None
+    assert lanes.canary.failed == 4
 
 
 async def test_two_models_share_the_keys_of_a_batch(router_of: Callable[..., Router], world: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from graph_transformer.target import Kind, Target
 from model_server.request import AskedRow
-from model_server.seeds import key_of, sample, unknown_key
+from model_server.seeds import key_of, sample, unknown_key, write_key
 from online_sampler.errors import SeedError
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.schema import Schema
@@ -47,12 +47,16 @@ def test_an_entity_is_never_asked_about_without_its_key(world: Any) -> None:
 
 @pytest.mark.parametrize(("parts", "key"), [([], None), ([7], 7), (["x"], "x"), (["eu", 7], ("eu", 7))])
 def test_keys_are_as_the_graph_takes_them(parts: list[int | str], key: Any) -> None:
-    """None, one part, or a tuple of several; zero is a key like any other."""
+    """None, one part, or a tuple of several, and back again; zero is a key like any other."""
     kinds: dict[type, Callable[[Any], row_event_pb2.KeyPart]] = {
         int: lambda part: row_event_pb2.KeyPart(integer=part),
         str: lambda part: row_event_pb2.KeyPart(text=part),
     }
-    assert key_of(row_event_pb2.Key(parts=[kinds[type(part)](part) for part in parts])) == key
+    wire = row_event_pb2.Key(parts=[kinds[type(part)](part) for part in parts])
+    assert key_of(wire) == key
+    written = row_event_pb2.Key()
+    write_key(written, key)
+    assert written == wire
     assert key_of(row_event_pb2.Key(parts=[row_event_pb2.KeyPart(integer=0)])) == 0
 
 

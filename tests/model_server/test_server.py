@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
 
 from graph_transformer.target import Kind
 from model_server.background import BackgroundServer
@@ -20,6 +21,7 @@ from model_server.errors import NotConfiguredError
 from model_server.generation import Generations, serving_over
 from model_server.server import HEALTH_NAMES, SERVICE_NAME, Server, build_server
 from model_server.settings import ServerSettings
+from model_server.tenants import TenantParts
 from nowgraph.client import Client
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
@@ -141,6 +143,38 @@ def test_a_drained_server_lets_go_of_the_graph(world: Any, settings: ServerSetti
     gc.collect()
     assert world.graph.readers() == before
     assert running.server.port > 0
+
+
+def test_gauges_are_read_again_after_a_failure(
+    world: Any, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look that fails is logged; the next ones are made."""
+    monkeypatch.setattr("model_server.server.PULSE_S", 0.01)
+    looks: list[TenantParts] = []
+    again = threading.Event()
+
+    def read(parts: TenantParts) -> None:
+        looks.append(parts)
+        if len(looks) > 3:
+            again.set()
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(TenantParts, "read_gauges", read)
+    with capture_logs() as logged, BackgroundServer(lambda: world.server(settings)):
+        assert again.wait(20)
+    assert "gauges_failed" in {line["event"] for line in logged}
+
+
+def test_a_server_that_cannot_start_leaves_nothing_behind(
+    world: Any, settings: ServerSettings, running: BackgroundServer
+) -> None:
+    """Where its port is taken it says so; its workers end, and it keeps no reader of the graph."""
+    readers, threads = world.graph.readers(), threading.active_count()
+    taken = settings.model_copy(update={"port": running.server.port})
+    with pytest.raises(RuntimeError, match="bind"):
+        BackgroundServer(lambda: world.server(taken)).start()
+    gc.collect()
+    assert (world.graph.readers(), threading.active_count()) == (readers, threads)
 
 
 def test_private_schemas_need_their_secret(world: Any, settings: ServerSettings) -> None:

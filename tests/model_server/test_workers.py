@@ -32,6 +32,8 @@ async def main():
     link.watch(end.set, end.set)
     if os.path.exists(sys.argv[1]):
         sys.exit(3)
+    while os.path.exists(sys.argv[1] + ".stuck") and not end.is_set():
+        await asyncio.sleep(0.01)
     link.say(Ready(os.getpid(), 1, 2, 0.1, 1.0))
     await end.wait()
 
@@ -126,6 +128,28 @@ async def test_a_worker_that_dies_comes_back(tmp_path: Path) -> None:
         assert len(workers.ready) == 1
         broken.unlink()
         await until(lambda: len(workers.ready) == 2)
+
+
+async def test_a_worker_that_is_stuck_at_its_start_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended after a while, others get their turn, and all serve once it is mended."""
+    monkeypatch.setattr("model_server.workers.REPLACE_S", 0.5)
+    broken = tmp_path / "broken"
+    workers, counted = supervisor(broken, 2)
+    async with running(workers):
+        await until(lambda: len(workers.ready) == 2)
+        first, second = pids(workers)
+        stuck = broken.with_name("broken.stuck")
+        stuck.touch()
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: first not in pids(workers))
+        os.kill(second, signal.SIGKILL)
+        await asyncio.sleep(2.0)
+        assert pids(workers) == []
+        stuck.unlink()
+        await until(lambda: len(workers.ready) == 2)
+    assert counted.reasons == ["crashed", "crashed"]
 
 
 async def test_each_is_replaced_by_one_that_serves(tmp_path: Path) -> None:

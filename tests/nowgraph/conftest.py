@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,16 +60,9 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
+def free_port(free_ports: Callable[[int], list[int]]) -> Callable[[], int]:
     """Gives a port on loopback that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
+    return lambda: free_ports(1)[0]
 
 
 @pytest.fixture

@@ -4,17 +4,19 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
-from nowgraph.client import Client
-from nowgraph.client_channel import Calls, Tls
+from nowgraph.client import Client, PermissionDeniedError
+from nowgraph.client_channel import Calls, Connection, Tls
 
 
 @pytest.mark.parametrize("target", ["10.0.0.1:50051", "server.internal:50051", "dns:///server:443", "[2001:db8::1]:1"])
@@ -50,6 +52,69 @@ def test_half_of_a_client_certificate_is_refused(tmp_path: Path) -> None:
     """A certificate goes with its key."""
     with pytest.raises(ValueError, match="go together"):
         Tls(certificate=tmp_path / "a")
+
+
+def test_a_channel_is_opened_anew_once_its_files_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not between a certificate and its key; the channel before the last is closed, and a lost file changes nothing."""
+    monkeypatch.setattr("nowgraph.client_channel.TLS_CHECK_S", 0.0)
+    path = tmp_path / "ca.pem"
+    path.write_text("first")
+    opened: list[grpc.Channel] = []
+    retired: list[grpc.Channel] = []
+
+    def open_() -> grpc.Channel:
+        opened.append(grpc.insecure_channel("localhost:1"))
+        return opened[-1]
+
+    connection = Connection(Tls(ca=path), open_, retired.append)
+    stubs = [connection.stub]
+    for text in ("another", "a third one"):
+        path.write_text(text)
+        stubs += [connection.stub, connection.stub]
+    path.unlink()
+    stubs.append(connection.stub)
+    first, second, third = stubs[0], stubs[2], stubs[4]
+    assert len({first, second, third}) == 3
+    assert stubs == [first, first, second, second, third, third]
+    assert (connection.channels, retired) == (opened[1:], opened[:1])
+    for channel in opened:
+        channel.close()
+
+
+@pytest.mark.integration
+def test_a_certificate_that_is_replaced_is_shown(
+    world: Any, tmp_path: Path, authority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client lives longer than its certificate: the server sees the new one without a restart of either."""
+    monkeypatch.setattr("nowgraph.client_channel.TLS_CHECK_S", 0.05)
+    certificate, key = authority.issue("server", names=["127.0.0.1"]).write(tmp_path, "server")
+    own_certificate, own_key = authority.issue("client", names=["old"]).write(tmp_path, "client")
+    ca, access = tmp_path / "ca.pem", tmp_path / "access.yaml"
+    ca.write_bytes(authority.pem)
+    access.write_text("version: 1\ncertificates: [{name: new, roles: [score]}]")
+    settings = ServerSettings(
+        port=0,
+        metrics_port=0,
+        tls_certificate_path=certificate,
+        tls_key_path=key,
+        tls_client_ca_path=ca,
+        access_path=access,
+    )
+    tls = Tls(ca=ca, certificate=own_certificate, key=own_key)
+    with (
+        BackgroundServer(lambda: world.server(settings)) as server,
+        Client(server.target, tls=tls, timeout_s=20) as client,
+    ):
+        with pytest.raises(PermissionDeniedError):
+            client.score("transactions", 1)
+        authority.issue("client", names=["new"]).write(tmp_path, "client")
+        until_s = time.monotonic() + 20
+        while time.monotonic() < until_s:
+            with suppress(PermissionDeniedError):
+                assert client.score("transactions", 1).history_count == 0
+                break
+            time.sleep(0.05)
+        assert client.score("transactions", 1).history_count == 0
 
 
 @pytest.mark.integration

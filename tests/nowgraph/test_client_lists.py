@@ -23,7 +23,7 @@ from nowgraph.client_lists import (
 from nowgraph.client_values import FreshnessToken, Row
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
-LIMITS = {"port": 0, "metrics_port": 0, "deadline_default_ms": 20_000}
+LIMITS = {"port": 0, "metrics_port": 0, "deadline_default_ms": 20_000, "deadline_reserve_ms": 500}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -107,7 +107,7 @@ async def test_both_clients_say_the_same(target: str, shop: Any) -> None:
         assert (await other.rank(7, k=2, event_time=at)).items == found.items
         both = await other.rank_batch(asked)
         with pytest.raises(NotReadyError):
-            await other.rank(7, freshness_token=FreshnessToken("history", 0, 10**6), timeout_s=0.2)
+            await other.rank(7, freshness_token=FreshnessToken("history", 0, 10**6), timeout_s=1.0)
     for first, second in (batch, both):
         assert isinstance(first, RankedItems)
         assert first.items == found.items

@@ -9,7 +9,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +19,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from graph_updater.embedded import UpdaterThread
-from graph_updater.tracing import ApplyTraces
 from graph_updater.updater import Updater
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
-from model_server.tracing import TracingInterceptor
 from nowgraph.client import Client, ClientError, FreshnessToken, Row
 from nowgraph.logs import configure_logs
-from stream.dead_letters import DeadLetters
-from stream.decode import Decoder
-from stream.embedded_broker import EmbeddedBroker
-from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
-from stream.settings import EVENTS_TOPIC, StreamSettings
+from stream.settings import EVENTS_TOPIC
 
 pytestmark = pytest.mark.integration
 CARD, CUSTOMER = "4999-0000-1111-2222", 987_654_321
@@ -73,7 +65,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+def watched(world: Any, live: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """Everything in one process, with log lines from debug on and every call traced."""
     before, hook, handlers = structlog.get_config(), threading.excepthook, list(logging.getLogger().handlers)
     log = io.StringIO()
@@ -83,22 +75,8 @@ def watched(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     inputs = {"transactions": 1, "transaction_events": 1, EVENTS_TOPIC: 1}
     settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=20_000)
-    with ExitStack() as stack:
-        broker = stack.enter_context(EmbeddedBroker({**inputs, "nowgraph.predictions": 1, "nowgraph.dead-letters": 1}))
-        stream = StreamSettings(kafka_bootstrap=broker.bootstrap)
-        producer = stack.enter_context(EventProducer(stream))
-        updater = Updater(
-            world.graph,
-            [KafkaSource(list(inputs), gaps="error", settings=stream)],
-            Decoder(world.schema, world.privacy, settings=stream),
-            DeadLetters(producer, settings=stream),
-            traces=ApplyTraces(provider),
-        )
-        stack.enter_context(UpdaterThread(updater))
-        options = {"event_log": producer, "interceptors": (TracingInterceptor(provider),)}
-        server = stack.enter_context(BackgroundServer(lambda: world.server(settings, **options)))
-        client = stack.enter_context(Client(server.target, timeout_s=20))
-        yield Watched(world, client, server, updater, producer, exporter, log)
+    system = live(world, inputs, settings, provider=provider)
+    yield Watched(world, system.client, system.server, system.updater, system.producer, exporter, log)
     structlog.configure(**before)
     threading.excepthook = hook
     logging.getLogger().handlers[:] = handlers

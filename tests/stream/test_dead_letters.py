@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,23 @@ def test_redriving_sends_exact_bytes_once(broker: Broker) -> None:
         assert len(matching) == 1
         if letter.timestamp_us != NO_TIMESTAMP_US:
             assert matching[0][4] == letter.timestamp_us
+
+
+def test_copies_of_a_letter_are_one(broker: Broker) -> None:
+    """Two replicas and a restart write three letters of one record: it is listed and driven again once, for all."""
+    settings, topics = broker
+    one, other = letters(topics(2))[0], letters(topics(2))[2]
+    store(settings, [one, other])
+    store(settings, [one])
+    store(settings, [one])
+    assert by_place([found.letter for found in list_dead_letters(settings)]) == by_place([one, other])
+    with EventProducer(settings) as producer:
+        assert redrive(settings, producer) == 2
+        store(settings, [one])
+        assert redrive(settings, producer) == 0
+    elsewhere = replace(one, value=b"another record at this offset of a topic that was made anew")
+    store(settings, [elsewhere])
+    assert [found.letter for found in list_dead_letters(settings)] == [elsewhere]
 
 
 @pytest.mark.kafka

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from temporal_graph.errors import ArenaError
-from temporal_graph.generations import CurrentGeneration, WriterLock
+from temporal_graph.errors import ArenaError, OvertakenError, WriterBusyError
+from temporal_graph.generations import CurrentGeneration, Generation, WriterLock
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema, dump_schema
 from temporal_graph.view import GraphView
@@ -132,18 +133,85 @@ def test_readers_outlive_a_dead_reader_and_a_dead_writer(schema: Schema, tmp_pat
             process.kill()
 
 
-def test_generations_count_up_and_are_never_reused(tmp_path: Path) -> None:
-    """A generation that was never published still has its number taken."""
+def test_generations_count_up_and_the_newest_published_stays(tmp_path: Path) -> None:
+    """Two that are built at once have two numbers; publishing one unlinks those before it."""
+    first, second = Generation(tmp_path), Generation(tmp_path)
+    assert (first.number, second.number) == (1, 2)
+    for each in (first, second):
+        each.arena.touch()
     lock = WriterLock(tmp_path)
-    number, path = lock.next_arena()
-    path.touch()
-    assert (number, lock.next_arena()[0]) == (1, 2)
     lock.publish(1)
     assert CurrentGeneration(tmp_path).get() == 1
-    assert path.exists()
+    assert first.arena.exists()
+    assert second.arena.exists()
     lock.publish(2)
-    assert not path.exists()
+    assert not first.arena.exists()
+    assert second.arena.exists()
+    with pytest.raises(OvertakenError, match="generation 2 serves"):
+        first.check()
+    second.check()
     lock.close()
+
+
+def test_what_a_dead_builder_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    """By the next that takes a number, and by a writer that publishes; the serving one stays, whoever built it."""
+    serving = Generation(tmp_path)
+    lock = WriterLock(tmp_path)
+    lock.publish(serving.number)
+    living, dead = Generation(tmp_path), Generation(tmp_path)
+    for each in (serving, living, dead):
+        each.arena.touch()
+    for each in (serving, dead):
+        each.close()  # as the kernel does for a process that is killed
+    assert Generation(tmp_path).number == 3
+    assert not dead.arena.exists()
+    assert serving.arena.exists()
+    living.close()
+    lock.publish(serving.number)
+    assert not living.arena.exists()
+    assert serving.arena.exists()
+    lock.close()
+
+
+def test_who_stands_by_takes_the_place_once_it_is_free(schema: Schema, tmp_path: Path, payment: Build) -> None:
+    """Beside the writer it may build and not publish; afterwards it is the writer, and readers are sent to it."""
+    with (
+        TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20) as writer,
+        TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20, standby=True) as standby,
+    ):
+        writer.apply([payment(1, 1)])
+        view = GraphView.attach(schema, tmp_path)
+        standby.apply([payment(1, 1), payment(2, 2)])
+        assert not standby.take_place()
+        with pytest.raises(WriterBusyError, match="stands by"):
+            standby.publish_generation()
+        assert (view.row_count("payments"), view.superseded) == (1, False)
+        writer.close()
+        assert standby.take_place()
+        assert not view.superseded
+        standby.publish_generation()
+        assert view.superseded
+        assert GraphView.attach(schema, tmp_path).row_count("payments") == 2
+        with pytest.raises(WriterBusyError):
+            TemporalGraph.create(schema, arena=tmp_path, arena_bytes=64 << 20)
+
+
+def test_of_two_who_stand_by_one_is_overtaken(schema: Schema, tmp_path: Path) -> None:
+    """The older one can never serve once the younger does; it learns so when it asks, and leaves nothing behind."""
+    make = partial(TemporalGraph.create, schema, arena=tmp_path, arena_bytes=64 << 20, standby=True)
+    older, younger = make(), make()
+    assert younger.take_place()
+    assert not older.take_place()
+    younger.publish_generation()
+    with pytest.raises(OvertakenError):
+        older.take_place()
+    younger.close()
+    with pytest.raises(OvertakenError):
+        older.take_place()
+    older.close()
+    with make() as next_one:
+        assert next_one.take_place()
+    assert [path.name for path in tmp_path.glob("*.arena")] == ["gen-2.arena"]
 
 
 def test_nothing_is_current_before_the_first_writer(tmp_path: Path) -> None:

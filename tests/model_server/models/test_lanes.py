@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from model_server.calls import Parts
-from model_server.freshness import Freshness
+from model_server.errors import NotFreshError
 from model_server.generation import Generations, serving_over
 from model_server.metrics import Metrics
 from model_server.models.lanes import Lanes, share_of
@@ -16,6 +16,7 @@ from model_server.request import RequestReader
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
+from temporal_graph.graph import TemporalGraph
 
 
 @pytest.fixture
@@ -33,7 +34,6 @@ def lanes_of(world: Any, metrics: Metrics) -> Lanes:
         settings=settings,
         metrics=metrics,
         reader=RequestReader(world.schema, settings, task="fraud", target=target, privacy=world.privacy),
-        freshness=Freshness(dict, poll_s=0.001),
         predictions=Predictions(None, "predictions", settings, metrics),
         privacy=world.privacy,
     )
@@ -100,6 +100,25 @@ async def test_a_canary_answers_its_share_and_gives_it_back(world: Any, metrics:
     await lanes.close()
 
 
+async def test_each_model_waits_for_the_graph_that_it_reads(world: Any, metrics: Metrics) -> None:
+    """While live model and canary stand on two generations, a freshness token is of the one that answers."""
+    with TemporalGraph.create(world.schema, arena_bytes=64 << 20) as ahead:
+        ahead.apply([world.event(1, world.start_us)], backfill=True, positions={("payments", 0): 1})
+        lanes = lanes_of(world, metrics)
+        lanes.start()
+        view = ahead.view()
+        await lanes.begin_canary(serving_over(view, world.predictor(view)), 0.5)
+        assert lanes.canary is not None
+        request = asked(world, 1)
+        request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="payments"))
+        answer = await lanes.canary.calls.scoring.score(request, time.monotonic() + 60)
+        assert answer.graph_position.partitions[0].topic == "payments"
+        with pytest.raises(NotFreshError):
+            await lanes.live.scoring.score(request, time.monotonic() + 0.1)
+        await lanes.close()
+        lanes.release()
+
+
 async def test_a_closed_task_lets_go_of_the_graph(world: Any, metrics: Metrics) -> None:
     """Live model and canary: their readers of the graph are gone with them."""
     import gc
@@ -124,7 +143,6 @@ async def test_lists_go_by_their_user(shop: Any, metrics: Metrics) -> None:
         settings=settings,
         metrics=metrics,
         reader=RequestReader(shop.schema, settings, task="n", target=ranker.task.target, privacy=shop.privacy),
-        freshness=Freshness(dict, poll_s=0.001),
         predictions=Predictions(None, "predictions", settings, metrics),
         privacy=shop.privacy,
     )

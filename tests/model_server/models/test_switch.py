@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from model_server.calls import Parts
-from model_server.freshness import Freshness
 from model_server.generation import Generations, Serving
 from model_server.metrics import Metrics
 from model_server.models.channel import Canary, Channel
@@ -44,7 +43,6 @@ class Watched:
             settings=SETTINGS,
             metrics=self.metrics,
             reader=RequestReader(world.schema, SETTINGS, task="fraud", target=target, privacy=world.privacy),
-            freshness=Freshness(dict, poll_s=0.001),
             predictions=Predictions(None, "predictions", SETTINGS, self.metrics),
             privacy=world.privacy,
         )
@@ -231,6 +229,24 @@ async def test_a_new_generation_takes_the_model_that_answers(
     with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20) as two:
         two.apply([world.event(1, world.start_us)], backfill=True)
         assert await watched.look() == first
+        assert watched.lanes.generations.current().watch.generation == 2
+    await watched.lanes.close()
+
+
+async def test_a_canary_that_cannot_follow_to_a_new_generation_ends(
+    world: Any, registry: Registry, pushed: Pushed, tmp_path: Path
+) -> None:
+    """Its keys are the live model's, who reads the graph that is written, and none stays on the one that is not."""
+    first, second = pushed(), pushed(1.1)
+    change(registry, lambda found: found.with_canary(Canary(second, 0.5)))
+    arena = tmp_path / "arena"
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20) as one:
+        one.apply([world.event(1, world.start_us)], backfill=True)
+        watched = Watched(world, registry, attach=partial(GraphView.attach, world.schema, arena))
+        assert (await watched.look(), watched.canary) == (first, (second, 0.5))
+    spoil(registry, second)
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20):
+        assert (await watched.look(), watched.canary) == (first, None)
         assert watched.lanes.generations.current().watch.generation == 2
     await watched.lanes.close()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from stream.embedded_broker import EmbeddedBroker
@@ -54,26 +57,61 @@ def test_a_killed_updater_goes_on_from_its_newest_good_snapshot(
     assert before["graph"] == whole["graph"]
 
 
-def test_a_standby_takes_the_place_of_an_updater_that_died(
-    example: Path, broker: EmbeddedBroker, publish: Callable, tmp_path: Path
+@pytest.mark.parametrize("place", ["folder", "storage"])
+def test_a_second_replica_starts_from_the_snapshots_of_the_first(
+    run_json: Callable,
+    example: Path,
+    broker: EmbeddedBroker,
+    publish: Callable,
+    killed_updater: Callable,
+    tmp_path: Path,
+    place: str,
 ) -> None:
-    """It waits while there is a writer; then servers are sent to its generation, which holds all of the log."""
+    """Only what came since is applied into its own arena; the first one's snapshots stay as they are."""
+    folder = killed_updater(100)
+    url = str(folder)
+    if place == "storage":
+        url = f"memory://{tmp_path.name}"
+        fsspec.filesystem("memory").put(str(folder), url, recursive=True)
+    publish(broker, range(100, 150))
+    options = (
+        "--schema", example / "schema.yaml", "--bootstrap-servers", broker.bootstrap, "--until-caught-up",
+        "--metrics-port", 0, "--quiet",
+    )  # fmt: skip
+    before = Snapshots(url).inventory()[0]
+    whole = run_json("update", *options, "--arena", tmp_path / "whole")
+    second = run_json(
+        "update", *options, "--arena", tmp_path / "second", "--snapshots", url, "--snapshot-every", "never"
+    )
+    assert (second["applied"], second["duplicate"]) == (50, 0)
+    assert second["graph"] == whole["graph"]
+    assert Snapshots(url).inventory()[0] == before != []
+
+
+def test_a_standby_takes_the_place_of_an_updater_that_died(
+    example: Path, broker: EmbeddedBroker, publish: Callable, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    """It keeps up while there is a writer; then servers are sent to its generation, which holds all of the log."""
     schema, arena = example / "schema.yaml", tmp_path / "arena"
     command = [
         sys.executable, "-m", "nowgraph.cli", "update", "--schema", schema, "--arena", arena, "--standby",
         "--snapshots", tmp_path / "snapshots", "--snapshot-every", "50ms", "--bootstrap-servers", broker.bootstrap,
-        "--metrics-port", "0",
+        "--metrics-port",
     ]  # fmt: skip
+    port = str(free_port())
     publish(broker, range(100))
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first = subprocess.Popen([*command, "0"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     second: subprocess.Popen[str] | None = None
     try:
         _until(lambda: _snapshot_of(tmp_path / "snapshots", 100) and CurrentGeneration(arena).get() == 1)
         view = GraphView.attach(load_schema(schema), arena)
-        second = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        second = subprocess.Popen([*command, port], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert second.stderr is not None
-        assert "Standing by" in second.stderr.readline()
+        assert any("Standing by" in line for line in second.stderr)
         publish(broker, range(100, 150))
+        _until(lambda: _metric(port, "nowgraph_events_applied_total") == 50)
+        assert _metric(port, "nowgraph_standing_by") == 1
+        assert not view.superseded
         first.send_signal(signal.SIGKILL)
         died_s = time.monotonic()
         _until(lambda: view.superseded)
@@ -83,6 +121,9 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
         assert sum(at for (topic, _), at in view.position().offsets.items() if topic == "transactions") == 150
         assert view.generation == 2
         view.close()
+        assert _metric(port, "nowgraph_standing_by") == 0
+        assert 0 < _metric(port, "nowgraph_ready_seconds") < 10
+        _until(lambda: _snapshot_of(tmp_path / "snapshots", 150))
         second.send_signal(signal.SIGTERM)
         assert second.wait(timeout=20) == 0
     finally:
@@ -90,6 +131,33 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait(timeout=20)
+
+
+def test_a_standby_needs_a_log_that_goes_on(run_command: Callable, example: Path, tmp_path: Path) -> None:
+    """The embedded broker and an end that is planned are refused: there is nobody to stand by for."""
+    for more in (("--bootstrap-servers", "embedded"), ("--bootstrap-servers", "127.0.0.1:1", "--until-caught-up")):
+        result = run_command(
+            "update", "--schema", example / "schema.yaml", "--arena", tmp_path / "arena", "--standby", *more,
+            exit_code=2,
+        )  # fmt: skip
+        assert "--standby" in result.stderr
+
+
+def test_a_metrics_port_that_is_taken_is_named(run_command: Callable, example: Path, tmp_path: Path) -> None:
+    """A standby on its writer's host wants one of its own, and says so in a line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_command(
+            "update", "--schema", example / "schema.yaml", "--arena", tmp_path / "arena", "--metrics-port", port,
+            "--bootstrap-servers", "embedded", "--quiet", exit_code=2,
+        )  # fmt: skip
+    assert f"--metrics-port {port}: Address already in use" in result.stderr
+
+
+def _metric(port: str, name: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.split(" ")[0] == name)
 
 
 def _snapshot_of(folder: Path, count: int) -> bool:

@@ -1,0 +1,136 @@
+"""Which graph a namespace holds: its letters, its schema, its stream positions, and whether it serves yet.
+
+A graph that has lost a slice is not mended: another is begun, with letters of its own in every key, so that nothing
+of the two can mix, and it serves once it holds what its log held when it was begun.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from temporal_graph.errors import SchemaMismatchError
+from temporal_graph.redis.errors import StoreError, StoreNotReadyError
+from temporal_graph.redis.keys import LINKS_MAX, ROW_TABLES_MAX, SLICES, Names
+from temporal_graph.redis.scripts import ACCOUNT, BEGIN, COUNT_FENCES, EXPECT, RAISE_FENCES
+from temporal_graph.redis.shards import Shards
+from temporal_graph.schema import Schema
+
+Place = tuple[str, int]
+Positions = Mapping[Place, int]
+
+NAMESPACE: Final = "ng"
+"""Short, because it begins every key."""
+_LETTERS_BYTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a namespace holds; `until` are the positions from which on it serves, None before anyone has said."""
+
+    graph: str
+    fingerprint: str
+    positions: dict[Place, int]
+    until: dict[Place, int] | None
+
+    @property
+    def serves(self) -> bool:
+        """Whether the graph holds what its log held when it was begun."""
+        return self.until is not None and all(self.positions.get(place, 0) >= at for place, at in self.until.items())
+
+
+def field_of(place: Place) -> bytes:
+    """Return how a partition is named in fences and positions."""
+    return f"{place[0]}/{place[1]}".encode()
+
+
+def place_of(field: bytes) -> Place:
+    """Return the partition that is named so."""
+    topic, _, number = field.decode().rpartition("/")
+    return topic, int(number)
+
+
+class Account:
+    """One namespace of a Redis, for graphs of one schema."""
+
+    def __init__(self, shards: Shards, schema: Schema, namespace: str) -> None:
+        """Raises StoreError for a namespace or a schema that a graph in Redis cannot have."""
+        if re.fullmatch(r"[A-Za-z0-9_-]+", namespace) is None:
+            raise StoreError(f"namespace {namespace!r}: expected letters, digits, - and _")
+        if len(schema.tables) > ROW_TABLES_MAX or len(schema.links) > LINKS_MAX:
+            raise StoreError(f"schema {schema.name}: at most {ROW_TABLES_MAX} tables and {LINKS_MAX} links")
+        for table in schema.tables:
+            if table.retention.age_us is not None or table.retention.degree is not None:
+                raise StoreError(f"table {table.name!r} has a retention: a graph in Redis forgets nothing")
+        self._shards = shards
+        self._namespace = namespace
+        self._key = f"{namespace}{{0}}account".encode()
+        self._fingerprint = schema.fingerprint()
+
+    @property
+    def key(self) -> bytes:
+        """Its Redis key, in slice 0."""
+        return self._key
+
+    def state(self) -> State | None:
+        """Return what the namespace holds; None where there is nothing.
+
+        Raises:
+            SchemaMismatchError: it is a graph of another schema.
+        """
+        behind = Names("").positions
+        [found] = self._shards.run(ACCOUNT, [(0, (self._key, self._namespace.encode(), behind))])
+        if not found:
+            return None
+        graph, fingerprint, until, flat = found
+        if fingerprint.decode() != self._fingerprint:
+            raise SchemaMismatchError(
+                f"the graph in Redis was made under schema {fingerprint.decode()[:12]}, "
+                f"not under {self._fingerprint[:12]}"
+            )
+        positions = {place_of(name): int(offset) for name, offset in zip(flat[::2], flat[1::2], strict=True)}
+        expected = None if until is None else {(topic, number): at for topic, number, at in json.loads(until)}
+        return State(graph.decode(), fingerprint.decode(), positions, expected)
+
+    def serving(self) -> State:
+        """Return the state of a graph that serves; raises StoreNotReadyError where none does."""
+        state = self.state()
+        if state is None:
+            raise StoreNotReadyError("there is no graph in this namespace of Redis")
+        if not state.serves:
+            raise StoreNotReadyError("the graph in Redis does not yet hold what its log held when it was begun")
+        return state
+
+    def names(self, graph: str) -> Names:
+        """Return the keys of a graph of this namespace."""
+        return Names(self._namespace + graph)
+
+    def whole(self, graph: str) -> bool:
+        """Say whether every slice of a graph is there."""
+        names = self.names(graph)
+        return all(self._shards.run(COUNT_FENCES, [(number, (names.fence(number),)) for number in range(SLICES)]))
+
+    def begin(self, old: State | None) -> State:
+        """Begin an empty graph in place of `old`, unless another has done so first; return the one that is there."""
+        letters = secrets.token_hex(_LETTERS_BYTES)
+        names = self.names(letters)
+        self._shards.run(RAISE_FENCES, [(number, (names.fence(number),)) for number in range(SLICES)])
+        replaced = old.graph if old is not None else ""
+        arguments = (self._key, replaced.encode(), letters.encode(), self._fingerprint.encode())
+        [found] = self._shards.run(BEGIN, [(0, arguments)])
+        unused = replaced if found == letters.encode() else letters
+        if unused:
+            self._shards.drop(self._namespace + unused + "{")
+        state = self.state()
+        if state is None:
+            raise StoreError("the graph that was just begun is gone")
+        return state
+
+    def expect(self, graph: str, ends: Positions) -> None:
+        """Say from which positions on a graph serves; the first to say so is heard."""
+        until = json.dumps([[topic, number, at] for (topic, number), at in sorted(ends.items())]).encode()
+        self._shards.run(EXPECT, [(0, (self._key, graph.encode(), until))])

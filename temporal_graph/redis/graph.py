@@ -1,0 +1,243 @@
+"""The write face of the graph in Redis: RowEvents in, rows and lists out, by any number of fenced writers.
+
+    events ─► judged by the native core ─► frames appended to rows ─► entries added to lists ─► positions
+
+Each step is over on all shards before the next begins: a list never names a row that is not there, and a position never
+stands for an event that is not. A step done twice changes nothing, so a batch that was cut off is applied again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Self
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from temporal_graph.errors import ArenaFullError
+from temporal_graph.graph import Applied, TemporalGraph
+from temporal_graph.redis.account import NAMESPACE, Account, Place, Positions, State, field_of
+from temporal_graph.redis.errors import StoreLostError
+from temporal_graph.redis.frames import openings, pack, unpack
+from temporal_graph.redis.keys import SLICES, time_bytes
+from temporal_graph.redis.row_event import Change, EventReader
+from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, CLAIM, NEXT_TOKEN, SET_POSITIONS
+from temporal_graph.redis.shards import Item, Shards
+from temporal_graph.schema import Schema
+from temporal_graph.time_rule import ALWAYS_US
+
+log = structlog.get_logger(__name__)
+
+Int64 = NDArray[np.int64]
+
+_JUDGE_BYTES: Final = 1 << 30
+_JUDGED_BYTES_MAX: Final = 32 << 20
+"""Bytes of events after which the judge begins anew: it keeps what it has judged, and only its verdicts are wanted."""
+
+
+class RedisGraph:
+    """A graph in Redis and a writer's right to its partitions. One thread; close it, or use it as a context manager.
+
+    A partition belongs to the writer that claimed it last. One that never claimed it does so with its first batch; one
+    that was overtaken is refused with StaleWriterError, whatever it tries to write.
+    """
+
+    def __init__(self, schema: Schema, shards: Shards, account: Account, state: State) -> None:
+        self.schema: Final = schema
+        self._shards = shards
+        self._account = account
+        self._graph = state.graph
+        self._names = account.names(state.graph)
+        self._reader = EventReader(schema)
+        self._parents = [schema.table_index(link.parent) for link in schema.links]
+        self._links_of = [
+            tuple(number for number, link in enumerate(schema.links) if link.child == table.name)
+            for table in schema.tables
+        ]
+        self._tokens: dict[Place, int] = {}
+        self._judge = TemporalGraph.create(schema, arena_bytes=_JUDGE_BYTES)
+        self._judged = 0
+        self.watermark_us = ALWAYS_US
+
+    @classmethod
+    def open(cls, url: str, schema: Schema, *, namespace: str = NAMESPACE, replicas: int = 0) -> Self:
+        """Go on with the graph that Redis holds; begin one where it holds none, or has lost a part of it.
+
+        Args:
+            url: redis://host:port, of one Redis or of any node of a cluster.
+            schema: its tables and links, none with a retention.
+            namespace: begins every key; graphs of several schemas can stand side by side.
+            replicas: how many replicas of each shard must have a write before positions pass it.
+
+        Raises:
+            SchemaMismatchError: Redis holds a graph of another schema.
+            StoreError: Redis cannot be reached or used; which and why.
+        """
+        shards = Shards(url, replicas=replicas)
+        try:
+            account = Account(shards, schema, namespace)
+            state = account.state()
+            if state is None or not account.whole(state.graph):
+                if state is not None:
+                    log.warning("Redis has lost a part of the graph: it is built anew", positions=len(state.positions))
+                state = account.begin(state)
+            return cls(schema, shards, account, state)
+        except BaseException:
+            shards.close()
+            raise
+
+    @property
+    def graph(self) -> str:
+        """The letters of this building of the graph; another has others."""
+        return self._graph
+
+    @property
+    def positions(self) -> dict[Place, int]:
+        """The next offset of every partition that the graph contains; raises StoreLostError where it was replaced."""
+        state = self._account.state()
+        if state is None or state.graph != self._graph:
+            raise StoreLostError("the graph was begun anew")
+        return state.positions
+
+    def expect(self, ends: Positions) -> None:
+        """Let the graph serve once its positions have reached these; only the first word counts."""
+        self._account.expect(self._graph, ends)
+
+    def claim(self, places: Iterable[Place]) -> None:
+        """Take partitions over: from here on no earlier writer of them can write.
+
+        Raises:
+            StaleWriterError: another has claimed one of them meanwhile.
+        """
+        wanted = list(places)
+        if not wanted:
+            return
+        [token] = self._shards.run(NEXT_TOKEN, [(0, (self._account.key, self._graph.encode()))])
+        fields = [field_of(place) for place in wanted]
+        items: list[Item] = [
+            (number, (self._names.fence(number), field, token)) for number in range(SLICES) for field in fields
+        ]
+        self._shards.run(CLAIM, items)
+        self._tokens.update(dict.fromkeys(wanted, int(token)))
+
+    def release(self, places: Iterable[Place]) -> None:
+        """Forget partitions that another writer is about to claim."""
+        for place in places:
+            self._tokens.pop(place, None)
+
+    def apply(
+        self,
+        events: Sequence[bytes],
+        *,
+        broker_time_us: Int64 | None = None,
+        topic: str = "",
+        partition: NDArray[np.int32] | None = None,
+        offset: Int64 | None = None,
+        backfill: bool = False,
+        positions: Mapping[Place, int] | None = None,
+    ) -> Applied:
+        """Apply serialized RowEvents and then publish their positions; arguments as `TemporalGraph.apply`.
+
+        A batch without positions is written in the name of all partitions that were claimed. A duplicate that says the
+        same in other bytes counts as applied; readers see one version.
+
+        Raises:
+            StaleWriterError: another writer has claimed a partition of the batch.
+            StoreLostError: a part of the graph is gone: open it again, which begins it anew.
+            StoreUnavailableError: a shard is away; apply the batch again.
+        """
+        places = list(positions) if positions else list(self._tokens)
+        self.claim(place for place in places if place not in self._tokens)
+        if not places:
+            raise ValueError("expected positions, or a partition that was claimed")
+        known = broker_time_us, partition, offset
+        verdict = self._judged_as(list(events), known, topic=topic, backfill=backfill)
+        refused = {one.index for one in verdict.rejected}
+        changes = []
+        for index, event in enumerate(events):
+            if index not in refused:
+                place = (
+                    f"{topic}/{partition[index]}/{offset[index]}"
+                    if partition is not None and offset is not None
+                    else None
+                )
+                at_us = ALWAYS_US if broker_time_us is None else int(broker_time_us[index])
+                changes.append(self._reader.read(event, place=place, broker_time_us=at_us, backfill=backfill))
+        head: list[bytes | int] = [len(places)]
+        for place_ in places:
+            head += [field_of(place_), self._tokens[place_]]
+        applied = self._write(changes, head)
+        if positions:
+            fields = [(self._names.positions, field_of(place), at) for place, at in positions.items()]
+            self._shards.run(SET_POSITIONS, [(0, field) for field in fields], head=head)
+        self.watermark_us = max([self.watermark_us, *(change.event_time_us for change in changes)])
+        return Applied(applied, len(changes) - applied, verdict.rejected)
+
+    def bytes_used(self) -> int:
+        """The memory of all shards, replicas not counted, with whatever else they hold."""
+        return self._shards.bytes_used()
+
+    def close(self) -> None:
+        """Close the connections; claims stay until another writer makes them."""
+        self._judge.close()
+        self._shards.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _judged_as(
+        self,
+        events: list[bytes],
+        known: tuple[Int64 | None, NDArray[np.int32] | None, Int64 | None],
+        *,
+        topic: str,
+        backfill: bool,
+    ) -> Applied:
+        """What the native core says of a batch; only what it refuses is of interest."""
+        broker_time_us, partition, offset = known
+        for fresh in (False, True):
+            if fresh or self._judged > _JUDGED_BYTES_MAX:
+                self._judge.close()
+                self._judge, self._judged = TemporalGraph.create(self.schema, arena_bytes=_JUDGE_BYTES), 0
+            self._judged += sum(map(len, events))
+            try:
+                return self._judge.apply(
+                    events,
+                    broker_time_us=broker_time_us,
+                    topic=topic,
+                    partition=partition,
+                    offset=offset,
+                    backfill=backfill,
+                )
+            except ArenaFullError:
+                if fresh:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _write(self, changes: Sequence[Change], head: Sequence[bytes | int]) -> int:
+        """Rows first, then the lists that name them; returns how many versions were new."""
+        frames = [pack(change.version, change.stored) for change in changes]
+        rows: list[Item] = []
+        for change, frame in zip(changes, frames, strict=True):
+            number, key = self._names.row(change.entity)
+            rows.append((number, (key, frame)))
+        replies = self._shards.run(APPEND_VERSIONS, rows, head=head)
+        applied = 0
+        entries: dict[tuple[bytes, bytes], Item] = {}
+        for change, (new, before) in zip(changes, replies, strict=True):
+            applied += new
+            table = change.entity[0]
+            if not self._links_of[table]:
+                continue
+            versions = [version for version, _ in unpack(before)] + [change.version]
+            for link, parent, time_us in openings(versions, self._links_of[table]):
+                named = bytes((self._parents[link],)) + parent
+                number, key = self._names.children(named, link)
+                member = time_bytes(time_us) + change.entity[1:]
+                entries[key, member] = number, (key, member)
+        self._shards.run(ADD_CHILDREN, list(entries.values()), head=head)
+        return applied

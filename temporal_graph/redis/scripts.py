@@ -1,0 +1,227 @@
+"""What runs inside Redis: each script sees and changes everything that it touches at one moment.
+
+A call names keys of one shard in several slots, which these scripts may (`allow-cross-slot-keys`); Redis itself refuses
+a key that the shard does not own, also while slots move. `guarded` ones write nothing unless every slice they touch
+still names this writer for every partition of the batch. Errors begin with LOST or STALE.
+
+The visibility rule of `time_rule.py` is `visible` below: both sides as ordered bytes, read as two halves of 32 bits,
+because a Lua number holds no 64; and in lists the order of members, which begin with their time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+LOST: Final = "LOST"
+STALE: Final = "STALE"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script: its arguments are the call's, then those of each item; it replies one value an item."""
+
+    text: bytes
+    writes: bool
+    sha: bytes
+
+    @classmethod
+    def of(cls, body: str, *, writes: bool) -> Script:
+        """Return a script with its flags."""
+        flags = "allow-cross-slot-keys" if writes else "no-writes,allow-cross-slot-keys"
+        text = f"#!lua flags={flags}\n{body}".encode()
+        return cls(text, writes, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+# ARGV: how many partitions, for each its field in a fence and this writer's token; then items of `step` arguments, the
+# first of which is a key.
+_GUARD = """
+local partitions = tonumber(ARGV[1])
+local first = 2 + 2 * partitions
+local function fence_of(key) return string.match(key, '^[^}]*}') .. '\\255' end
+local guarded = {}
+for i = first, #ARGV, step do
+  local fence = fence_of(ARGV[i])
+  if not guarded[fence] then
+    for p = 2, first - 1, 2 do
+      local held = redis.call('HGET', fence, ARGV[p])
+      if not held then return redis.error_reply('LOST a slice of the graph is gone') end
+      if held ~= ARGV[p + 1] then return redis.error_reply('STALE another writer has claimed ' .. ARGV[p]) end
+    end
+    guarded[fence] = true
+  end
+end
+"""
+
+APPEND_VERSIONS: Final = Script.of(
+    # item: row, frame -> {1 where the frame is new, the row's frames before}
+    "local step = 2\n"
+    + _GUARD
+    + """
+local out = {}
+for i = first, #ARGV, 2 do
+  local key, frame = ARGV[i], ARGV[i + 1]
+  local row = redis.call('GET', key) or ''
+  local at, new = 1, 1
+  while at <= #row do
+    local size = struct.unpack('>I4', row, at) + 4
+    if size == #frame and string.sub(row, at, at + size - 1) == frame then new = 0 break end
+    at = at + size
+  end
+  if new == 1 then redis.call('APPEND', key, frame) end
+  out[#out + 1] = {new, row}
+end
+return out
+""",
+    writes=True,
+)
+
+ADD_CHILDREN: Final = Script.of(
+    # item: list, member. The list's row is known from here on, if only by its name.
+    "local step = 2\n"
+    + _GUARD
+    + """
+local out = {}
+for i = first, #ARGV, 2 do
+  redis.call('SETNX', string.sub(ARGV[i], 1, -2), '')
+  out[#out + 1] = redis.call('ZADD', ARGV[i], 0, ARGV[i + 1])
+end
+return out
+""",
+    writes=True,
+)
+
+SET_POSITIONS: Final = Script.of(
+    # item: positions, partition, next offset
+    "local step = 3\n"
+    + _GUARD
+    + """
+local out = {}
+for i = first, #ARGV, 3 do out[#out + 1] = redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+return out
+""",
+    writes=True,
+)
+
+CLAIM: Final = Script.of(
+    # item: fence, partition, token
+    """
+for i = 1, #ARGV, 3 do
+  if redis.call('EXISTS', ARGV[i]) == 0 then return redis.error_reply('LOST a slice of the graph is gone') end
+  local held = redis.call('HGET', ARGV[i], ARGV[i + 1])
+  if held and tonumber(held) > tonumber(ARGV[i + 2]) then
+    return redis.error_reply('STALE another writer has claimed ' .. ARGV[i + 1])
+  end
+end
+local out = {}
+for i = 1, #ARGV, 3 do out[#out + 1] = redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+return out
+""",
+    writes=True,
+)
+
+RAISE_FENCES: Final = Script.of(
+    # item: fence of a slice that is begun
+    """
+local out = {}
+for i = 1, #ARGV do out[#out + 1] = redis.call('HSET', ARGV[i], 'begun', 1) end
+return out
+""",
+    writes=True,
+)
+
+COUNT_FENCES: Final = Script.of(
+    # item: fence -> 1 where its slice is there
+    """
+local out = {}
+for i = 1, #ARGV do out[#out + 1] = redis.call('EXISTS', ARGV[i]) end
+return out
+""",
+    writes=False,
+)
+
+BEGIN: Final = Script.of(
+    # item: account, the graph that it is to replace ('': none), the new one, its schema's fingerprint -> which it is
+    """
+local account, old, new = ARGV[1], ARGV[2], ARGV[3]
+local held = redis.call('HGET', account, 'graph') or ''
+if held ~= old then return {held} end
+redis.call('DEL', account)
+redis.call('HSET', account, 'graph', new, 'fingerprint', ARGV[4])
+return {new}
+""",
+    writes=True,
+)
+
+EXPECT: Final = Script.of(
+    # item: account, graph, positions from which on it serves -> 1 where they are the first that were given
+    """
+if redis.call('HGET', ARGV[1], 'graph') ~= ARGV[2] then return redis.error_reply('LOST the graph was begun anew') end
+return {redis.call('HSETNX', ARGV[1], 'until', ARGV[3])}
+""",
+    writes=True,
+)
+
+NEXT_TOKEN: Final = Script.of(
+    # item: account, graph -> a number greater than any before
+    """
+if redis.call('HGET', ARGV[1], 'graph') ~= ARGV[2] then return redis.error_reply('LOST the graph was begun anew') end
+return {redis.call('HINCRBY', ARGV[1], 'token', 1)}
+""",
+    writes=True,
+)
+
+ACCOUNT: Final = Script.of(
+    # item: account, what positions' key has before and behind the graph's letters
+    # -> {graph, fingerprint, until, positions}
+    """
+local held = redis.call('HMGET', ARGV[1], 'graph', 'fingerprint', 'until')
+if not held[1] then return {false} end
+return {{held[1], held[2], held[3], redis.call('HGETALL', ARGV[2] .. held[1] .. ARGV[3])}}
+""",
+    writes=False,
+)
+
+READ: Final = Script.of(
+    # item: row, the cut-off of its versions, what the reader has of it (uint32 size and the cut-off up to which), lists
+    # (for each: link uint8, uint32 how many, cut-off) -> {size (-1: unknown), frames the reader lacks, entries...}
+    """
+local function visible(high, low, cut_high, cut_low)
+  return high < cut_high or (high == cut_high and low <= cut_low)
+end
+local out = {}
+for i = 1, #ARGV, 4 do
+  local key, has, lists = ARGV[i], ARGV[i + 2], ARGV[i + 3]
+  local cut_high, cut_low = struct.unpack('>I4I4', ARGV[i + 1])
+  local had, had_high, had_low = struct.unpack('>I4I4I4', has)
+  local size, frames = redis.call('STRLEN', key), ''
+  if size == 0 and redis.call('EXISTS', key) == 0 then
+    if redis.call('EXISTS', string.match(key, '^[^}]*}') .. '\\255') == 0 then
+      return redis.error_reply('LOST a slice of the graph is gone')
+    end
+    size = -1
+  elseif size > had or not visible(cut_high, cut_low, had_high, had_low) then
+    local row, at, lacks = redis.call('GET', key), 1, {}
+    while at <= size do
+      local rest, high, low = struct.unpack('>I4I4I4', row, at)
+      if visible(high, low, cut_high, cut_low) and not (at <= had and visible(high, low, had_high, had_low)) then
+        lacks[#lacks + 1] = string.sub(row, at, at + 3 + rest)
+      end
+      at = at + 4 + rest
+    end
+    frames = table.concat(lacks)
+  end
+  local reply = {size, frames}
+  for j = 1, #lists, 13 do
+    local link, count = struct.unpack('>BI4', lists, j)
+    local newest = '(' .. string.sub(lists, j + 5, j + 12) .. '\\255'
+    reply[#reply + 1] = redis.call(
+      'ZRANGE', key .. string.char(link), newest, '-', 'BYLEX', 'REV', 'LIMIT', 0, count)
+  end
+  out[#out + 1] = reply
+end
+return out
+""",
+    writes=False,
+)

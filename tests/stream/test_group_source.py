@@ -1,0 +1,112 @@
+"""Partitions that a group of Apache Kafka gives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from stream.errors import ConfigurationError
+from stream.group_source import GroupSource, Place
+from stream.producer import EventProducer
+from stream.settings import StreamSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.kafka]
+
+Topic = Callable[..., str]
+
+
+@pytest.fixture
+def broker(kafka_settings: StreamSettings, kafka_topic: Topic) -> tuple[StreamSettings, Topic]:
+    """A real one: the embedded broker's groups take a quarter of a minute to settle."""
+    return kafka_settings, kafka_topic
+
+
+class Store:
+    """Who may write a partition, and how far it is: what a store with fences keeps."""
+
+    def __init__(self) -> None:
+        self.owner: dict[Place, str] = {}
+        self.positions: dict[Place, int] = {}
+        self.read: list[tuple[Place, int]] = []
+        self.lock = threading.Lock()
+
+    def take(self, member: str) -> Callable[[Sequence[Place]], dict[Place, int]]:
+        """What a member calls."""
+
+        def take(places: Sequence[Place]) -> dict[Place, int]:
+            with self.lock:
+                self.owner.update(dict.fromkeys(places, member))
+                return {place: self.positions[place] for place in places if place in self.positions}
+
+        return take
+
+    def apply(self, member: str, batch: Any) -> None:
+        """Applies a batch, unless its member is not the owner."""
+        for number, offset in zip(batch.partition.tolist(), batch.offset.tolist(), strict=True):
+            place = batch.topic, number
+            with self.lock:
+                assert self.owner[place] == member
+                assert offset == self.positions.get(place, 0)
+                self.positions[place] = offset + 1
+                self.read.append((place, offset))
+
+
+def publish(settings: StreamSettings, topic: str, numbers: range) -> None:
+    """Numbers over four partitions."""
+    with EventProducer(settings) as producer:
+        for number in numbers:
+            producer.send(topic, value=b"%d" % number, partition=number % 4)
+        assert producer.flush(10) == 0
+
+
+def poll_until(sources: dict[str, GroupSource], store: Store, count: int) -> None:
+    """Polls all members in turn until so many records are applied."""
+    deadline_s = time.monotonic() + 60
+    while len(store.read) < count:
+        assert time.monotonic() < deadline_s
+        for member, source in sources.items():
+            batch = source.poll(1_000, 0.05)
+            if len(batch):
+                store.apply(member, batch)
+
+
+def test_members_share_the_partitions_and_lose_none(broker: tuple[StreamSettings, Topic]) -> None:
+    """One member reads all, a second takes a part of it over where the first stood, and leaves it again."""
+    settings, topics = broker
+    topic, store = topics(4), Store()
+
+    def member(name: str) -> GroupSource:
+        return GroupSource([topic], group=f"of-{topic}", take=store.take(name), settings=settings)
+
+    publish(settings, topic, range(40))
+    first = member("first")
+    assert set(first.positions) == {(topic, number) for number in range(4)} == set(first.all_end_positions())
+    poll_until({"first": first}, store, 40)
+    joining: dict[str, GroupSource] = {}
+    thread = threading.Thread(target=lambda: joining.update(second=member("second")))
+    thread.start()  # it is given its part once the first has let go, which it does when it polls
+    while thread.is_alive():
+        batch = first.poll(1_000, 0.05)
+        assert not len(batch)
+    second = joining["second"]
+    publish(settings, topic, range(40, 80))
+    poll_until({"first": first, "second": second}, store, 80)
+    assert set(store.owner.values()) == {"first", "second"}
+    assert second.positions.keys() | first.positions.keys() == first.all_end_positions().keys()
+    second.close()
+    publish(settings, topic, range(80, 120))
+    poll_until({"first": first}, store, 120)
+    assert store.positions == first.all_end_positions()
+    assert len(set(store.read)) == len(store.read) == 120
+    first.close()
+
+
+def test_a_topic_that_does_not_exist_is_said(broker: tuple[StreamSettings, Topic]) -> None:
+    """At once, and by name."""
+    settings, _ = broker
+    with pytest.raises(ConfigurationError, match="no-such-topic"):
+        GroupSource(["no-such-topic"], group="g", take=lambda _: {}, settings=settings)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from temporal_graph.redis.account import Account, State, field_of, place_of
+from temporal_graph.redis.errors import StoreError, StoreNotReadyError
+from temporal_graph.redis.shards import Shards
+from temporal_graph.schema import Schema
+
+PLACE, OTHER = ("a/b", 0), ("é", 12)
+
+
+def test_partitions_come_back_from_their_names() -> None:
+    """A topic may hold the sign that parts it from its number."""
+    assert [place_of(field_of(place)) for place in (PLACE, OTHER)] == [PLACE, OTHER]
+
+
+@pytest.mark.parametrize(
+    ("positions", "until", "serves"),
+    [({}, None, False), ({}, {}, True), ({PLACE: 1}, {PLACE: 2}, False), ({PLACE: 2}, {PLACE: 2, OTHER: 0}, True)],
+)
+def test_a_graph_serves_from_its_expected_positions_on(positions: Any, until: Any, serves: bool) -> None:
+    """Not before anyone said which they are, nor while one of them is ahead."""
+    assert State("x", "y", positions, until).serves == serves
+
+
+@pytest.mark.integration
+def test_of_two_that_begin_at_once_one_is_heard(shards: Shards, schema: Schema) -> None:
+    """The second to replace the same graph takes the first one's; the older graph's keys are gone."""
+    account = Account(shards, schema, "begin")
+    with pytest.raises(StoreNotReadyError):
+        account.serving()
+    first = account.begin(None)
+    assert account.begin(None) == first
+    second = account.begin(first)
+    assert second.graph != first.graph
+    assert account.state() == second
+    assert account.whole(second.graph)
+    assert not account.whole(first.graph)
+
+
+@pytest.mark.integration
+def test_the_first_to_say_what_is_expected_is_heard(shards: Shards, schema: Schema) -> None:
+    """Members of a group that begin at once agree on when the graph serves."""
+    account = Account(shards, schema, "expect")
+    graph = account.begin(account.state()).graph
+    account.expect(graph, {PLACE: 3})
+    account.expect(graph, {})
+    state = account.state()
+    assert state is not None
+    assert state.until == {PLACE: 3}
+
+
+@pytest.mark.integration
+def test_a_namespace_is_a_word(shared_redis: Callable[[], str], schema: Schema) -> None:
+    """What would mean something in a key or a pattern is refused."""
+    shards = Shards(shared_redis())
+    with pytest.raises(StoreError, match="namespace"):
+        Account(shards, schema, "a{b}*")
+    shards.close()

@@ -1,0 +1,141 @@
+"""The write face: idempotence, fences, positions, and what it does when Redis forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from temporal_graph.errors import SchemaMismatchError
+from temporal_graph.redis.errors import StaleWriterError, StoreError, StoreLostError
+from temporal_graph.redis.graph import RedisGraph
+from temporal_graph.redis.shards import Shards
+from temporal_graph.schema import Schema, parse_schema
+
+pytestmark = pytest.mark.integration
+
+Payment = Callable[..., bytes]
+PLACE, OTHER = ("payments", 0), ("payments", 1)
+
+
+def keys_of(store: Any) -> int:
+    """How many keys the graph has, fences left out."""
+    shards, prefix = Shards(store.url), store.namespace + store.graph.graph
+    found = 0
+    for shard in shards._shards:
+        connection = shard.pool.get_connection()
+        connection.send_command("KEYS", prefix + "*")
+        found += sum(not key.endswith((b"\xff", b"\xfe")) for key in connection.read_response())
+        shard.pool.release(connection)
+    shards.close()
+    return found
+
+
+def test_a_batch_is_judged_as_the_native_core_judges_it(cluster: Any, payment: Payment) -> None:
+    """Late, malformed and repeated events are told apart, by the record alone."""
+    hour = 3_600_000_000
+    events = [payment(1, 5), b"\xff", payment(2, 5, known_time_us=5 + hour + 1), payment(1, 5), payment(3, 5)]
+    applied = cluster.apply(events)
+    assert (applied.applied, applied.duplicate) == (2, 1)
+    assert [(one.index, one.reason) for one in applied.rejected] == [(1, "malformed"), (2, "late")]
+    assert cluster.apply(events).duplicate == 3
+
+
+def test_positions_are_there_with_the_data(cluster: Any, payment: Payment, schema: Schema) -> None:
+    """They go on from writer to writer."""
+    cluster.graph.apply([payment(1, 5)], positions={PLACE: 7, OTHER: 3})
+    cluster.reopen()
+    assert cluster.graph.positions == {PLACE: 7, OTHER: 3}
+    cluster.graph.apply([payment(2, 5)], positions={PLACE: 8})
+    assert cluster.graph.positions == {PLACE: 8, OTHER: 3}
+
+
+def test_the_brokers_time_and_place_are_kept(cluster: Any, payment: Payment) -> None:
+    """A payment without a known time is known when the broker had it."""
+    times = {"broker_time_us": np.array([9]), "partition": np.zeros(1, np.int32), "offset": np.array([4])}
+    cluster.graph.apply([payment(1, 5, customer=2)], topic="payments", positions={PLACE: 5}, **times)
+    from online_sampler import SamplingPlan
+
+    sampler = cluster.sampler(SamplingPlan.from_dict({"num_neighbors": [{"hop1": 5}]}))
+    found = sampler.sample_keys("customers", [2, 2], np.array([8, 9]))
+    assert np.diff(found.seed_offset).tolist() == [1, 2]
+
+
+def test_a_writer_that_was_overtaken_writes_nothing(cluster: Any, payment: Payment, schema: Schema) -> None:
+    """Once another has claimed its partition, a stale member's batch leaves no row, entry or position."""
+    stale = cluster.graph
+    stale.apply([payment(1, 5, customer=1)], positions={PLACE: 1})
+    stale.apply([payment(2, 5, customer=1)], positions={OTHER: 1})
+    with RedisGraph.open(cluster.url, schema, namespace=cluster.namespace) as fresh:
+        fresh.claim([PLACE])
+        before = keys_of(cluster)
+        with pytest.raises(StaleWriterError):
+            stale.apply([payment(9, 5, customer=9)], positions={PLACE: 2})
+        with pytest.raises(StaleWriterError):
+            stale.apply([payment(9, 5, customer=9)], positions={PLACE: 2, OTHER: 2})
+        assert keys_of(cluster) == before
+        assert fresh.positions == {PLACE: 1, OTHER: 1}
+        stale.apply([payment(3, 5, customer=1)], positions={OTHER: 2})  # this one nobody took
+        fresh.apply([payment(9, 5, customer=9)], positions={PLACE: 2})
+        assert fresh.positions == {PLACE: 2, OTHER: 2}
+
+
+def test_a_batch_that_was_cut_off_is_made_whole_by_the_next_writer(
+    cluster: Any, payment: Payment, schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that dies after the rows and before lists or positions leaves nothing that applying again would miss."""
+    clean = keys_of(cluster)
+    run, steps = Shards.run, []
+
+    def dies(self: Shards, script: Any, items: Any, **more: Any) -> Any:
+        steps.append(script)
+        if len(steps) > 1:
+            raise KeyboardInterrupt
+        return run(self, script, items, **more)
+
+    cluster.graph.claim([PLACE])
+    monkeypatch.setattr(Shards, "run", dies)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.graph.apply([payment(1, 5, customer=4)], positions={PLACE: 1})
+    monkeypatch.undo()
+    assert keys_of(cluster) == clean + 1  # the row alone
+    cluster.reopen()
+    assert cluster.graph.positions == {}
+    assert cluster.graph.apply([payment(1, 5, customer=4)], positions={PLACE: 1}).duplicate == 1
+    assert keys_of(cluster) == clean + 3  # its parent and that one's list
+
+
+def test_a_graph_that_lost_its_positions_is_begun_anew(
+    redis_stores: Any, redis_server: Any, schema: Schema, payment: Payment
+) -> None:
+    """Redis killed and back empty: the writer is told, and who opens the graph starts from the log's begin."""
+    store = redis_stores(redis_server.url, schema)
+    store.apply([payment(1, 5)])
+    redis_server.kill()
+    redis_server.start()
+    with pytest.raises(StoreLostError):
+        store.apply([payment(2, 5)])
+    with pytest.raises(StoreLostError):
+        _ = store.graph.positions
+    store.reopen()
+    assert store.graph.positions == {}
+    assert store.graph.apply([payment(1, 5)], positions={PLACE: 1}).applied == 1
+
+
+def test_another_schema_and_a_retention_are_refused(cluster: Any, schema_text: str) -> None:
+    """By name: a graph in Redis is of one schema, and forgets nothing."""
+    with pytest.raises(SchemaMismatchError):
+        RedisGraph.open(cluster.url, parse_schema(schema_text.replace("amount", "sum")), namespace=cluster.namespace)
+    kept = parse_schema(schema_text.replace("lateness: 1h", "lateness: 1h\n    retention: {age: 30d}"))
+    with pytest.raises(StoreError, match="'payments' has a retention"):
+        RedisGraph.open(cluster.url, kept, namespace=cluster.namespace)
+
+
+def test_a_batch_of_no_partition_needs_a_claim(cluster: Any, payment: Payment) -> None:
+    """Without positions a batch is written in the name of what was claimed; with nothing claimed it is refused."""
+    with pytest.raises(ValueError, match="positions"):
+        cluster.graph.apply([payment(1, 5)])
+    cluster.graph.claim([PLACE])
+    assert cluster.graph.apply([payment(1, 5)]).applied == 1

@@ -1,0 +1,77 @@
+"""The rule inside Redis against `time_rule`, and what guarded scripts refuse."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from temporal_graph.redis.frames import Version, pack
+from temporal_graph.redis.keys import Names, entity, key_bytes, time_bytes
+from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, RAISE_FENCES, READ
+from temporal_graph.redis.shards import Shards
+from temporal_graph.redis.view import Want
+from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, is_visible
+
+pytestmark = pytest.mark.integration
+
+_EDGES = [0, 2**32, 2**53, 1_700_000_000_000_000, -(2**32), ALWAYS_US + 2, TIME_MAX_US - 2]
+TIMES = sorted({edge + step for edge in _EDGES for step in (-1, 0, 1)})
+
+
+def test_the_rule_in_redis_is_the_rule(shards: Shards, redis_stores: Any) -> None:
+    """At every pair of times that matter, rows and lists show a version exactly if `is_visible` does."""
+    names = Names("rule")
+    row, child = entity(0, key_bytes((1,))), key_bytes((2,))
+    number, key = names.row(row)
+    _, list_key = names.children(row, 5)
+    shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
+    frames = [pack(Version(time_us, 1, ()), b"event") for time_us in TIMES]
+    shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames], head=[0])
+    shards.run(ADD_CHILDREN, [(number, (list_key, time_bytes(each) + child)) for each in TIMES], head=[0])
+    for cutoff in TIMES:
+        lists = bytes((5,)) + (99).to_bytes(4, "big") + time_bytes(cutoff)
+        has = bytes(4) + time_bytes(ALWAYS_US)
+        [(_, found, entries)] = shards.run(READ, [(number, (key, time_bytes(cutoff), has, lists))])
+        seen = [time_us for time_us in TIMES if is_visible(time_us, time_us, cutoff)]
+        assert found == b"".join(pack(Version(time_us, 1, ()), b"event") for time_us in seen)
+        assert entries == [time_bytes(time_us) + child for time_us in reversed(seen)]
+
+
+def test_a_reader_gets_what_it_lacks(shards: Shards) -> None:
+    """Told what a reader has, up to which cut-off, Redis sends the rest: later bytes, and times it could not see."""
+    names = Names("lacks")
+    number, key = names.row(entity(0, key_bytes((1,))))
+    shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
+    frames = {time_us: pack(Version(time_us, 1, ()), b"%d" % time_us) for time_us in (10, 30, 20, 40)}
+    shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames.values()], head=[0])
+    two = len(frames[10]) + len(frames[30])
+    for size, had, cutoff in itertools.product((0, two, 2 * two), (5, 15, 30), (5, 20, 40)):
+        has = size.to_bytes(4, "big") + time_bytes(had)
+        [(whole, found)] = shards.run(READ, [(number, (key, time_bytes(cutoff), has, b""))])
+        assert whole == 2 * two
+        before = list(frames)[: {0: 0, two: 2, 2 * two: 4}[size]]
+        lacks = [time_us for time_us in frames if time_us <= cutoff and not (time_us in before and time_us <= had)]
+        assert found == b"".join(frames[time_us] for time_us in lacks)
+
+
+def test_a_version_is_there_once(shards: Shards) -> None:
+    """The same frame again changes nothing and says so; one that is part of another's bytes is another."""
+    names = Names("once")
+    number, key = names.row(entity(0, key_bytes((1,))))
+    shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
+    inner = pack(Version(1, 1, ()), b"event")
+    outer = pack(Version(2, 1, ()), inner)
+    items = [(number, (key, frame)) for frame in (outer, inner, outer, inner)]
+    assert shards.run(APPEND_VERSIONS, items, head=[0]) == [
+        [1, b""],
+        [1, outer],
+        [0, outer + inner],
+        [0, outer + inner],
+    ]
+
+
+def test_wants_are_of_equal_form() -> None:
+    """What a reader has never asked for is none of a row's bytes."""
+    assert (Want(b"", 1).size, Want(b"", 1).had_cutoff_us) == (0, ALWAYS_US)

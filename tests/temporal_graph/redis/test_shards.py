@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from temporal_graph.redis.errors import StoreError, StoreUnavailableError
+from temporal_graph.redis.keys import SLICES, Names
+from temporal_graph.redis.scripts import COUNT_FENCES, RAISE_FENCES
+from temporal_graph.redis.shards import CALL_ITEMS_MAX, Shards
+
+pytestmark = pytest.mark.integration
+
+
+def fences(names: Names) -> list[Any]:
+    """An item for the fence of every slice."""
+    return [(number, (names.fence(number),)) for number in range(SLICES)]
+
+
+def test_replies_come_in_the_order_of_the_items(shards: Shards) -> None:
+    """Whatever shard each went to, and in however many calls; what is dropped is gone, and nothing else."""
+    one, other = Names("order"), Names("orders")
+    some = fences(one)[::3]
+    assert len(some) > CALL_ITEMS_MAX
+    shards.run(RAISE_FENCES, some)
+    shards.run(RAISE_FENCES, fences(other))
+    assert shards.run(COUNT_FENCES, fences(one)) == [int(number % 3 == 0) for number in range(SLICES)]
+    shards.drop("order{")
+    assert not any(shards.run(COUNT_FENCES, fences(one)))
+    assert all(shards.run(COUNT_FENCES, fences(other)))
+    assert shards.bytes_used() > 0
+
+
+def test_a_cluster_is_its_three_shards(shared_redis_cluster: Callable[[], str]) -> None:
+    """Each slice is asked of the node that owns it."""
+    shards = Shards(shared_redis_cluster())
+    assert len(shards) == 3
+    shards.close()
+
+
+def test_what_is_frozen_or_gone_is_said_in_time(redis_server: Any) -> None:
+    """A Redis that does not answer is an error within the bound, and is used again once it does."""
+    shards, names = Shards(redis_server.url, timeout_s=0.2, patience_s=0.5), Names("frozen")
+    shards.run(RAISE_FENCES, fences(names)[:1])
+    redis_server.freeze()
+    begun_s = time.monotonic()
+    with pytest.raises(StoreUnavailableError):
+        shards.run(COUNT_FENCES, fences(names)[:1])
+    assert time.monotonic() - begun_s < 2
+    redis_server.thaw()
+    assert shards.run(COUNT_FENCES, fences(names)[:1]) == [1]
+    redis_server.kill()
+    with pytest.raises(StoreUnavailableError):
+        shards.run(COUNT_FENCES, fences(names)[:1])
+    with pytest.raises(StoreUnavailableError):
+        Shards(redis_server.url, timeout_s=0.2)
+    redis_server.start()
+    assert shards.run(COUNT_FENCES, fences(names)[:1]) == [0]
+    shards.close()
+
+
+def test_a_write_counts_once_the_replicas_have_it(
+    shared_redis: Callable[[], str], shared_redis_cluster: Callable[[], str]
+) -> None:
+    """Asked for one replica, the cluster's shards give it, and one Redis alone is refused."""
+    cluster, names = Shards(shared_redis_cluster(), replicas=1), Names("replica")
+    cluster.run(RAISE_FENCES, fences(names))
+    cluster.close()
+    alone = Shards(shared_redis(), replicas=1, timeout_s=0.2, patience_s=0.3)
+    with pytest.raises(StoreUnavailableError, match="0 of 1 replicas"):
+        alone.run(RAISE_FENCES, fences(names)[:1])
+    alone.close()
+
+
+def test_what_is_no_url_is_said(shared_redis: Callable[[], str]) -> None:
+    """Without quoting it: it may hold a password."""
+    with pytest.raises(StoreError, match="URL") as refused:
+        Shards("http://secret@host")
+    assert "secret" not in str(refused.value)
