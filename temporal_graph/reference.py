@@ -153,7 +153,7 @@ class ReferenceGraph:
 
     def _erase(self, change: Change) -> bool:
         row = change.table, change.key
-        if self._until_us.get(row, NEVER_US) >= change.event_time_us:
+        if self._erasures.get(row, NEVER_US) >= change.event_time_us:
             return False
         self._erasures[row] = change.event_time_us
         self._settle()
@@ -206,9 +206,9 @@ class ReferenceGraph:
         return True
 
     @property
-    def erased(self) -> Mapping[tuple[str, Key], int]:
-        """What is erased: each such row, and until when."""
-        return self._until_us
+    def asked(self) -> Mapping[tuple[str, Key], int]:
+        """The rows that events asked to erase, and until when."""
+        return self._erasures
 
     def state(self, table: str, key: Key, cutoff_time_us: int) -> State:
         """Return the visible cells (links included, nulls left out), BARE or HIDDEN; an unknown key reads as bare."""

@@ -87,9 +87,10 @@ std::string canonical_hash(const Reader& reader, const Erasures& erasures) {
     for (u32 row = 0; row < rows; ++row) add_list(reader, link, row, sum);
   }
   erasures.each([&](const KeyDigest& digest, const ErasedKey& key) {
+    if (key.asked_us == NOT_ERASED_US) return;  // follows from what asked, and from rows that retention may have dropped
     ContentHash hash;
     hash.number(digest);
-    hash.number(key.until_us);
+    hash.number(key.asked_us);
     sum.add(hash.value());
   });
   char text[33];

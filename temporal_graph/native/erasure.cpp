@@ -29,15 +29,26 @@ struct Writer::Erasing {
   std::set<RowId> emptied;           // rows that have lost all their versions
   std::map<u32, i64> entries_gone;  // by the children's table: those that came again do not count
 
+  // An erasure of this very key; false when it was erased until then already.
+  bool ask(u32 table, const KeyValue& key, i64 until_us) {
+    const KeyDigest digest = Erasures::digest_of(writer.table_of(table).name, key);
+    ErasedKey& erased = enter(digest, table, key);
+    if (erased.asked_us >= until_us) return false;
+    erased.asked_us = until_us;
+    raise(digest, erased, until_us);
+    return true;
+  }
   bool raise(u32 table, const KeyValue& key, i64 until_us) {
-    const std::string_view name = writer.table_of(table).name;
-    const KeyDigest digest = Erasures::digest_of(name, key);
+    const KeyDigest digest = Erasures::digest_of(writer.table_of(table).name, key);
+    return raise(digest, enter(digest, table, key), until_us);
+  }
+  ErasedKey& enter(const KeyDigest& digest, u32 table, const KeyValue& key) {
     ErasedKey& erased = writer.erasures_.enter(digest, Erasures::mark_of(key));
     if (erased.table == NONE) {
       erased.table = table;
       erased.row = writer.find(writer.table_of(table), key);
     }
-    return raise(digest, erased, until_us);
+    return erased;
   }
   bool raise(const KeyDigest& digest, ErasedKey& erased, i64 until_us) {
     if (erased.until_us >= until_us) return false;
@@ -289,10 +300,9 @@ bool Writer::judge_erasure(const LogPosition& at, RowChange& change, Refusal& re
   return false;
 }
 
-// False when the key is erased until then already.
 bool Writer::erase(const RowChange& change) {
   Erasing erasing(*this);
-  if (!erasing.raise(change.table, change.key, change.event_time_us)) return false;
+  if (!erasing.ask(change.table, change.key, change.event_time_us)) return false;
   ++sequence_;
   erasing.run();
   return true;

@@ -26,7 +26,8 @@ struct KeyDigestHash {
 inline constexpr i64 NOT_ERASED_US = INT64_MIN;
 
 struct ErasedKey {
-  i64 until_us = NOT_ERASED_US;  // changes that happened then or before are erased
+  i64 asked_us = NOT_ERASED_US;  // the latest time of the erasures of this very key
+  i64 until_us = NOT_ERASED_US;  // changes that happened then or before are erased: its own time, or an owner's
   u32 table = NONE;
   u32 row = NONE;  // that has the key now; NONE: no row does, or it was dropped
   u32 mark = 0;
@@ -91,6 +92,7 @@ class Erasures {
     out.put<u64>(keys_.size());
     for (const auto& [digest, key] : keys_) {
       out.put(digest);
+      out.put(key.asked_us);
       out.put(key.until_us);
       out.put(key.table);
       out.put(key.row);
@@ -102,6 +104,7 @@ class Erasures {
     for (u64 left = in.take<u64>(); left > 0; --left) {
       const auto digest = in.take<KeyDigest>();
       ErasedKey& key = keys_[digest];
+      key.asked_us = in.take<i64>();
       key.until_us = in.take<i64>();
       key.table = in.take<u32>();
       key.row = in.take<u32>();
