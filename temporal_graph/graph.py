@@ -49,8 +49,8 @@ class Applied:
 
     applied: int
     duplicate: int
-    erased: int
     rejected: tuple[Rejected, ...]
+    erased: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,4 +323,4 @@ def key_text(key: object) -> str:
 
 def _applied(result: _native.Applied) -> Applied:
     rejected = tuple(Rejected(one.index, one.reason, one.detail) for one in result.rejected)
-    return Applied(result.applied, result.duplicate, result.erased, rejected)
+    return Applied(result.applied, result.duplicate, rejected, result.erased)

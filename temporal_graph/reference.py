@@ -84,7 +84,7 @@ class ReferenceApplied:
 class _Version:
     event_time_us: int
     known_time_us: int
-    operation: Operation
+    operation: str
     content: int
     cells: dict[str, Value]
 
@@ -168,8 +168,8 @@ class ReferenceGraph:
         if until_us == self._until_us:
             return
         self._until_us = until_us
-        for rows in (*self._rows.values(), *self._named_by.values()):
-            rows.clear()
+        self._rows = {name: {} for name in self._rows}
+        self._named_by = {link: {} for link in self._named_by}
         for change in earlier:
             if change.event_time_us > until_us.get(change.row, NEVER_US):
                 self._add(self._tables[change.table], change)

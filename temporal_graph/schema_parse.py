@@ -175,7 +175,7 @@ def _parse_link(label: str, cursor: Cursor) -> LinkDraft:
     if isinstance(cursor.value, str):
         return LinkDraft(cursor.path, (checked_name(cursor.path, label),), cursor.name())
     cursor.mapping(_LINK_KEYS, required=("table",))
-    columns = (label,)
+    columns: tuple[str, ...] = (label,)
     if cursor.has("columns"):
         columns = tuple(element.name() for element in cursor.at("columns").elements())
         if not columns or len(set(columns)) < len(columns):

@@ -1,6 +1,6 @@
 """Erasure in snapshots that are there already: each is restored, the erasure applied, and its image written anew.
 
-    snapshot ─► graph in memory ─► apply(erasures) ─► image, under the same positions ─► takes the snapshot's place
+snapshot ─► graph in memory ─► apply(erasures) ─► image, under the same positions ─► takes the snapshot's place
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def erase_in_snapshots(
         ArenaFullError: a graph has no room in `arena_bytes`.
     """
     found, refused = snapshots.inventory()
-    rewritten, clean = [], []
+    rewritten: list[Snapshot] = []
+    clean: list[Snapshot] = []
     for snapshot in found:
         try:
             with snapshots.image_of(snapshot) as path:

@@ -47,8 +47,8 @@ class Snapshot:
     """What a snapshot's manifest says.
 
     made_time_us, watermark_us: int64 microseconds since the epoch, UTC; generation and sequence: of the graph it is an
-    image of; offsets: the next offset of each (topic, partition), from where the log goes on; erasures: the graph's count
-    of them; bytes: of the graph.
+    image of; offsets: the next offset of each (topic, partition), from where the log goes on; erasures: the graph's
+    count of them; bytes: of the graph.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """``nowgraph erase``: a key and all that is its own, forgotten by the graph, its snapshots and every rebuild.
 
-    key ─► hashed where it is private ─► RowEvent ─► Kafka ─► the updater, and whoever replays the log
-                                                └─► snapshots that no updater looks after, written anew
+key ─► hashed where it is private ─► RowEvent ─► Kafka ─► the updater, and whoever replays the log
+                                            └─► snapshots that no updater looks after, written anew
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def _wait(view: GraphView, delivery: Delivery, timeout_s: float) -> None:
     place, deadline_s = (delivery.topic, delivery.partition), time.monotonic() + timeout_s
     while view.position().offsets.get(place, 0) <= delivery.offset or view.overwrites_due:
         if view.superseded:
-            raise NotErasedError("another generation of the graph serves by now: it applies the erasure as well; ask it")
+            raise NotErasedError(
+                "another generation of the graph serves by now: it applies the erasure as well; ask it"
+            )
         if time.monotonic() > deadline_s:
             raise NotErasedError(f"not applied within {timeout_s:g} s; the erasure is in the log, at {delivery}")
         time.sleep(_LOOK_S)

@@ -35,6 +35,9 @@ tables:
     time_column: at
     columns: {note: text}
     links: {person: {table: people, erase: true}}
+sources:
+  - {topic: nowgraph.events, table: people, format: protobuf}
+  - {topic: nowgraph.events, table: orders, format: protobuf}
 """
 SECRET = "0123456789abcdef0123"
 
@@ -114,7 +117,8 @@ def test_a_person_is_erased_everywhere(run_json: Callable, broker: EmbeddedBroke
         updater.send_signal(signal.SIGTERM)
         assert updater.wait(timeout=20) == 0
     assert run_json("verify", *options, *size, "--snapshots", place, "--quiet")["equal"]
-    run_json("update", *options, "--until-caught-up", "--metrics-port", 0, "--arena", tmp_path / "whole", *size, "--quiet")
+    rebuild = ("--until-caught-up", "--metrics-port", 0, "--arena", tmp_path / "whole", *size, "--quiet")
+    run_json("update", *options, *rebuild)
     assert not held(tmp_path / "whole", "Ada")
     for unfinished in copies.glob(".making-*"):  # a copy of what was being made is no snapshot
         subprocess.run(["rm", "-r", str(unfinished)], check=True)
