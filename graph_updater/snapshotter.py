@@ -125,11 +125,11 @@ class Snapshotter:
 
     def _end(self, added: Future[None]) -> None:
         self._added = None
-        self._image = None
         error = added.exception()
         if error is not None:
             self._failed(error)
             return
+        self._image = None
         self._metrics.snapshots.labels(outcome="made").inc()
         self._metrics.snapshot_seconds.set(self._clock_s() - self._begun_s)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ from graph_updater.tracing import ApplyTraces
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.time_rule import ALWAYS_US
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,7 @@ class Updater:
 
     def __init__(
         self,
-        graph: TemporalGraph,
+        graph: TemporalGraph | RedisGraph,
         sources: Sequence[Source],
         decoder: Decoder,
         dead_letters: DeadLetters,
@@ -82,7 +83,9 @@ class Updater:
         self._dead_letters = dead_letters
         self._settings = settings if settings is not None else UpdaterSettings()
         self.metrics = metrics if metrics is not None else UpdaterMetrics()
-        self._view = graph.view()
+        # A graph in Redis forgets nothing and counts no rows, and its memory is Redis's to tell.
+        self._arena = None if isinstance(graph, RedisGraph) else graph
+        self._view = graph if isinstance(graph, RedisGraph) else graph.view()
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
         self._lag = LagWatch(
@@ -113,6 +116,10 @@ class Updater:
         """
         self._lag.look_anew()
         self._snapshots = snapshots
+
+    def moved(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Takes note of where partitions stand that a group has given to this updater; on its own thread."""
+        self._positions = {**self._positions, **positions}
 
     @property
     def exhausted(self) -> bool:
@@ -190,9 +197,10 @@ class Updater:
         self._positions = {**self._positions, **positions}
         metrics = self.metrics
         metrics.apply_seconds.observe(np.asarray([time.perf_counter() - start_s]))
+        # A record may give two events; it is one dead letter, for the first that was refused.
+        refused = {int(index[one.index]): one for one in reversed(applied.rejected)}
         self._unconfirmed = [
-            batch.dead_letter(int(index[rejected.index]), rejected.reason, rejected.detail)
-            for rejected in applied.rejected
+            batch.dead_letter(record, one.reason, one.detail) for record, one in sorted(refused.items())
         ]
         self._send(self._unconfirmed)
         self._progress.read(batch)
@@ -219,18 +227,22 @@ class Updater:
             self._unconfirmed = []
 
     def _evict(self) -> None:
+        if self._arena is None:
+            return
         waiting = self._lag.waiting()
         if waiting is None and self._lag.knows_ends:  # no log has said yet how far there is to go
             return
-        evicted = self._graph.evict(as_of_us=self._progress.as_of_us(waiting or ()))
+        evicted = self._arena.evict(as_of_us=self._progress.as_of_us(waiting or ()))
         if evicted.rows:
             self.metrics.evicted.inc(evicted.rows)
             log.info("retention forgot rows", rows=evicted.rows)
 
     def _account(self) -> None:
-        self.metrics.set_memory(memory_parts(self._graph.memory()))
         watermark_us = self._view.watermark_us
         if watermark_us != ALWAYS_US:
             self.metrics.watermark.set(watermark_us / 1e6)
-        for table in self._graph.schema.tables:
+        if self._arena is None or isinstance(self._view, RedisGraph):
+            return
+        self.metrics.set_memory(memory_parts(self._arena.memory()))
+        for table in self._arena.schema.tables:
             self.metrics.rows.labels(table=table.name).set(self._view.row_count(table.name))

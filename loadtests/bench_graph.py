@@ -46,6 +46,10 @@ class Events:
     def __len__(self) -> int:
         return len(self.user)
 
+    def part(self, count: int) -> Events:
+        """The first so many."""
+        return Events(self.user[:count], self.merchant[:count], self.event_time_us[:count])
+
 
 def powerlaw_events(count: int, seed: int = 1) -> Events:
     """Draws users by the square and merchants by the fourth power of a uniform number, for few large hubs."""

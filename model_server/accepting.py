@@ -1,15 +1,27 @@
 """How calls come from gRPC's own threads to the event loop: looked up by name, and no more than it can take.
 
-connection ─► gRPC's threads ─► pending, bounded ─► event loop: one call at a time ─► handler
+connection ─► gRPC's threads ─► pending, bounded ─► event loop: one call at a time ─► message ─► handler
+                                    │                                                    └► none: INVALID_ARGUMENT
                                     └► beyond the bound: refused, beside Python
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+import inspect
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias, cast
 
 import grpc
+from google.protobuf.message import DecodeError
+
+from model_server.errors import InvalidRequestError
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+MALFORMED: Final = object()
+"""In place of a message whose bytes are none of its type."""
+_REFUSAL = "the request's bytes are no message of its type"
 
 
 class ByName:
@@ -23,11 +35,82 @@ class ByName:
         self._server = server
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
-        """As the server's own."""
-        self._server.add_generic_rpc_handlers(handlers)
+        """As the server's own; bytes that are no message are refused as INVALID_ARGUMENT."""
+        self._server.add_generic_rpc_handlers([_Refusing(one) for one in handlers])
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:
         """The generic handlers have them too."""
+
+
+class _Refusing(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Handlers whose messages are checked: gRPC would answer UNKNOWN, with a traceback in the log for each."""
+
+    def __init__(self, handlers: grpc.GenericRpcHandler[Any, Any]) -> None:
+        self._handlers = handlers
+        self._checked: dict[str, Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """As `grpc.GenericRpcHandler.service`."""
+        method = handler_call_details.method
+        found = self._checked.get(method)
+        if found is None:
+            handler = self._handlers.service(handler_call_details)
+            if handler is None:
+                return None
+            found = self._checked[method] = _checked(handler)
+        return found
+
+
+def _checked(handler: Handler) -> Handler:
+    """The handler, refusing what is no message; as it is where it takes bytes, or runs on a thread (reflection's)."""
+    read = handler.request_deserializer
+    if read is None:
+        return handler
+    if inspect.iscoroutinefunction(handler.unary_unary):
+        return grpc.unary_unary_rpc_method_handler(
+            _refusing(handler.unary_unary), _reading(read), handler.response_serializer
+        )
+    if inspect.iscoroutinefunction(handler.unary_stream):
+        return grpc.unary_stream_rpc_method_handler(
+            _refusing(handler.unary_stream), _reading(read), handler.response_serializer
+        )
+    if inspect.isasyncgenfunction(handler.stream_stream):
+        answer = handler.stream_stream
+
+        async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            async with aclosing(answer(_whole(requests), context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return grpc.stream_stream_rpc_method_handler(stream, _reading(read), handler.response_serializer)
+    return handler
+
+
+def _reading(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def message_of(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return MALFORMED
+
+    return message_of
+
+
+def _refusing(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    async def one(request: Any, context: Any) -> Any:
+        if request is MALFORMED:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _REFUSAL)
+        return await answer(request, context)
+
+    return one
+
+
+async def _whole(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The messages; raises InvalidRequestError at one that is none."""
+    async for request in requests:
+        if request is MALFORMED:
+            raise InvalidRequestError("request", _REFUSAL)
+        yield request
 
 
 def by_name_on(server: grpc.aio.Server) -> grpc.aio.Server:

@@ -11,7 +11,7 @@ import numpy as np
 from graph_transformer.target import QUANTILES, Kind, Target
 from online_sampler.neighborhood import Neighborhood
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
-from temporal_graph.time_rule import ALWAYS_US
+from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US
 from temporal_graph.view import GraphPosition
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def answer_of(
     history = scored.history
     age_us = None
     if history.newest_event_time_us is not None:
-        age_us = asked.cutoff_time_us - history.newest_event_time_us
+        # A row may be of a time so long ago that int64 does not hold its age.
+        age_us = min(asked.cutoff_time_us - history.newest_event_time_us, TIME_MAX_US)
     response = service_pb2.ScoreResponse(
         request_id=asked.request_id,
         task=task,

@@ -4,7 +4,8 @@
         ^------------------------------------- future (event loop) <----------------------------------------'
 
 One worker takes what is waiting, up to the batch limit. When the server is idle a request is a batch of one and is
-taken at once; while a batch runs the next one gathers, so batches grow with load and no timer adds delay. What a batch
+taken at once; what comes together, or while a batch runs, is a batch as soon as the event loop has read it
+(`gathering.py`), so batches grow with load and no timer adds delay. What a batch
 of n rows takes is measured: a batch is cut short where all of it would end after its earliest deadline, and a question
 that cannot be answered in time is refused when it comes. What answers is native code and torch, which release Python's
 lock, so the event loop keeps reading requests meanwhile.
@@ -28,19 +29,12 @@ from model_server.admission import Admission, retry_after_s
 from model_server.backlog import Backlog, Priority
 from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError, ServerError
 from model_server.expiry import Expiry
+from model_server.gathering import GATHER_S, Gathering
 from model_server.metrics import Metrics
 from model_server.service_time import ServiceTime
 from model_server.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
-
-
-# After a batch of fewer rows the next one is taken at once: few callers gain nothing by waiting for each other.
-GATHER_FROM = 4
-# Of the time, what batches may cost whatever their size while they are small.
-BASE_SHARE = 0.5
-# What a batch costs the event loop beside its own time: two threads hand the interpreter to each other.
-HANDOVER_S = 1e-4
 
 
 class Asked(Protocol):
@@ -92,8 +86,6 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._metrics = metrics
         self._shed = {buffer: metrics.shed.labels(buffer) for buffer in ("queue", "predicted_wait")}
         self._service = ServiceTime()
-        # The same in the worker's own CPU time, which does not grow when others have the cores.
-        self._effort = ServiceTime()
         self._admission = Admission(self._service, self._batch_limit)
         self._backlog: Backlog[_Job[QuestionT, AnswerT]] = Backlog(batch_share=settings.queue_batch_share)
         self._changed = threading.Condition(threading.Lock())
@@ -101,14 +93,15 @@ class Engine(Generic[QuestionT, AnswerT]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiry: Expiry | None = None
         self._closing = False
-        # How many rows the worker sleeps for, and a deadline before which wakes it too.
-        self._wake_at = 1
-        self._hurry_s = math.inf
+        self._gathering: Gathering | None = None
+        # Whether what waits is all that had come.
+        self._gathered = False
 
     def start(self) -> None:
         """Starts the worker; answers come back on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._expiry = Expiry(self._loop)
+        self._gathering = Gathering(self._backlog.__len__, self._wake)
         self._worker.start()
 
     async def warm_up(self, question: QuestionT) -> None:
@@ -186,8 +179,10 @@ class Engine(Generic[QuestionT, AnswerT]):
             forecast_s = max(forecast_s - self._admission.margin_s, now_s + self._service.cost_s(1))
             job = _Job(question, future, now_s, deadline_s, math.inf if priority is Priority.BATCH else forecast_s)
             self._backlog.push(job, priority)
-            if len(self._backlog) >= self._wake_at or deadline_s < self._hurry_s:
-                self._changed.notify()
+            waiting = len(self._backlog)
+        assert self._gathering is not None
+        late_s = now_s + GATHER_S + self._service.cost_s(waiting)
+        self._gathering.row_came(urgent=waiting >= self._batch_limit or deadline_s < late_s)
         if dropped is not None and not dropped.future.done():
             self._shed["queue"].inc()
             hint_s = retry_after_s(self._service.cost_s(self._batch_limit))
@@ -207,43 +202,25 @@ class Engine(Generic[QuestionT, AnswerT]):
         if self._expiry is not None:
             self._expiry.close()
 
+    def _wake(self) -> None:
+        with self._changed:
+            self._gathered = True
+            self._changed.notify()
+
     def _work(self) -> None:
-        began_s, rows = 0.0, 0
         while True:
             with self._changed:
-                if rows >= GATHER_FROM and len(self._backlog):
-                    self._gather(began_s)
-                self._wait_for(1)
+                while not self._closing and not (self._gathered and len(self._backlog)):
+                    self._changed.wait()
                 if not len(self._backlog):
                     return
+                self._gathered = False
                 began_s = time.monotonic()
                 jobs, late = self._take(began_s)
-                rows = len(jobs)
-                self._admission.busy_until_s = began_s + self._service.cost_s(rows) if jobs else 0.0
+                self._admission.busy_until_s = began_s + self._service.cost_s(len(jobs)) if jobs else 0.0
                 waiting = len(self._backlog)
             self._metrics.queue_rows.set(waiting)
             self._run(jobs, late, began_s)
-
-    def _wait_for(self, rows: int, until_s: float = math.inf) -> None:
-        """Returns when so many rows wait, the moment has come, a deadline would pass by then, or the engine closes."""
-        self._wake_at, self._hurry_s = rows, until_s + self._service.cost_s(rows)
-        while len(self._backlog) < self._wake_at and not self._closing:
-            left_s = until_s - time.monotonic()
-            if left_s <= 0 or self._backlog.earliest_s < self._hurry_s < math.inf:
-                break
-            self._changed.wait(None if left_s == math.inf else left_s)
-        self._wake_at, self._hurry_s = 1, math.inf
-
-    def _gather(self, began_s: float) -> None:
-        """Under load, lets a batch grow until it is worth its base, while the event loop has rows to read for it.
-
-        A batch of few rows costs hardly less than one of many, and computing it keeps the event loop from reading
-        the rows that would have filled it. So bases take `BASE_SHARE` of the time at most, counted from one batch's
-        beginning to the next, and a batch whose rows cost as much as its base waits no longer.
-        """
-        base_s, row_s = self._effort.base_s + HANDOVER_S, self._effort.row_s
-        worth = min(self._batch_limit, base_s / row_s if row_s > 0 else self._batch_limit)
-        self._wait_for(max(1, int(worth)), began_s + base_s / BASE_SHARE)
 
     def _take(self, now_s: float) -> tuple[list[_Job[QuestionT, AnswerT]], list[_Job[QuestionT, AnswerT]]]:
         """What is answered together now, and what came too late for it.
@@ -284,8 +261,7 @@ class Engine(Generic[QuestionT, AnswerT]):
         if live:
             outcomes = outcomes + self._outcomes(live, started_s)
             self._admission.busy_until_s = 0.0  # before anybody hears of it and asks again
-        if late or live:
-            self._give_back(late + live, outcomes)
+        self._give_back(late + live, outcomes)
 
     def _outcomes(self, jobs: Sequence[_Job[QuestionT, AnswerT]], started_s: float) -> list[AnswerT | ServerError]:
         """Answers the jobs together; when that fails, each alone, so that one bad question fails no other."""
@@ -302,10 +278,9 @@ class Engine(Generic[QuestionT, AnswerT]):
 
     def _answers(self, jobs: Sequence[_Job[QuestionT, AnswerT]], started_s: float) -> Sequence[AnswerT]:
         waited_s = [started_s - job.enqueued_s for job in jobs]
-        begun_s, effort_s = time.perf_counter(), time.thread_time()
+        begun_s = time.perf_counter()
         answers = self._answerer([job.question for job in jobs], [round(waited * 1e6) for waited in waited_s])
         self._service.observe(len(jobs), time.perf_counter() - begun_s)
-        self._effort.observe(len(jobs), time.thread_time() - effort_s)
         observe = self._metrics.stages["queue"].observe
         for waited in waited_s:
             observe(waited)
@@ -321,7 +296,7 @@ class Engine(Generic[QuestionT, AnswerT]):
             log.warning("answers_without_loop", rows=len(jobs))
 
     def _resolve(self, jobs: list[_Job[QuestionT, AnswerT]], outcomes: list[AnswerT | ServerError]) -> None:
-        forecast_s = min(job.forecast_s for job in jobs)
+        forecast_s = min((job.forecast_s for job in jobs), default=math.inf)
         if forecast_s < math.inf:
             self._admission.learn(time.monotonic() - forecast_s)
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -331,6 +306,9 @@ class Engine(Generic[QuestionT, AnswerT]):
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome)
+        if len(self._backlog):
+            assert self._gathering is not None
+            self._gathering.watch()
 
 
 def _report(error: Exception, *, rows: int) -> None:

@@ -6,6 +6,9 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+# Of a message that quotes the request, so much is told: it travels as a header, percent-encoded, and clients take 8 KiB
+# of headers. A table's name of a megabyte would else reach its caller as a broken call in place of INVALID_ARGUMENT.
+MESSAGE_LIMIT = 256
 # The hint of a buffer of which nobody measures how fast it empties.
 RETRY_AFTER_DEFAULT_S = 0.25
 
@@ -111,11 +114,18 @@ def number_of(code: grpc.StatusCode) -> int:
     return number
 
 
+def said(error: ServerError) -> str:
+    """What the caller is told: the error's message, in its first `MESSAGE_LIMIT` characters."""
+    return _shortened(str(error))
+
+
 def details_of(error: ServerError) -> tuple[tuple[str, str | bytes], ...]:
     """Trailing metadata that says which field is wrong, or when to ask again; empty where neither is known."""
     detail = any_pb2.Any()
     if isinstance(error, InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=_shortened(error.message)
+        )
         detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
         return (_status(error, detail),)
     if isinstance(error, OverloadedError):
@@ -128,5 +138,9 @@ def details_of(error: ServerError) -> tuple[tuple[str, str | bytes], ...]:
 
 
 def _status(error: ServerError, detail: any_pb2.Any) -> tuple[str, bytes]:
-    status = status_pb2.Status(code=number_of(code_of(error)), message=str(error), details=[detail])
+    status = status_pb2.Status(code=number_of(code_of(error)), message=said(error), details=[detail])
     return DETAILS_KEY, status.SerializeToString()
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"

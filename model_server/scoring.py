@@ -15,7 +15,7 @@ from model_server.answer import answer_of
 from model_server.backlog import Priority
 from model_server.degraded_answer import GraphBound, RuleAnswers
 from model_server.engine import Engine
-from model_server.errors import OverloadedError, ServerError, code_of, number_of
+from model_server.errors import OverloadedError, ServerError, code_of, number_of, said
 from model_server.freshness import Freshness
 from model_server.idempotency import Repeats
 from model_server.metrics import Metrics
@@ -202,7 +202,7 @@ def error_of(request_id: str, error: ServerError) -> service_pb2.ScoreError:
     return service_pb2.ScoreError(
         request_id=request_id,
         code=number_of(code_of(error)),
-        message=str(error),
+        message=said(error),
         field=getattr(error, "field", ""),
         retry_after_us=round(error.retry_after_s * 1e6) if isinstance(error, OverloadedError) else None,
     )

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 
-from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of
+from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of, said
 from model_server.metrics import Metrics
 from model_server.router import AnyRequest, Router
 from model_server.settings import ServerSettings
@@ -127,6 +127,10 @@ class PredictionService(service_grpc.PredictionServiceServicer):
             try:
                 await reader
             except Exception as error:  # noqa: BLE001 - as in `_answer`
+                cause = _cause(error)
+                if isinstance(cause, InvalidRequestError):  # bytes that are no message end the stream
+                    self._count(self._metrics, "ScoreStream", code_of(cause).name)
+                    await _abort(context, cause)
                 self._count(self._metrics, "ScoreStream", "INTERNAL")
                 await _abort_bug("ScoreStream", context, error)
             if self._in_flight.draining.is_set():
@@ -230,13 +234,18 @@ def _code_name(result: service_pb2.ScoreResult) -> str:
 
 
 async def _abort(context: Context, error: ServerError) -> NoReturn:
-    await context.abort(code_of(error), str(error), trailing_metadata=details_of(error))
+    await context.abort(code_of(error), said(error), trailing_metadata=details_of(error))
     raise AssertionError("abort raises")
 
 
-async def _abort_bug(method: str, context: Context, error: Exception) -> NoReturn:
+def _cause(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+async def _abort_bug(method: str, context: Context, error: Exception) -> NoReturn:
+    error = _cause(error)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     log.error("request_failed", method=method, error=type(error).__name__, where=where[-6:])
     await context.abort(grpc.StatusCode.INTERNAL, "an unexpected failure; the server's log has the place")

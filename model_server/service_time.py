@@ -35,16 +35,6 @@ class ServiceTime:
         """Whether anything was measured yet; before that every cost is 0, so that nothing is refused by a guess."""
         return self._weight > 0
 
-    @property
-    def base_s(self) -> float:
-        """What a batch costs whatever its size."""
-        return self._line[0]
-
-    @property
-    def row_s(self) -> float:
-        """What each row adds."""
-        return self._line[1]
-
     def cost_s(self, rows: float) -> float:
         """Seconds that a batch of so many rows is expected to take."""
         base_s, row_s = self._line

@@ -13,6 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from nowgraph.commands import (
+    audit,
+    capacity,
     config,
     dead_letters,
     demo,
@@ -71,7 +73,9 @@ app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
 app.command("erase")(erase.erase)
 app.command("verify")(verify.verify)
+app.command("audit")(audit.audit)
 app.command("health")(health.health)
+app.command("capacity")(capacity.capacity)
 app.command("plan")(plan.plan)
 app.command("query")(labels.query)
 app.command("labels")(labels.labels)

@@ -14,12 +14,17 @@ from stream.errors import ConfigurationError
 
 # librdkafka's own codes (negative) have names with an underscore, which are public all the same.
 _ALL_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
+_SSL: Final = KafkaError._SSL  # noqa: SLF001
+# What a call or a delivery that waited in vain has to say.
+_WAITED: Final = {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, _ALL_DOWN}  # noqa: SLF001
 _CONFIG: Final = "NOWGRAPH_KAFKA_CONFIG"
+_CONNECTION: Final = f"the broker's address, security.protocol in {_CONFIG}"
 _LOOK_AT: Final = {
     KafkaError._AUTHENTICATION:  # noqa: SLF001
     f"sasl.mechanism and sasl.username in {_CONFIG}, the password in NOWGRAPH_KAFKA_PASSWORD_PATH",
-    KafkaError._SSL: f"ssl.ca.location, ssl.certificate.location and ssl.key.location in {_CONFIG}",  # noqa: SLF001
-    KafkaError._TRANSPORT: f"the broker's address, security.protocol in {_CONFIG}",  # noqa: SLF001
+    _SSL: f"ssl.ca.location, ssl.certificate.location and ssl.key.location in {_CONFIG}",
+    KafkaError._TRANSPORT: _CONNECTION,  # noqa: SLF001
+    KafkaError._MSG_TIMED_OUT: _CONNECTION,  # noqa: SLF001
     KafkaError.MSG_SIZE_TOO_LARGE: "max.message.bytes of the topic",
 }  # fmt: skip
 
@@ -38,9 +43,11 @@ class ClientErrors:
     def explain(self, error: Any) -> str:
         """Return why a call or a delivery failed with this KafkaError, and which settings to look at."""
         reason, text = error, str(error.str())
-        if error.code() < 0 and self._last is not None:  # what a broker answers (0 and up) is its own reason
+        if error.code() in _WAITED and self._last is not None:
             reason, text = self._last, f"{text}: {self._last.str()}"
-        look_at = _LOOK_AT.get(reason.code())
+        # A handshake of TLS may also end as a broken transport.
+        code = _SSL if "SSL_HANDSHAKE" in text else reason.code()
+        look_at = _LOOK_AT.get(code)
         return text if look_at is None else f"{text} (look at {look_at})"
 
 

@@ -88,7 +88,8 @@ class DebeziumDecoder:
 
     def _update(self, before: dict[str, Any] | None, after: dict[str, Any], commit_us: int | None) -> list[Event]:
         if before is not None and any(before.get(name) not in (None, after.get(name)) for name in self._key_names):
-            return [self._change("delete", before, commit_us), self._change("insert", after, commit_us)]
+            # Both halves are known when the change is, so that the graph takes both or neither.
+            return [self._change("delete", before, commit_us, after), self._change("insert", after, commit_us)]
         self.ignored_fields += len(after.keys() - self._encoder.names)
         patch = {name: value for name, value in after.items() if value != UNAVAILABLE}
         if before is not None:
@@ -222,9 +223,13 @@ def _zoned(value: Any, _: Mapping[str, Any], name: str) -> TimeUs:
 def _decimal(value: Any, field: Mapping[str, Any], name: str) -> float:
     parameters = field.get("parameters")
     scale = parameters.get("scale", "0") if type(parameters) is dict else "0"
-    if type(scale) is not str or not scale.lstrip("-").isdecimal():
+    try:
+        digits = int(scale) if type(scale) is str else None
+    except ValueError:
+        digits = None
+    if digits is None:
         raise RowError("bad_number", f"{name}: the schema block gives no scale for a decimal")
-    return _unscaled(value, int(scale), name)
+    return _unscaled(value, digits, name)
 
 
 def _variable_decimal(value: Any, _: Mapping[str, Any], name: str) -> float:

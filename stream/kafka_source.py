@@ -20,6 +20,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException,
 from numpy.typing import NDArray
 
 from stream.batch import NO_TIMESTAMP_US, Batch, Header, Positions, empty_batch
+from stream.client_errors import ClientErrors, make_client
 from stream.errors import ConfigurationError, GapError, SourceError
 from stream.settings import StreamSettings
 from stream.source import Hysteresis
@@ -56,20 +57,24 @@ class KafkaSource:
         self._paused = False
         self._ready: deque[Batch] = deque()
         self._next_check_s = time.monotonic() + self._settings.partition_check_s
-        self._consumer: Any = confluent_kafka.Consumer(self._config())
+        self._errors = ClientErrors()
+        self._consumer = make_client(confluent_kafka.Consumer, self._config(), self._errors)
         try:
             self._positions = self._starting_positions(topics, dict(positions or {}), start)
             self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._positions.items()])
         except KafkaException as error:
+            self._consumer.poll(0)  # nothing is assigned: this only hands over what its connections complain of
             self._consumer.close()
-            raise SourceError(f"Kafka at {self._settings.kafka_bootstrap}: {error.args[0].str()}") from error
+            raise SourceError(
+                f"Kafka at {self._settings.kafka_bootstrap}: {self._errors.explain(error.args[0])}"
+            ) from error
         except Exception:
             self._consumer.close()
             raise
 
     @property
     def positions(self) -> Positions:
-        """The next offset to be polled of every partition."""
+        """The next offset of every partition that `poll` has not returned."""
         return dict(self._positions)
 
     @property
@@ -90,7 +95,7 @@ class KafkaSource:
             SourceError: the broker reports an error that does not pass by itself.
         """
         if self._ready:
-            return self._ready.popleft()
+            return self._next()
         if time.monotonic() >= self._next_check_s:
             self._add_new_partitions()
         messages = self._consumer.consume(max_records, 0.0)
@@ -102,7 +107,12 @@ class KafkaSource:
         if not messages:
             return empty_batch()
         self._ready.extend(self._batches(messages))
-        return self._ready.popleft() if self._ready else empty_batch()
+        return self._next() if self._ready else empty_batch()
+
+    def _next(self) -> Batch:
+        batch = self._ready.popleft()
+        self._positions.update(batch.next_positions())
+        return batch
 
     def pause(self) -> None:
         """Stop fetching; what is already in the client's queue is discarded there and fetched again on resume."""
@@ -184,7 +194,8 @@ class KafkaSource:
             metadata = self._consumer.list_topics(timeout=_CHECK_TIMEOUT_S)
         except KafkaException:
             return  # the broker is away: there is nothing to read either, and the next look will tell
-        found = [(topic, number) for topic in self._topics for number in sorted(metadata.topics[topic].partitions)]
+        known = [(topic, metadata.topics[topic]) for topic in self._topics if topic in metadata.topics]
+        found = [(topic, number) for topic, told in known for number in sorted(told.partitions)]
         new = {place: 0 for place in found if place not in self._positions}
         if new:
             # A partition that is born begins at 0; assigning it leaves the others as they are.
@@ -199,7 +210,7 @@ class KafkaSource:
                 TopicPartition(topic, partition), timeout=self._settings.broker_timeout_s
             )
         except KafkaException as error:
-            raise SourceError(f"{topic}[{partition}]: no offsets: {error.args[0].str()}") from error
+            raise SourceError(f"{topic}[{partition}]: no offsets: {self._errors.explain(error.args[0])}") from error
         if answer is None:
             raise SourceError(f"{topic}[{partition}]: no offsets within {self._settings.broker_timeout_s} s")
         return int(answer[0]), int(answer[1])
@@ -225,7 +236,7 @@ class KafkaSource:
         partition = np.fromiter(map(Message.partition, messages), np.int32, count)
         offset = np.fromiter(map(Message.offset, messages), np.int64, count)
         stamps = np.fromiter(chain.from_iterable(map(Message.timestamp, messages)), np.int64, 2 * count).reshape(-1, 2)
-        self._advance(topic, partition, offset)
+        self._check_gaps(topic, partition, offset)
 
         def headers(index: int) -> list[Header]:
             pairs: Any = messages[index].headers()
@@ -241,7 +252,7 @@ class KafkaSource:
             headers=headers,
         )
 
-    def _advance(self, topic: str, partition: NDArray[np.int32], offset: NDArray[np.int64]) -> None:
+    def _check_gaps(self, topic: str, partition: NDArray[np.int32], offset: NDArray[np.int64]) -> None:
         for number in np.unique(partition).tolist():
             offsets = offset[partition == number]
             expected = self._positions[topic, number]
@@ -251,7 +262,6 @@ class KafkaSource:
                 at = int(wrong[0])
                 before = int(offsets[at - 1]) + 1 if at else expected
                 raise GapError(topic, number, before, int(offsets[at]))
-            self._positions[topic, number] = int(offsets[-1]) + 1
 
     def _raise_unless_passing(self, message: Message) -> None:
         """librdkafka reconnects by itself; what it does not repair is raised."""

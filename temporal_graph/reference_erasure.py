@@ -3,8 +3,8 @@
 - A row is its parent's own if any change of it ever named the parent by a link that erases.
 - A row is erased until the latest time until which it, or a row whose own it is, was erased by an event.
 - A change of the row that happened at or before that time is as if it had never come, whenever it was known.
-- Any other change that names an erased row by a link that does not erase, and happened at or before the time until which
-  that row is erased, is as if it had named nothing: null.
+- Any other change that names an erased row by a link that does not erase, and happened at or before the time until
+  which that row is erased, is as if it had named nothing: null.
 """
 
 from __future__ import annotations

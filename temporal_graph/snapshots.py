@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,10 +154,13 @@ class Snapshots:
     def making(self) -> Path:
         """Return a new folder in which an image may be made that `add` then takes.
 
+        What processes that died have left goes first: it may be what fills the disk.
+
         Raises:
             SnapshotError: there is no room for it.
         """
         try:
+            self._remove(self._left())
             if self._local:
                 Path(self._root).mkdir(parents=True, exist_ok=True)
             base = Path(self._root) if self._local else self._cache
@@ -171,16 +174,18 @@ class Snapshots:
         Raises:
             SnapshotError: it can't be written; the snapshots that are there stay.
         """
-        return self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=self._clock_us())
+        # A clock that was set back must not make the newest one look older than those before it.
+        made_us = max([self._clock_us(), *(each.made_time_us + 1 for each in self.inventory()[0][:1])])
+        return self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
 
     def replace(self, old: Snapshot, folder: Path, settled: Settled, *, size: int, fingerprint: str) -> Snapshot:
         """Put a snapshot into the place of another, between the same neighbors, and remove that; else as `add`."""
         made_us = old.made_time_us + 1
         name = _name(made_us, settled.position.sequence)
         if self._fs.exists(f"{self._root}/{name}"):  # of a process that died before it removed the old one
-            self._remove(name)
+            self._remove([name])
         made = self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
-        self._remove(old.name)
+        self._remove([old.name])
         return made
 
     def _add(self, folder: Path, settled: Settled, *, size: int, fingerprint: str, made_us: int) -> Snapshot:
@@ -215,25 +220,29 @@ class Snapshots:
         Those go too that hold what the newest has erased, once every byte of the newest was found to be good.
         A snapshot whose manifest is there but can't be used stays: another version of this package may have made it.
         """
-        found, refused = self.inventory()
-        names = [each.name for each in found[count:]]
+        found, _ = self.inventory()
         stale = [each.name for each in found[1:count] if each.erasures < found[0].erasures]
         if stale:
             self.verify(found[0])
-            names += stale
-        names += [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
-        if self._local and Path(self._root).is_dir():
-            names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]
-        for name in names:
-            self._remove(name)
+        names = [*(each.name for each in found[count:]), *stale, *self._left()]
+        self._remove(names)
         return names
 
-    def _remove(self, name: str) -> None:
-        # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
-        manifest = f"{self._root}/{name}/{MANIFEST}"
-        if self._fs.exists(manifest):
-            self._fs.rm_file(manifest)
-        self._fs.rm(f"{self._root}/{name}", recursive=True)
+    def _left(self) -> list[str]:
+        """The names of what was not made, or not removed, to the end."""
+        _, refused = self.inventory()
+        names = [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
+        if self._local and Path(self._root).is_dir():
+            names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]
+        return names
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
+            manifest = f"{self._root}/{name}/{MANIFEST}"
+            if self._fs.exists(manifest):
+                self._fs.rm_file(manifest)
+            self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def verify(self, snapshot: Snapshot) -> None:
         """Check every byte of a snapshot. Raises SnapshotError that says what is damaged."""

@@ -169,7 +169,8 @@ class Kafka:
         """Creates it, on all brokers; it keeps its records, of whatever time they are."""
         options = {"retention.ms": "-1", **{key.replace("_", "."): value for key, value in config.items()}}
         topic = confluent_kafka.admin.NewTopic(name, partitions, len(self.brokers), config=options)
-        self.admin().create_topics([topic])[name].result(30)
+        admin = self.admin()  # its calls end with it
+        admin.create_topics([topic])[name].result(30)
 
     def leader(self, topic: str, partition: int) -> Broker:
         """The broker that leads a partition now."""

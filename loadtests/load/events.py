@@ -73,29 +73,27 @@ def payment_events() -> Events:
     """Payments of known customers at known terminals, later than the requests' own time never."""
     from loadtests.serving.payments import CUSTOMERS, START_US, TERMINALS
 
-    def make(of: dict[str, int]) -> row_event_pb2.RowEvent:
-        row = row_event_pb2.RowEvent(table="transactions", operation=row_event_pb2.OPERATION_INSERT)
-        row.event_time_us = of["time"]
-        row.key.parts.add(integer=of["key"])
-        row.cells.add(column="tx_amount", number=57.3)
-        row.cells.add(column="customer_id", integer=of["customer"])
-        row.cells.add(column="terminal_id", integer=of["terminal"])
-        return row
-
-    return Events(make, {"customer": (128, CUSTOMERS), "terminal": (128, TERMINALS)}, start_us=START_US)
+    ids = {"customer_id": (128, CUSTOMERS), "terminal_id": (128, TERMINALS)}
+    return _events("transactions", ("tx_amount", 57.3), ids, start_us=START_US)
 
 
 def click_events() -> Events:
     """Clicks of known users on known items, after the shop's history."""
     from loadtests.serving.shop import DAY_US, DAYS, START_US
 
+    ids = {"user_id": (128, 16_384), "item_id": (128, 12_000)}
+    return _events("clicks", ("amount", 1.0), ids, start_us=START_US + DAYS * DAY_US)
+
+
+def _events(table: str, amount: tuple[str, float], ids: dict[str, tuple[int, int]], *, start_us: int) -> Events:
+    """Inserts into a table with one number and links by name."""
+
     def make(of: dict[str, int]) -> row_event_pb2.RowEvent:
-        row = row_event_pb2.RowEvent(table="clicks", operation=row_event_pb2.OPERATION_INSERT)
-        row.event_time_us = of["time"]
+        row = row_event_pb2.RowEvent(table=table, operation=row_event_pb2.OPERATION_INSERT, event_time_us=of["time"])
         row.key.parts.add(integer=of["key"])
-        row.cells.add(column="amount", number=1.0)
-        row.cells.add(column="user_id", integer=of["user"])
-        row.cells.add(column="item_id", integer=of["item"])
+        row.cells.add(column=amount[0], number=amount[1])
+        for name in ids:
+            row.cells.add(column=name, integer=of[name])
         return row
 
-    return Events(make, {"user": (128, 16_384), "item": (128, 12_000)}, start_us=START_US + DAYS * DAY_US)
+    return Events(make, ids, start_us=start_us)

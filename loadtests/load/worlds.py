@@ -59,7 +59,9 @@ class Cores:
 class Served:
     """A server's process (with `workers`, their supervisor), where it answers, and what it says of itself."""
 
-    def __init__(self, process: subprocess.Popen[bytes], target: str, metrics_url: str) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes] | subprocess.Popen[str], target: str, metrics_url: str = ""
+    ) -> None:
         self.process = process
         self.target = target
         self.metrics_url = metrics_url
@@ -129,24 +131,31 @@ class Tested:
 
 
 @contextmanager
-def started(methods: Sequence[str], cores: Cores, *, rows: int, workers: int = 1) -> Iterator[Tested]:
-    """Starts what the methods need and ends it again; the servers serve inside."""
+def written(methods: Sequence[str], *, rows: int, core: int) -> Iterator[dict[str, Writer]]:
+    """Fills the arena of each method and saves its model, in `folder` of its writer; ends the writers again."""
     fast = Path("/dev/shm")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # many processes share few cores
-    os.environ.update(environment)
+    os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})  # many processes share few cores
     with TemporaryDirectory(dir=fast if fast.is_dir() else None) as name, ExitStack() as stack:
         writers = {}
         for method in methods:
             world = WORLD_OF[method]
-            writer = Writer(world, Path(name) / world, rows=rows, core=cores.writer, arena_bytes=ARENA_BYTES)
-            stack.callback(_end, writer.process)
+            writer = Writer(world, Path(name) / world, rows=rows, core=core, arena_bytes=ARENA_BYTES)
+            stack.callback(end, writer.process)
             writers[method] = writer
+        for writer in writers.values():
+            writer.wait()
+        yield writers
+
+
+@contextmanager
+def started(methods: Sequence[str], cores: Cores, *, rows: int, workers: int = 1) -> Iterator[Tested]:
+    """Starts what the methods need and ends it again; the servers serve inside."""
+    with written(methods, rows=rows, core=cores.writer) as writers, ExitStack() as stack:
         servers = {}
         for method, writer in writers.items():
-            writer.wait()
-            servers[method] = _serve(writer.folder, cores.server, workers if method == "Score" else 1, stack)
+            servers[method] = serve(writer.folder, cores.server, workers if method == "Score" else 1, stack)
         for server in servers.values():
-            _wait_until_serving(server)
+            wait_until_serving(server)
         requests = {method: tuple(_requests(method, server.target)) for method, server in servers.items()}
         yield Tested(servers, writers, requests)
 
@@ -158,7 +167,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(folder: Path, cores: tuple[int, ...], workers: int, stack: ExitStack) -> Served:
+def serve(folder: Path, cores: tuple[int, ...], workers: int, stack: ExitStack) -> Served:
+    """Starts a server over the folder's arena and model; it ends with the stack."""
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-P", "-c", _SERVE, ",".join(map(str, cores)), "serve"]
     command += ["--checkpoint", str(folder / "model"), "--arena", str(folder / "arena")]
@@ -166,11 +176,12 @@ def _serve(folder: Path, cores: tuple[int, ...], workers: int, stack: ExitStack)
     if workers > 1:
         command += ["--workers", str(workers)]
     process = subprocess.Popen(command)
-    stack.callback(_end, process)
+    stack.callback(end, process)
     return Served(process, f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics")
 
 
-def _wait_until_serving(server: Served) -> None:
+def wait_until_serving(server: Served) -> None:
+    """Returns once its health says so; raises RuntimeError where it ends before or takes too long."""
     until_s = time.monotonic() + READY_S
     with grpc.insecure_channel(server.target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -194,7 +205,8 @@ def _requests(method: str, target: str) -> Iterator[Request]:
         yield Request(target, SERVICE + method, message.SerializeToString())
 
 
-def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """Ends a process, gently first."""
     process.terminate()
     try:
         process.wait(timeout=30)

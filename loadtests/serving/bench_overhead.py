@@ -15,18 +15,21 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # the bench's own modules; the interpreter runs with a safe path
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # after the installed packages, which are what is measured
 
-import payments
 import uvloop
-from bench_serving import SCHEMA, Writer, append_history, cpu_s
-from light_client import Load, Phase, connect, first_in_line
 
+from loadtests.load import worlds
+from loadtests.load.report import ROOT, append_history
+from loadtests.serving import payments
+from loadtests.serving.bench_serving import run_of
+from loadtests.serving.light_client import Load, Phase, connect, first_in_line
+
+SCHEMA = ROOT / "examples/payments/schema.yaml"
 METHOD = "/nowgraph.v1.PredictionService/Score"
 REQUESTS = 1_000
 IN_FLIGHT = 128
@@ -57,38 +60,38 @@ class Measured:
         return 1e6 / statistics.median(self.cpu_us)
 
 
-class Served:
+class Served(worlds.Served):
     """A server's process and its address."""
 
     def __init__(self, folder: Path, core: int, arguments: tuple[str, ...]) -> None:
         command = [sys.executable, "-P", str(Path(__file__).parent / "overhead_server.py"), "--core", str(core)]
         command += ["--schema", str(SCHEMA), "--arena", str(folder / "arena"), "--checkpoint", str(folder / "model")]
         command += ["--kind", *arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.target = f"127.0.0.1:{self._read('port')}"
+        self._own = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        super().__init__(self._own, f"127.0.0.1:{self._read('port')}")
 
     def stall_ms(self) -> float:
         """The p99 of how late the server's event loop was since the last call."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        assert self._own.stdin is not None
+        self._own.stdin.write("\n")
+        self._own.stdin.flush()
         return float(self._read("stall"))
 
     def close(self) -> None:
         """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        assert self._own.stdin is not None
+        self._own.stdin.close()
         try:
-            self.process.wait(timeout=20)
+            self._own.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self._own.kill()
 
     def _read(self, word: str) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        assert self._own.stdout is not None
+        for line in self._own.stdout:
             if line.startswith(f"{word} "):
                 return line.split()[1]
-        raise RuntimeError(f"the server ended with {self.process.wait()}")
+        raise RuntimeError(f"the server ended with {self._own.wait()}")
 
 
 async def load_on(target: str, messages: list[bytes]) -> Load:
@@ -118,9 +121,9 @@ def measure(options: argparse.Namespace, folder: Path, core: int) -> tuple[dict[
             uvloop.run(saturate(servers[name].target, WARM_UP_S))
         for _ in range(options.runs):
             for name, server in servers.items():
-                before_s, start_s = cpu_s(server.process), time.perf_counter()
+                before_s, start_s = server.cpu_s(), time.perf_counter()
                 per_s = uvloop.run(saturate(server.target, options.seconds))
-                took_s, used_s = time.perf_counter() - start_s, cpu_s(server.process) - before_s
+                took_s, used_s = time.perf_counter() - start_s, server.cpu_s() - before_s
                 measured[name].per_s.append(per_s)
                 measured[name].busy.append(used_s / took_s)
                 measured[name].cpu_us.append(used_s * 1e6 / (per_s * took_s))
@@ -187,24 +190,15 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=100_000, help="payments in the graph before the runs")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
     options = parser.parse_args()
-    options.events_per_s = 0
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[1 % len(cores)]})
+    cores = worlds.Cores.of_machine()
+    os.sched_setaffinity(0, set(cores.clients))
     first_in_line()
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the processes that are started
-    fast = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
-        folder = Path(name)
-        writer = Writer(options, folder, cores[1 % len(cores)])
-        try:
-            measured, half, stall_ms = measure(options, folder, cores[0])
-        finally:
-            writer.process.terminate()
-            writer.process.wait(timeout=30)
+    with worlds.written(["Score"], rows=options.history, core=cores.writer) as writers:
+        measured, half, stall_ms = measure(options, writers["Score"].folder, cores.server[0])
     result = result_of(measured, half, stall_ms)
     print(table_of(measured, result, options))
     if not options.no_history:
-        append_history("overhead", result, options)
+        append_history("overhead", run_of(options) | result)
 
 
 if __name__ == "__main__":

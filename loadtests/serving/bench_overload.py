@@ -13,18 +13,20 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
+from contextlib import closing
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # the bench's own modules; the interpreter runs with a safe path
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # after the installed packages, which are what is measured
 
 import numpy as np
-import payments
 import uvloop
-from bench_overhead import Served
-from bench_serving import Writer, append_history
-from light_client import Load, Phase, connect, first_in_line
 
+from loadtests.load.report import append_history
+from loadtests.load.worlds import Cores, written
+from loadtests.serving import payments
+from loadtests.serving.bench_overhead import Served
+from loadtests.serving.bench_serving import run_of
+from loadtests.serving.light_client import Load, Phase, connect, first_in_line
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 SERVICE = "/nowgraph.v1.PredictionService"
@@ -85,24 +87,15 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=100_000, help="payments in the graph before the runs")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
     options = parser.parse_args()
-    options.events_per_s, options.runs = 0, 1
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[1 % len(cores)]})
+    options.runs = 1
+    cores = Cores.of_machine()
+    os.sched_setaffinity(0, set(cores.clients))
     first_in_line()
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the processes that are started
-    fast = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
-        folder = Path(name)
-        writer = Writer(options, folder, cores[1 % len(cores)])
-        server: Served | None = None
-        try:
-            server = Served(folder, cores[0], ("model",))
-            capacity, phases = uvloop.run(measure(options, server.target))
-        finally:
-            if server is not None:
-                server.close()
-            writer.process.terminate()
-            writer.process.wait(timeout=30)
+    with (
+        written(["Score"], rows=options.history, core=cores.writer) as writers,
+        closing(Served(writers["Score"].folder, cores.server[0], ("model",))) as server,
+    ):
+        capacity, phases = uvloop.run(measure(options, server.target))
     result = {"capacity_rows_per_s": capacity * options.rows, "deadline_ms": options.deadline_ms, "rows": options.rows}
     print(f"deadline {options.deadline_ms} ms; phases of {options.seconds:g} s, calls of {options.rows} rows")
     heads = (
@@ -133,7 +126,7 @@ def main() -> None:
     result["recovery_s"] = recovery_s(phases)
     print(f"goals: 2x >= 90 %, 5x >= 80 %, normal within 5 s: it took {result['recovery_s']:.2f} s")
     if not options.no_history:
-        append_history("overload", result, options)
+        append_history("overload", run_of(options) | result)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # the bench's own modules; the interpreter runs with a safe path
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # after the installed packages, which are what is measured
 
 import grpc
 import numpy as np
-import payments
-import shop
-from bench_serving import Writer, append_history, cpu_s, start_server
 
+from loadtests.load.report import append_history
+from loadtests.load.worlds import Cores, Served, end, started
+from loadtests.serving import payments, shop
+from loadtests.serving.bench_serving import run_of
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 
 RATIO_MAX = 5.0
@@ -58,23 +60,14 @@ class Asked:
     answers: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A server's process, where it answers, and the call that is measured."""
-
-    process: subprocess.Popen[str]
-    target: str
-    method: str
-
-
-async def one_at_a_time(server: Served, requests: Sequence[Any], seconds: float) -> Asked:
+async def one_at_a_time(server: Served, method: str, requests: Sequence[Any], seconds: float) -> Asked:
     """Asks again as soon as the last answer is there, for so long."""
     client_ms: list[float] = []
     answers: list[Any] = []
     async with grpc.aio.insecure_channel(server.target) as channel:
-        call = getattr(service_grpc.PredictionServiceStub(channel), server.method)
+        call = getattr(service_grpc.PredictionServiceStub(channel), method)
         await call(requests[0], timeout=TIMEOUT_S)
-        before_s = cpu_s(server.process)
+        before_s = server.cpu_s()
         until_s = time.perf_counter() + seconds
         while time.perf_counter() < until_s:
             start_s = time.perf_counter()
@@ -82,12 +75,12 @@ async def one_at_a_time(server: Served, requests: Sequence[Any], seconds: float)
             client_ms.append((time.perf_counter() - start_s) * 1e3)
             answers.append(answer)
     server_ms = np.array([answer.timing.total_us / 1e3 for answer in answers])
-    cpu_ms = (cpu_s(server.process) - before_s) * 1e3 / len(answers)
+    cpu_ms = (server.cpu_s() - before_s) * 1e3 / len(answers)
     return Asked(np.array(client_ms), server_ms, cpu_ms, answers)
 
 
-def start_ranking(folder: Path, core: int) -> tuple[subprocess.Popen[str], str]:
-    """A server of lists over a graph of its own; returns it with its address."""
+def start_ranking(folder: Path, core: int) -> Served:
+    """A server of lists over a graph of its own."""
     command = [sys.executable, "-P", "-c", SERVE, str(core), "serve", "--checkpoint", str(folder / "model")]
     command += ["--history", str(folder / "history"), "--port", "0", "--metrics-port", "0", "--json", "--quiet"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -96,21 +89,21 @@ def start_ranking(folder: Path, core: int) -> tuple[subprocess.Popen[str], str]:
     for line in process.stdout:
         text += line
         if line.startswith("}"):
-            return process, json.loads(text)["grpc"]
+            return Served(process, json.loads(text)["grpc"])
     raise RuntimeError(f"the server ended with {process.wait()}")
 
 
 def measure(score: Served, rank: Served, options: argparse.Namespace) -> dict[str, float]:
     """Alternates runs of both; the medians of their percentiles, and the ratio of the medians."""
     asked = {
-        "score": (score, payments.requests(REQUESTS, after=10**9)),
-        "rank": (rank, shop.requests(REQUESTS, k=K)),
+        "Score": (score, payments.requests(REQUESTS, after=10**9)),
+        "Rank": (rank, shop.requests(REQUESTS, k=K)),
     }
-    runs: dict[str, list[Asked]] = {name: [] for name in asked}
+    runs: dict[str, list[Asked]] = {method.lower(): [] for method in asked}
     for number in range(options.runs + 1):
-        for name, (server, requests) in asked.items():
-            seconds = options.seconds if number else WARM_UP_S
-            found = asyncio.run(one_at_a_time(server, requests, seconds))
+        for method, (server, requests) in asked.items():
+            seconds, name = options.seconds if number else WARM_UP_S, method.lower()
+            found = asyncio.run(one_at_a_time(server, method, requests, seconds))
             if number:
                 runs[name].append(found)
                 print(f"run {number}: {name} p50 {np.median(found.client_ms):.2f} ms", flush=True)
@@ -162,30 +155,19 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=300_000, help="payments in Score's graph")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
     options = parser.parse_args()
-    options.events_per_s = 0  # the writer stays idle
-    cores = sorted(os.sched_getaffinity(0))
-    server_core, client_core = cores[0], cores[1 % len(cores)]
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the processes that are started
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shop.write_tables(folder / "shop")
-        shop.save_model(folder / "shop")
-        writer = Writer(options, folder, client_core)
-        processes = [writer.process]
-        try:
-            score, score_target = start_server(folder, server_core)
-            processes.append(score)
-            rank, rank_target = start_ranking(folder / "shop", server_core)
-            processes.append(rank)
-            os.sched_setaffinity(0, {client_core})
-            result = measure(Served(score, score_target, "Score"), Served(rank, rank_target, "Rank"), options)
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait(timeout=30)
+    cores = Cores.of_machine()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name) / "shop"
+        shop.write_tables(folder)
+        shop.save_model(folder)
+        tested = stack.enter_context(started(["Score"], cores, rows=options.history))
+        rank = start_ranking(folder, cores.server[0])
+        stack.callback(end, rank.process)
+        os.sched_setaffinity(0, set(cores.clients))
+        result = measure(tested.servers["Score"], rank, options)
     print(table_of(result))
     if not options.no_history:
-        append_history("ranking", result, options)
+        append_history("ranking", run_of(options) | result)
 
 
 if __name__ == "__main__":

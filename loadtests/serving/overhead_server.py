@@ -21,17 +21,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # the bench's own modules; the interpreter runs with a safe path
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # after the installed packages, which are what is measured
 
 import grpc
 import numpy as np
 import torch
 import uvloop
-from light_client import first_in_line
 
 from graph_transformer.encoding.collate import collate
 from graph_transformer.predictor import Prediction, Predictor, answer
 from graph_transformer.target import Target
+from loadtests.serving.light_client import first_in_line
 from model_server.generation import Generations, Serving
 from model_server.server import Server
 from model_server.settings import ServerSettings

@@ -41,14 +41,6 @@ def row_of(number: int, time_us: int, random: np.random.Generator) -> row_event_
     return row
 
 
-def events(first: int, count: int) -> list[bytes]:
-    """Payments first .. first + count - 1, a millisecond apart, serialized."""
-    random = np.random.default_rng(first)
-    return [
-        row_of(number, START_US + number * 1_000, random).SerializeToString() for number in range(first, first + count)
-    ]
-
-
 def requests(count: int, after: int) -> list[service_pb2.ScoreRequest]:
     """Score requests of payments that happen once `after` payments are there."""
     random = np.random.default_rng(1)

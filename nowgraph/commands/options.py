@@ -9,7 +9,15 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 SchemaPath = Annotated[Path, typer.Option("--schema", help="The schema of tables, links and topics (YAML).")]
-ArenaPath = Annotated[Path, typer.Option("--arena", help="Folder of the live graph, shared by updater and servers.")]
+ArenaPath = Annotated[
+    Path | None, typer.Option("--arena", help="Folder of the live graph, shared by updater and servers.")
+]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store", envvar="NOWGRAPH_STORE", help="In place of an arena a Redis or Redis Cluster: redis://host:port."
+    ),
+]
 Bootstrap = Annotated[
     str, typer.Option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP", help="Kafka, as host:port[,host:port].")
 ]

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,8 +28,6 @@ from stream.quality.report import Report
 from stream.settings import EVENTS_TOPIC, StreamSettings
 from temporal_graph.duration import parse_duration_us
 from temporal_graph.schema import load_schema
-
-_OnReport = Callable[[Report], None]
 
 
 def quality(
@@ -85,92 +84,85 @@ def quality(
             if references is not None:
                 _keep(references, feed.monitor.references())
 
+        run = _Run(feed, stream, settings, stop, on_report, (metrics_host, metrics_port))
         if faust and not once:
-            _by_faust(feed, stream, settings, stop, on_report, metrics=(metrics_host, metrics_port))
+            run.by_faust()
         else:
-            _by_kafka(feed, stream, settings, stop, on_report, metrics=(metrics_host, metrics_port), once=once)
+            run.by_kafka(once=once)
     if last:
         emit(rows_of(last[0]), title="Quality", as_json=as_json, document=document_of(last[0]))
 
 
-def _by_kafka(
-    feed: Feed,
-    stream: StreamSettings,
-    settings: QualitySettings,
-    stop: Stop,
-    on_report: _OnReport,
-    *,
-    metrics: tuple[str, int],
-    once: bool,
-) -> None:
-    with ExitStack() as stack:
-        reader = stack.enter_context(_reader(feed, stream, settings))
-        if once:
-            on_report(reader.catch_up(lambda: stop.wait(0)))
-            return
-        _serve_metrics(*metrics, reader.metrics.registry, stack)
-        reader.run(lambda: stop.wait(0), on_report)
+@dataclass(frozen=True)
+class _Run:
+    """What both ways of reading the topics need."""
 
+    feed: Feed
+    stream: StreamSettings
+    settings: QualitySettings
+    stop: Stop
+    on_report: Callable[[Report], None]
+    metrics_at: tuple[str, int]
 
-def _by_faust(
-    feed: Feed,
-    stream: StreamSettings,
-    settings: QualitySettings,
-    stop: Stop,
-    on_report: _OnReport,
-    *,
-    metrics: tuple[str, int],
-) -> None:
-    from stream.quality.faust_app import FaustQuality
+    def by_kafka(self, *, once: bool) -> None:
+        with ExitStack() as stack:
+            reader = stack.enter_context(self._reader())
+            if once:
+                self.on_report(reader.catch_up(lambda: self.stop.wait(0)))
+                return
+            self._serve(reader.metrics.registry, stack)
+            reader.run(lambda: self.stop.wait(0), self.on_report)
 
-    with ExitStack() as stack:
-        # The topics' partitions, which those of the changelogs must equal: asked of the broker by a reader that ends.
-        with _reader(feed, stream, settings) as reader:
-            partitions = reader.partitions()
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nowgraph-quality-")))
-        shell = FaustQuality(
-            feed,
-            stream,
-            folder=folder,
-            partitions=partitions,
-            report_every_s=settings.report_every_s,
-            takeover_s=settings.takeover_s,
-            on_report=on_report,
-        )
-        _serve_metrics(*metrics, shell.metrics.registry, stack)
+    def by_faust(self) -> None:
+        from stream.quality.faust_app import FaustQuality
 
-        async def run() -> None:
-            await shell.app.start()
+        with ExitStack() as stack:
+            # The topics' partitions, which those of the changelogs must equal, by a reader that ends.
+            with self._reader() as reader:
+                partitions = reader.partitions()
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nowgraph-quality-")))
+            shell = FaustQuality(
+                self.feed,
+                self.stream,
+                folder=folder,
+                partitions=partitions,
+                report_every_s=self.settings.report_every_s,
+                takeover_s=self.settings.takeover_s,
+                on_report=self.on_report,
+            )
+            self._serve(shell.metrics.registry, stack)
+
+            async def run() -> None:
+                await shell.app.start()
+                try:
+                    while shell.failure is None and not await asyncio.to_thread(self.stop.wait, 0.2):
+                        pass
+                    if shell.failure is not None:
+                        raise SourceError(f"Faust stopped reading: {shell.failure}") from shell.failure
+                    self.on_report(await shell.report())
+                finally:
+                    await shell.app.stop()
+
+            shell.prepare()
+            asyncio.run(run())
+
+    def _reader(self) -> QualityReader:
+        """Reads the feed's topics, and where the broker has it also that of events which came by Ingest."""
+        feed, every_s = self.feed, self.settings.report_every_s
+        if EVENTS_TOPIC not in feed.topics:
             try:
-                while shell.failure is None and not await asyncio.to_thread(stop.wait, 0.2):
-                    pass
-                if shell.failure is not None:
-                    raise SourceError(f"Faust stopped reading: {shell.failure}") from shell.failure
-                on_report(await shell.report())
-            finally:
-                await shell.app.stop()
+                return QualityReader(feed, self.stream, topics=(*feed.topics, EVENTS_TOPIC), report_every_s=every_s)
+            except ConfigurationError:
+                pass  # nobody ingests, or another topic is missing: then the next line says which
+        return QualityReader(feed, self.stream, report_every_s=every_s)
 
-        shell.prepare()
-        asyncio.run(run())
-
-
-def _reader(feed: Feed, stream: StreamSettings, settings: QualitySettings) -> QualityReader:
-    """Reads the feed's topics, and where the broker has it also that of events which came by the server's Ingest."""
-    every_s = settings.report_every_s
-    if EVENTS_TOPIC not in feed.topics:
-        try:
-            return QualityReader(feed, stream, topics=(*feed.topics, EVENTS_TOPIC), report_every_s=every_s)
-        except ConfigurationError:
-            pass  # nobody ingests, or another topic is missing: then the next line says which
-    return QualityReader(feed, stream, report_every_s=every_s)
-
-
-def _serve_metrics(host: str, port: int, registry: CollectorRegistry, stack: ExitStack) -> None:
-    if port:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-        stack.callback(thread.join)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
+    def _serve(self, registry: CollectorRegistry, stack: ExitStack) -> None:
+        host, port = self.metrics_at
+        if port:
+            server, thread = start_http_server(port, addr=host, registry=registry)
+            stack.callback(thread.join)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
 
 
 def _duration(text: str) -> int:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from graph_updater.embedded import UpdaterThread
+from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
 from graph_updater.snapshotter import Snapshotter
 from graph_updater.updater import Updater
@@ -28,8 +29,10 @@ from nowgraph.commands.options import (
     SchemaPath,
     SnapshotEvery,
     SnapshotsUrl,
+    StoreUrl,
 )
 from nowgraph.commands.running import Stop, progress_line
+from nowgraph.commands.update_store import Membership, keep_in_store
 from nowgraph.errors import UsageError
 from nowgraph.loading import restored_graph, snapshot_settings
 from nowgraph.report import emit, positions_text, progress_console
@@ -48,8 +51,9 @@ _TICK_S = 0.2
 def update(
     *,
     schema: SchemaPath,
-    arena: ArenaPath,
     bootstrap_servers: Bootstrap,
+    arena: ArenaPath = None,
+    store: StoreUrl = None,
     history: Annotated[
         list[Path] | None,
         typer.Option("--history", help="Parquet or JSONL to load first; named as its topic or table."),
@@ -82,9 +86,13 @@ def update(
         raise UsageError("--snapshots: the embedded broker ends with this command, so its offsets mean nothing later")
     if standby and (bootstrap_servers == EMBEDDED or until_caught_up):
         raise UsageError("--standby: it reads the log that its writer reads, for as long as that writes")
+    if (arena is None) == (store is None):
+        raise UsageError("--arena or --store: the graph is in one of the two")
+    if store is not None and (history or from_ or snapshots or standby or bootstrap_servers == EMBEDDED):
+        raise UsageError("--store: all of it comes from topics, which `nowgraph replay` fills, and stays in Redis")
     given = _Given(
         load_schema(schema),
-        arena,
+        Path() if arena is None else arena,
         arena_bytes,
         bootstrap_servers,
         history or [],
@@ -99,8 +107,9 @@ def update(
     )
     configure_tracing("nowgraph-updater", os.environ)
     stop = Stop(signal.SIGTERM, signal.SIGINT)
-    while (state := _generation(given, stop)) is None:
-        pass  # overtaken: what was built can never serve, so it stands by anew
+    state = None if store is None else _in_store(given, store, stop)
+    while state is None:
+        state = _generation(given, stop)  # None: overtaken, so what was built can never serve, and it stands by anew
     emit([state], title="Stopped", as_json=as_json, document=state)
 
 
@@ -121,6 +130,24 @@ class _Given:
     standby: bool
     until_caught_up: bool
     quiet: bool
+
+
+def _in_store(given: _Given, store: str, stop: Stop) -> dict[str, object]:
+    """Keeps a share of the graph in Redis until it is time to stop."""
+    metrics = UpdaterMetrics()
+    member = Membership(
+        given.schema,
+        store,
+        StreamSettings(kafka_bootstrap=given.bootstrap),
+        given.settings,
+        metrics,
+        until_caught_up=given.until_caught_up,
+        quiet=given.quiet,
+    )
+    with ExitStack() as stack:
+        if given.metrics_port:
+            stack.callback(_endpoint(given, metrics).close)
+        return keep_in_store(member, stop)
 
 
 def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
@@ -148,7 +175,7 @@ def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
             graph, source, dead_letters, stream, settings=given.settings, logs=logs, snapshots=snapshots
         )
         if given.metrics_port:
-            stack.callback(_endpoint(given, updater).close)
+            stack.callback(_endpoint(given, updater.metrics).close)
         with UpdaterThread(updater) as running:
             try:
                 if given.standby:
@@ -163,9 +190,9 @@ def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
         return state
 
 
-def _endpoint(given: _Given, updater: Updater) -> MetricsEndpoint:
+def _endpoint(given: _Given, metrics: UpdaterMetrics) -> MetricsEndpoint:
     try:
-        return MetricsEndpoint(updater.metrics, ProcessMetrics(), host=given.metrics_host, port=given.metrics_port)
+        return MetricsEndpoint(metrics, ProcessMetrics(), host=given.metrics_host, port=given.metrics_port)
     except OSError as error:  # most likely the updater's that this one stands by for
         raise UsageError(f"--metrics-port {given.metrics_port}: {error.strerror}") from error
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from stream.batch import Positions
 from stream.kafka_source import KafkaSource
 from stream.quality.exposition import QualityMetrics
 from stream.quality.feed import Feed
@@ -41,14 +42,15 @@ class QualityReader:
     def catch_up(self, stop: Callable[[], bool] = lambda: False) -> Report:
         """Read to the present end of every partition, and report."""
         ends, empty = self._source.end_positions(), 0
-        taken = self._source.positions
-        while not stop() and empty < _EMPTY_POLLS and any(taken[place] < end for place, end in ends.items()):
+        while not stop() and empty < _EMPTY_POLLS and self._before(ends):
             batch = self._source.poll(_POLL_RECORDS, _POLL_S)
             self._feed.take(batch)
             empty = 0 if len(batch) else empty + 1
-            for place, offset in zip(batch.partition.tolist(), batch.offset.tolist(), strict=True):
-                taken[batch.topic, place] = offset + 1
         return self.report()
+
+    def _before(self, ends: Positions) -> bool:
+        positions = self._source.positions
+        return any(positions[place] < end for place, end in ends.items())
 
     def run(self, stop: Callable[[], bool], on_report: Callable[[Report], object] = lambda _: None) -> None:
         """Catch up, then read on and report every `report_every_s`, until `stop` says so.

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from temporal_graph.errors import SchemaMismatchError
 from temporal_graph.redis.errors import StoreError, StoreNotReadyError
 from temporal_graph.redis.keys import LINKS_MAX, ROW_TABLES_MAX, SLICES, Names
-from temporal_graph.redis.scripts import ACCOUNT, BEGIN, COUNT_FENCES, EXPECT, RAISE_FENCES
+from temporal_graph.redis.scripts import ACCOUNT, BEGIN, COUNT_FENCES, EXPECT, RAISE_FENCES, SET_COMPLETE
 from temporal_graph.redis.shards import Shards
 from temporal_graph.schema import Schema
 
@@ -30,17 +30,31 @@ _LETTERS_BYTES = 3
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a namespace holds; `until` are the positions from which on it serves, None before anyone has said."""
+    """What a namespace holds; `until` are the positions from which on it serves, None before anyone has said.
+
+    `complete_us` is, of each partition, up to which wall-clock time the graph holds all that its log held.
+    """
 
     graph: str
     fingerprint: str
     positions: dict[Place, int]
     until: dict[Place, int] | None
+    complete_us: dict[Place, int] = field(default_factory=dict)
 
     @property
     def serves(self) -> bool:
         """Whether the graph holds what its log held when it was begun."""
         return self.until is not None and all(self.positions.get(place, 0) >= at for place, at in self.until.items())
+
+    @property
+    def complete_time_us(self) -> int | None:
+        """Up to when the graph holds all that its log held; None while a partition's writer has not said so."""
+        places = self.until or ()
+        return (
+            min(map(self.complete_us.__getitem__, places))
+            if places and self.complete_us.keys() >= set(places)
+            else None
+        )
 
 
 def field_of(place: Place) -> bytes:
@@ -52,6 +66,10 @@ def place_of(field: bytes) -> Place:
     """Return the partition that is named so."""
     topic, _, number = field.decode().rpartition("/")
     return topic, int(number)
+
+
+def _by_place(flat: list[bytes]) -> dict[Place, int]:
+    return {place_of(name): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
 
 
 class Account:
@@ -82,19 +100,19 @@ class Account:
         Raises:
             SchemaMismatchError: it is a graph of another schema.
         """
-        behind = Names("").positions
-        [found] = self._shards.run(ACCOUNT, [(0, (self._key, self._namespace.encode(), behind))])
+        none = Names("")
+        behind = none.positions, none.complete
+        [found] = self._shards.run(ACCOUNT, [(0, (self._key, self._namespace.encode(), *behind))])
         if not found:
             return None
-        graph, fingerprint, until, flat = found
+        graph, fingerprint, until, flat, complete = found
         if fingerprint.decode() != self._fingerprint:
             raise SchemaMismatchError(
                 f"the graph in Redis was made under schema {fingerprint.decode()[:12]}, "
                 f"not under {self._fingerprint[:12]}"
             )
-        positions = {place_of(name): int(offset) for name, offset in zip(flat[::2], flat[1::2], strict=True)}
         expected = None if until is None else {(topic, number): at for topic, number, at in json.loads(until)}
-        return State(graph.decode(), fingerprint.decode(), positions, expected)
+        return State(graph.decode(), fingerprint.decode(), _by_place(flat), expected, _by_place(complete))
 
     def serving(self) -> State:
         """Return the state of a graph that serves; raises StoreNotReadyError where none does."""
@@ -129,6 +147,13 @@ class Account:
         if state is None:
             raise StoreError("the graph that was just begun is gone")
         return state
+
+    def complete(self, graph: str, places: Iterable[Place], time_us: int) -> None:
+        """Say up to which wall-clock time a graph holds all that its log held of partitions."""
+        key = self.names(graph).complete
+        self._shards.run(
+            SET_COMPLETE, [(0, (self._key, graph.encode(), key, field_of(one), time_us)) for one in places]
+        )
 
     def expect(self, graph: str, ends: Positions) -> None:
         """Say from which positions on a graph serves; the first to say so is heard."""

@@ -61,14 +61,15 @@ class RedisGraph:
         self.watermark_us = ALWAYS_US
 
     @classmethod
-    def open(cls, url: str, schema: Schema, *, namespace: str = NAMESPACE, replicas: int = 0) -> Self:
+    def open(cls, url: str, schema: Schema, *, namespace: str = NAMESPACE, replicas: int | None = None) -> Self:
         """Go on with the graph that Redis holds; begin one where it holds none, or has lost a part of it.
 
         Args:
             url: redis://host:port, of one Redis or of any node of a cluster.
             schema: its tables and links, none with a retention.
             namespace: begins every key; graphs of several schemas can stand side by side.
-            replicas: how many replicas of each shard must have a write before positions pass it.
+            replicas: how many replicas of each shard must have a write before positions pass it; None: one, where every
+            shard has any, so that one that takes over lacks nothing that positions stand for.
 
         Raises:
             SchemaMismatchError: Redis holds a graph of another schema.
@@ -104,6 +105,10 @@ class RedisGraph:
         """Let the graph serve once its positions have reached these; only the first word counts."""
         self._account.expect(self._graph, ends)
 
+    def set_complete_time(self, time_us: int) -> None:
+        """Say up to which wall-clock time all that the log held of this writer's partitions is in the graph."""
+        self._account.complete(self._graph, self._tokens, time_us)
+
     def claim(self, places: Iterable[Place]) -> None:
         """Take partitions over: from here on no earlier writer of them can write.
 
@@ -120,11 +125,6 @@ class RedisGraph:
         ]
         self._shards.run(CLAIM, items)
         self._tokens.update(dict.fromkeys(wanted, int(token)))
-
-    def release(self, places: Iterable[Place]) -> None:
-        """Forget partitions that another writer is about to claim."""
-        for place in places:
-            self._tokens.pop(place, None)
 
     def apply(
         self,

@@ -16,7 +16,7 @@ SLICES: Final = 1024
 """Hash tags of a graph: what a shard holds is a multiple of them. More than any cluster has shards, and few enough
 that a writer claims them all in milliseconds."""
 
-ROW_TABLES_MAX: Final = 254
+ROW_TABLES_MAX: Final = 253  # the bytes above name a fence and two accounts
 LINKS_MAX: Final = 254
 
 _INTEGER, _TEXT = b"\x01", b"\x02"
@@ -102,3 +102,8 @@ class Names:
     def positions(self) -> bytes:
         """The key of the stream positions, in slice 0."""
         return self._slices[0] + b"\xfe"
+
+    @property
+    def complete(self) -> bytes:
+        """The key of the times up to which partitions are complete, in slice 0."""
+        return self._slices[0] + b"\xfd"

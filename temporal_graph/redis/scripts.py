@@ -163,6 +163,17 @@ return {redis.call('HSETNX', ARGV[1], 'until', ARGV[3])}
     writes=True,
 )
 
+SET_COMPLETE: Final = Script.of(
+    # item: account, graph, times, partition, time
+    """
+if redis.call('HGET', ARGV[1], 'graph') ~= ARGV[2] then return redis.error_reply('LOST the graph was begun anew') end
+local out = {}
+for i = 1, #ARGV, 5 do out[#out + 1] = redis.call('HSET', ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
+return out
+""",
+    writes=True,
+)
+
 NEXT_TOKEN: Final = Script.of(
     # item: account, graph -> a number greater than any before
     """
@@ -173,12 +184,13 @@ return {redis.call('HINCRBY', ARGV[1], 'token', 1)}
 )
 
 ACCOUNT: Final = Script.of(
-    # item: account, what positions' key has before and behind the graph's letters
-    # -> {graph, fingerprint, until, positions}
+    # item: account, what the two keys of a graph have before its letters, and each behind them
+    # -> {graph, fingerprint, until, positions, times of completeness}
     """
 local held = redis.call('HMGET', ARGV[1], 'graph', 'fingerprint', 'until')
 if not held[1] then return {false} end
-return {{held[1], held[2], held[3], redis.call('HGETALL', ARGV[2] .. held[1] .. ARGV[3])}}
+local graph = ARGV[2] .. held[1]
+return {{held[1], held[2], held[3], redis.call('HGETALL', graph .. ARGV[3]), redis.call('HGETALL', graph .. ARGV[4])}}
 """,
     writes=False,
 )

@@ -42,13 +42,14 @@ class Shards:
     """Where the slices are. For any number of threads; a script may be run twice, so each must bear that."""
 
     def __init__(
-        self, url: str, *, replicas: int = 0, timeout_s: float = TIMEOUT_S, patience_s: float = PATIENCE_S
+        self, url: str, *, replicas: int | None = None, timeout_s: float = TIMEOUT_S, patience_s: float = PATIENCE_S
     ) -> None:
         """Connects.
 
         Args:
             url: redis://host:port, of one Redis or of any node of a cluster.
-            replicas: how many replicas of a shard must have what was written before it counts.
+            replicas: how many replicas of a shard must have what was written before it counts; None: one, where every
+                shard has any.
             timeout_s: bounds each wait for a reply.
             patience_s: bounds how long a round is tried again.
 
@@ -62,7 +63,9 @@ class Shards:
             from redis.retry import Retry
         except ImportError:
             raise StoreError("a graph in Redis needs the extra `redis`: pip install 'nowgraph[redis]'") from None
-        self._replicas, self._timeout_s, self._patience_s = replicas, timeout_s, patience_s
+        self._replicas = replicas if replicas is not None else 0
+        self._replicas_found = replicas is None
+        self._timeout_s, self._patience_s = timeout_s, patience_s
         self._lost_connection = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
         self._refused = redis.ResponseError
         options = {
@@ -160,8 +163,11 @@ class Shards:
         nodes = self._cluster.nodes_manager
         shards: dict[str, _Shard] = {}
         owner = []
-        for number in range(SLICES):
-            node = nodes.get_node_from_slot(self._cluster.keyslot(str(number)))
+        slots = [self._cluster.keyslot(str(number)) for number in range(SLICES)]
+        if self._replicas_found and all(len(nodes.slots_cache[slot]) > 1 for slot in slots):
+            self._replicas = 1  # from now on: where one is away for a while, writing waits for it
+        for slot in slots:
+            node = nodes.get_node_from_slot(slot)
             if node.name not in shards:
                 shards[node.name] = _Shard(node.name, self._cluster.get_redis_connection(node).connection_pool)
             owner.append(list(shards).index(node.name))

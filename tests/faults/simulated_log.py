@@ -15,7 +15,7 @@ from temporal_graph.schema import parse_schema
 
 S, HOUR, DAY = 1_000_000, 3_600_000_000, 86_400_000_000
 START_US = 1_700_000_000 * S
-SCHEMA = parse_schema("""
+SCHEMA_YAML = """
 version: 1
 name: world
 tables:
@@ -41,7 +41,8 @@ sources:
   - {topic: events, table: customers, format: protobuf}
   - {topic: events, table: payments, format: protobuf}
   - {topic: visits, table: visits, format: protobuf}
-""")
+"""
+SCHEMA = parse_schema(SCHEMA_YAML)
 
 
 class Crash(BaseException):
@@ -105,9 +106,10 @@ def event(table: str, key: int | None, at_us: int, operation: int = pb.OPERATION
     return made.SerializeToString()
 
 
-def make_log(chance: random.Random) -> Log:
+def make_log(chance: random.Random, *, count: int | None = None) -> Log:
     """A world of some days, and what a careless world makes of its events on their way."""
-    count, span_us = chance.randint(60, 360), chance.choice([HOUR, DAY, 6 * DAY])
+    drawn, span_us = chance.randint(60, 360), chance.choice([HOUR, DAY, 6 * DAY])
+    count = drawn if count is None else count
     partitions = chance.randint(1, 4)
     told: list[tuple[int, str, bytes, bool]] = []  # broker time, topic, bytes, poison
     erasures = chance.choice([0.0, 0.02, 0.1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,26 @@ def test_what_cannot_be_written_is_counted_and_tried_again(schema: Schema, tmp_p
         visit(graph, 1)
         clock.now_s += 1
         until(snapshotter, lambda: count(metrics, "made") == 1)
+        snapshotter.close()
+
+
+def test_what_could_not_be_added_does_not_keep_its_room(
+    schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the last step, when the image is there: the image goes, or no later one would find room."""
+    clock, metrics = Clock(), UpdaterMetrics()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "manifest.json")
+
+    monkeypatch.setattr(Snapshots, "add", full)
+    with TemporalGraph.create(schema, arena_bytes=ARENA_BYTES) as graph:
+        visit(graph, 0)
+        settings = UpdaterSettings(snapshot_interval_s=1)
+        snapshotter = Snapshotter(graph, Snapshots(tmp_path), settings, metrics, clock_s=clock)
+        clock.now_s += 1
+        until(snapshotter, lambda: count(metrics, "failed") == 1)
+        assert list(tmp_path.iterdir()) == []
         snapshotter.close()
 
 

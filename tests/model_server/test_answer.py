@@ -7,9 +7,12 @@ import pytest
 
 from graph_transformer.predictor import answer
 from graph_transformer.target import QUANTILES, Kind, Target
-from model_server.answer import KINDS, History, answers_of, history_of, position_of, write_answer
+from model_server.answer import KINDS, Answer, History, answer_of, answers_of, history_of, position_of, write_answer
+from model_server.request import AskedRow
+from model_server.scorer import Scored, Stages
 from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.view import GraphPosition
 
 
@@ -89,6 +92,16 @@ def test_history_counts_timed_rows_and_finds_the_newest(world: Any) -> None:
     assert known.neighbor_count >= 3
     assert unknown == History(unknown.neighbor_count, 0, None)
     assert history_of(sampler.sample_events([], np.array([], dtype=np.int64))) == []
+
+
+@pytest.mark.parametrize(("newest_us", "age_us"), [(5, 2**62 - 5), (1 - 2**63, 2**63 - 1)])
+def test_an_age_is_one_that_the_wire_can_say(newest_us: int, age_us: int) -> None:
+    """A row may be of a time so long ago that its age does not fit: then it is the greatest that does."""
+    asked = AskedRow("r", row_event_pb2.RowEvent(), b"", 2**62)
+    answered = Answer([0.0], [0.5], ())
+    scored = Scored(answered, History(1, 1, newest_us), GraphPosition(1, 1, {}), "v", Stages(0, 0, 0, 0))
+    target = Target(Kind.BINARY, "t", event_level=True, column="c")
+    assert answer_of(asked, scored, task="t", target=target, waited_s=0, total_s=0).newest_neighbor_age_us == age_us
 
 
 def test_positions_are_told_in_a_stable_order() -> None:

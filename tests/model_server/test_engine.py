@@ -284,7 +284,7 @@ async def test_asking_ends_with_the_deadline(metrics: Metrics) -> None:
     assert metrics.registry.get_sample_value("nowgraph_abandoned_total", {"reason": "expired"}) == 1
 
 
-async def test_under_load_batches_grow_until_they_are_worth_their_base(metrics: Metrics) -> None:
+async def test_under_load_batches_grow(metrics: Metrics) -> None:
     """Rows that come faster than they could be answered one by one are gathered; a caller alone never waits."""
     answerer = Timed(base_s=0.004, row_s=0.0002, computes=True)
 

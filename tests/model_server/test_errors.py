@@ -8,11 +8,13 @@ from model_server import errors
 from model_server.errors import (
     CODES,
     DETAILS_KEY,
+    MESSAGE_LIMIT,
     InvalidRequestError,
     NotFreshError,
     OverloadedError,
     ServerError,
     details_of,
+    said,
 )
 
 
@@ -63,3 +65,14 @@ def test_when_to_ask_again_travels_twice(retry_after_s: float, pushback_ms: int)
     assert status_pb2.Status.FromString(bytes(value)).details[0].Unpack(hint)
     assert hint.retry_delay.ToMilliseconds() == pushback_ms
     assert pushback == ("grpc-retry-pushback-ms", str(pushback_ms))
+
+
+@pytest.mark.parametrize("letter", ["x", "\U0010ffff"])
+def test_a_message_is_as_short_as_headers_are(letter: str) -> None:
+    """It may quote a megabyte of the request; percent-encoded and with its details it fits in the 8 KiB of a client."""
+    error = InvalidRequestError("row.table", letter * 10**6)
+    ((_, details),) = details_of(error)
+    assert said(error).startswith("row.table: ")
+    assert len(said(error)) == MESSAGE_LIMIT
+    assert 3 * len(said(error).encode()) + len(details) * 4 / 3 < 8_192
+    assert said(NotFreshError("later")) == "later"

@@ -206,6 +206,48 @@ async def test_without_redis_nothing_is_promised(redis_server: Any) -> None:
         assert first.done == 2  # a Redis that was killed has forgotten: the window is as durable as Redis is
 
 
+async def test_a_flushed_redis_has_forgotten_and_still_keeps_one_answer(redis_server: Any) -> None:
+    """What was kept is asked anew, once. Of two that both work because the first one's claim is gone, both callers get
+    the answer that was kept first; and where the other one is still at it, the first gets none, not another.
+    """
+    async with process(redis_server.url) as here, process(redis_server.url) as there:
+        assert (await answer(here, asked("kept"), Work("before"))).model_version == "before"
+        redis_server.flush()
+        assert (await answer(there, asked("kept"), Work("after"))).model_version == "after"
+        assert (await answer(here, asked("kept"), Work("late"))).model_version == "after"
+
+        slow = asyncio.ensure_future(answer(here, asked("while"), Work("slow", seconds=0.3)))
+        await asyncio.sleep(0.1)
+        redis_server.flush()
+        assert (await answer(there, asked("while"), Work("quick"))).model_version == "quick"
+        assert (await slow).model_version == "quick"
+
+        first = asyncio.ensure_future(answer(here, asked("both"), Work("first", seconds=0.3)))
+        await asyncio.sleep(0.1)
+        redis_server.flush()
+        second = asyncio.ensure_future(answer(there, asked("both"), Work("second", seconds=0.5)))
+        with pytest.raises(DeadlinePassedError, match="before the answer could be kept"):
+            await first
+        assert (await second).model_version == "second"
+        assert (await answer(here, asked("both"), Work("third"))).model_version == "second"
+
+
+async def test_a_claim_that_was_flushed_is_not_given_back_for_another(redis_server: Any) -> None:
+    """Who fails after the flush does not free the id that somebody else works on by now."""
+    async with process(redis_server.url) as here, process(redis_server.url) as there:
+        failing = Work("failing", seconds=0.2, error=PredictionFailedError("no"))
+        first = asyncio.ensure_future(answer(here, asked("freed"), failing))
+        await asyncio.sleep(0.1)
+        redis_server.flush()
+        second = asyncio.ensure_future(answer(there, asked("freed"), Work("second", seconds=0.4)))
+        with pytest.raises(PredictionFailedError):
+            await first
+        await asyncio.sleep(0.1)
+        third = Work("third")
+        assert (await answer(here, asked("freed"), third)).model_version == "second"
+        assert ((await second).model_version, third.done) == ("second", 0)
+
+
 async def test_an_answer_that_cannot_be_kept_is_not_given(redis_server: Any) -> None:
     """Redis goes away between claim and answer."""
     async with process(redis_server.url) as one:

@@ -134,6 +134,33 @@ def test_bad_requests_name_the_field(name: str, stub: Any, known: Payment) -> No
     assert violation.field_violations[0].field == path
 
 
+def test_what_is_quoted_of_a_request_is_short(stub: Any, known: Payment) -> None:
+    """A table's name of megabytes would else break the call: headers have an end."""
+    request = known()
+    request.row.table = "é" * 1_000_000
+    with pytest.raises(grpc.RpcError, match=r"row\.table: ") as caught:
+        stub.Score(request, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    (result,) = stub.ScoreBatch(service_pb2.ScoreBatchRequest(requests=[request]), timeout=10).results
+    assert len(result.error.message) <= 256
+
+
+def test_bytes_that_are_no_message_are_the_callers_error(running: BackgroundServer, known: Payment) -> None:
+    """INVALID_ARGUMENT, also of health and in the middle of a stream, which ends there; nothing is logged as a bug."""
+    good = service_pb2.ScoreStreamRequest(request=known()).SerializeToString()
+    with grpc.insecure_channel(running.target) as channel, structlog.testing.capture_logs() as logs:
+        for method in ("/nowgraph.v1.PredictionService/Score", "/grpc.health.v1.Health/Check"):
+            with pytest.raises(grpc.RpcError, match="no message of its type") as caught:
+                channel.unary_unary(method)(b"\x0a\xff", timeout=10)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+        stream = channel.stream_stream("/nowgraph.v1.PredictionService/ScoreStream")
+        with pytest.raises(grpc.RpcError, match="no message of its type") as caught:
+            list(stream(iter([good, b"\x0a\xff", good]), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+        assert len(list(stream(iter([good]), timeout=10))) == 1
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == []
+
+
 def test_a_message_beyond_the_limit_is_refused(stub: Any, known: Payment, settings: ServerSettings) -> None:
     """gRPC itself refuses what is larger than any request may be, before it is decoded."""
     request = known()

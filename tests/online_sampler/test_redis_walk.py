@@ -139,7 +139,6 @@ def test_a_missing_shard_is_a_clear_error_until_its_replica_takes_over(
 ) -> None:
     """A shard's primary killed: questions fail by name, then are answered in full by the replica that took over."""
     store = redis_stores(redis_cluster.url, shop)
-    store.reopen(replicas=1)
     events = [encode("pays", (key,), 100 + key, user_id=(key % 5,)) for key in range(60)]
     store.apply(events)
     asked = list(range(5)), at(*[500] * 5)

@@ -19,6 +19,10 @@ def test_what_a_connection_complained_of_is_the_reason() -> None:
     assert "Local: Timed out: invalid credentials (look at sasl.mechanism" in errors.explain(TIMED_OUT)
     errors(KafkaError(KafkaError._SSL, "certificate verify failed"))
     assert "ssl.ca.location" in errors.explain(TIMED_OUT)
+    errors(KafkaError(KafkaError._TRANSPORT, "Disconnected (after 3ms in state SSL_HANDSHAKE)"))
+    assert "ssl.ca.location" in errors.explain(TIMED_OUT)
+    errors(KafkaError(KafkaError._TRANSPORT, "Connection refused"))
+    assert "security.protocol" in errors.explain(TIMED_OUT)
 
 
 def test_what_a_broker_answers_needs_no_other_reason() -> None:
@@ -26,6 +30,10 @@ def test_what_a_broker_answers_needs_no_other_reason() -> None:
     errors = ClientErrors()
     errors(KafkaError(KafkaError._AUTHENTICATION, "invalid credentials"))
     assert errors.explain(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no")) == "no"
+    assert (
+        errors.explain(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "big"))
+        == "big (look at max.message.bytes of the topic)"
+    )
 
 
 def test_a_refused_configuration_names_its_setting() -> None:

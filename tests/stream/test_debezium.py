@@ -140,6 +140,16 @@ def test_a_changed_key_deletes_the_old_row_and_inserts_the_new(orders: DebeziumD
     assert cells(new)["amount"] == 12.34
 
 
+def test_both_halves_of_a_changed_key_are_known_together(schema: Schema, secret: bytes) -> None:
+    """When the new row says: the graph judges whether they are late alike, and takes both or none."""
+    row = {"paid_at": 1_700_000_000, "card": "4000"}
+    before, after = (row | {"payment_id": number, "reported_at": 1_700_000_000 + number} for number in (1, 2))
+    document = {"op": "u", "before": before, "after": after, "source": {"ts_ms": 1_700_000_009_000}}
+    old, new = decode(decoder(schema, secret, "shop.public.payments"), document)
+    assert (old.operation, new.operation) == (DELETE, INSERT)
+    assert old.known_time_us == new.known_time_us == 1_700_000_002_000_000
+
+
 @pytest.mark.parametrize(("name", "commit_us"), [("postgresql_delete", COMMIT_US + 2), ("mysql_delete", COMMIT_MS_US)])
 def test_a_deleted_row(orders: DebeziumDecoder, name: str, commit_us: int) -> None:
     """A delete at its commit, whatever the time column of the old row says."""
@@ -246,3 +256,16 @@ def test_decimals(orders: DebeziumDecoder, semantic: str, value: object, expecte
             decode(orders, document)
     else:
         assert cells(decode(orders, document)[0])["amount"] == expected
+
+
+@pytest.mark.parametrize("scale", ["--5", "", "-", "9" * 5_000, 2, None])
+def test_a_scale_that_is_none_is_refused(orders: DebeziumDecoder, scale: object) -> None:
+    """A schema block may say anything; it never stops the updater."""
+    document = example("postgresql_create")
+    document["payload"]["after"]["amount"] = "ew=="
+    for side in document["schema"]["fields"][:2]:
+        for field in side["fields"]:
+            if field["field"] == "amount":
+                field |= {"name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": scale}}
+    with pytest.raises(RowError, match="no scale"):
+        decode(orders, document)

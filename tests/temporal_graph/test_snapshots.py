@@ -245,6 +245,29 @@ def test_only_the_newest_are_kept_and_what_died_is_removed(
     assert not half.exists()
 
 
+def test_what_died_is_removed_before_the_next_is_made(schema: Schema, payment: Build, tmp_path: Path) -> None:
+    """Or on a disk that it has filled no snapshot would ever be made again."""
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 10) as graph:
+        made = snap(snapshots, graph)
+    (tmp_path / f"{MAKING}dead").mkdir()
+    (tmp_path / "20990101T000000Z-1").mkdir()
+    folder = snapshots.making()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, made.name])
+
+
+def test_the_last_one_made_is_the_newest_whatever_the_clock_says(
+    schema: Schema, payment: Build, tmp_path: Path
+) -> None:
+    """A clock set back by an hour makes none that counts as older than those before it, to be removed at once."""
+    now_us = iter([7_200_000_000, 3_600_000_000, 3_600_000_001])
+    snapshots = Snapshots(tmp_path, clock_us=lambda: next(now_us))
+    with filled(schema, payment, 10) as graph:
+        made = [snap(snapshots, graph) for _ in range(3)]
+    snapshots.keep(2)
+    assert snapshots.inventory()[0] == [made[2], made[1]]
+
+
 def test_a_snapshot_that_cannot_be_written_leaves_the_others(schema: Schema, payment: Build, tmp_path: Path) -> None:
     """Nothing of it stays, and what was there is as it was."""
     snapshots = Snapshots(tmp_path / "snapshots")

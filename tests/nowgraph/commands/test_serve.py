@@ -23,8 +23,12 @@ import pytest
 
 from nowgraph.client import Client, ClientError
 from nowgraph.loading import load_files
+from stream.embedded_broker import EmbeddedBroker
+from stream.producer import EventProducer
+from stream.settings import StreamSettings
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import load_schema
+from temporal_graph.snapshots import Snapshots
 
 pytestmark = pytest.mark.integration
 
@@ -59,16 +63,21 @@ def checkpoint(town: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     return folder / "model"
 
 
-@contextmanager
-def running(*arguments: object, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs until the block ends, then takes SIGTERM and must succeed."""
-    process = subprocess.Popen(
+def started(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """A command as a process of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "nowgraph.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {})},
     )
+
+
+@contextmanager
+def running(*arguments: object, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs until the block ends, then takes SIGTERM and must succeed."""
+    process = started(*arguments, environment=environment)
     try:
         yield process
         process.send_signal(signal.SIGTERM)
@@ -220,6 +229,56 @@ def test_beside_an_updater_it_reads_the_same_arena(
         assert score_when_ready(f"127.0.0.1:{port}", server, updater) > 0
 
 
+def test_a_restart_is_a_snapshot_and_the_tail_of_the_log(
+    trained: Callable[[str], Path], world: Any, tmp_path: Path
+) -> None:
+    """A process that is killed goes on from its own newest snapshot: neither history nor what it held is read again."""
+    folder, snapshots = trained("fraud"), tmp_path / "snapshots"
+    topics = {"transactions": 1, "transaction_events": 2, "nowgraph.predictions": 1, "nowgraph.dead-letters": 1}
+    at_us = world.start_us + 10**10
+    with EmbeddedBroker(topics) as broker, EventProducer(StreamSettings(kafka_bootstrap=broker.bootstrap)) as producer:
+        command = (
+            "serve", "--checkpoint", folder, "--history", folder / "history", "--bootstrap-servers", broker.bootstrap,
+            "--snapshots", snapshots, "--snapshot-every", "50ms", "--port", 0, "--metrics-port", 0, "--json",
+        )  # fmt: skip
+        first = started(*command)
+        try:
+            where = json.loads("".join(iter_document(first)))
+            with Client(where["grpc"], timeout_s=20) as client:
+                for number in range(20):
+                    client.ingest("transactions", 1_000 + number, CELLS, event_time=at_us + number)
+            until_s = time.monotonic() + 30
+            while held(snapshots) < 60 + 5 + 20:
+                assert time.monotonic() < until_s
+                time.sleep(0.02)
+        finally:
+            first.kill()
+            first.communicate()
+        for number in range(5):
+            producer.publish_event("transaction_events", world.event(2_000 + number, at_us, customer=1), hashed=True)
+        assert producer.flush(10) == 0
+        with running(*command) as second:
+            where = json.loads("".join(iter_document(second)))
+            applied = scraped(where["metrics_port"], "nowgraph_events_applied_total")
+            assert (applied, scraped(where["metrics_port"], "nowgraph_ready_seconds") > 0) == (5, True)
+            with Client(where["grpc"], timeout_s=20) as client:
+                score = client.score("transactions", 9_000, CELLS, event_time=at_us + 10**9)
+            assert score.graph_position.sequence == 60 + 5 + 20 + 5
+
+
+def held(snapshots: Path) -> int:
+    """How many records the newest snapshot holds."""
+    found, _ = Snapshots(snapshots).inventory()
+    return sum(found[0].offsets.values()) if found else 0
+
+
+def scraped(port: int, name: str) -> float:
+    """A value that the process tells Prometheus."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
 def test_options_that_contradict_each_other_are_refused(run_command: Callable, example: Path, tmp_path: Path) -> None:
     """No source of events at all, or history for a graph that belongs to an updater."""
     options = ("serve", "--schema", example / "schema.yaml", "--checkpoint", tmp_path)
@@ -228,6 +287,8 @@ def test_options_that_contradict_each_other_are_refused(run_command: Callable, e
     assert "--bootstrap-servers" in refused
     result = run_command(*options, "--arena", tmp_path, "--history", tmp_path / "x", exit_code=2)
     assert "the updater loads history" in result.stderr
+    for other in (("--arena", tmp_path), ("--bootstrap-servers", "embedded"), ("--history", tmp_path)):
+        assert "snapshots" in run_command(*options, *other, "--snapshots", tmp_path, exit_code=2).stderr
 
 
 def test_a_registrys_channel_is_followed(trained: Callable[[str], Path], run_json: Callable, tmp_path: Path) -> None:

@@ -55,6 +55,26 @@ def test_the_first_to_say_what_is_expected_is_heard(shards: Shards, schema: Sche
 
 
 @pytest.mark.integration
+def test_a_graph_is_complete_up_to_its_furthest_behind_partition(shards: Shards, schema: Schema) -> None:
+    """Once every partition's writer has said up to when it holds all."""
+    account = Account(shards, schema, "complete")
+    graph = account.begin(account.state()).graph
+    account.expect(graph, {PLACE: 0, OTHER: 0})
+
+    def complete_time_us() -> int | None:
+        state = account.state()
+        assert state is not None
+        return state.complete_time_us
+
+    account.complete(graph, [PLACE], 7)
+    assert complete_time_us() is None
+    account.complete(graph, [OTHER], 5)
+    assert complete_time_us() == 5
+    account.complete(graph, [OTHER], 9)
+    assert complete_time_us() == 7
+
+
+@pytest.mark.integration
 def test_a_namespace_is_a_word(shared_redis: Callable[[], str], schema: Schema) -> None:
     """What would mean something in a key or a pattern is refused."""
     shards = Shards(shared_redis())

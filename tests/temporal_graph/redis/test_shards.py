@@ -64,8 +64,9 @@ def test_what_is_frozen_or_gone_is_said_in_time(redis_server: Any) -> None:
 def test_a_write_counts_once_the_replicas_have_it(
     shared_redis: Callable[[], str], shared_redis_cluster: Callable[[], str]
 ) -> None:
-    """Asked for one replica, the cluster's shards give it, and one Redis alone is refused."""
-    cluster, names = Shards(shared_redis_cluster(), replicas=1), Names("replica")
+    """One replica is asked for where every shard has any; asked of one Redis alone, it is refused."""
+    cluster, names = Shards(shared_redis_cluster()), Names("replica")
+    assert cluster._replicas == 1
     cluster.run(RAISE_FENCES, fences(names))
     cluster.close()
     alone = Shards(shared_redis(), replicas=1, timeout_s=0.2, patience_s=0.3)

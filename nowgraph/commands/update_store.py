@@ -1,0 +1,133 @@
+"""``nowgraph update --store``: a member of the group that keeps the graph in Redis, with its share of the topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from graph_updater.embedded import UpdaterThread
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.settings import UpdaterSettings
+from graph_updater.updater import Updater
+from nowgraph.assembly import privacy_of, topics_of
+from nowgraph.commands.running import Stop, progress_line
+from nowgraph.report import positions_text
+from stream.dead_letters import DeadLetters
+from stream.decode import Decoder
+from stream.errors import ConfigurationError
+from stream.group_source import GroupSource, Place
+from stream.producer import EventProducer
+from stream.settings import EVENTS_TOPIC, StreamSettings
+from temporal_graph.redis.errors import StaleWriterError, StoreLostError, StoreUnavailableError
+from temporal_graph.redis.graph import RedisGraph
+from temporal_graph.schema import Schema
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.2
+_PAUSE_S = 1.0
+GROUP = "nowgraph-store"
+"""The consumer group whose members share the topics."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a member needs to know."""
+
+    schema: Schema
+    store: str
+    stream: StreamSettings
+    settings: UpdaterSettings
+    metrics: UpdaterMetrics
+    until_caught_up: bool
+    quiet: bool
+
+
+def keep_in_store(member: Membership, stop: Stop) -> dict[str, object]:
+    """Reads and writes until it is time to stop; returns what it did.
+
+    A member that lost its partitions or its store joins again: it claims anew, and where Redis has lost a part of the
+    graph it begins it anew, from the log's begin.
+
+    Raises:
+        StoreError, StreamError: before the first batch, whatever is wrong; later, what does not pass.
+    """
+    joined = False
+    while True:
+        try:
+            with ExitStack() as stack:
+                graph = stack.enter_context(RedisGraph.open(member.store, member.schema))
+                updater = _updater(member, graph, stack)
+                joined = True
+                with UpdaterThread(updater) as running:
+                    _keep(member, updater, running, stop)
+                return _state(member, graph)
+        except (StoreLostError, StaleWriterError, StoreUnavailableError) as error:
+            if not joined:
+                raise
+            log.warning("this member joins again", reason=str(error))
+            if stop.wait(_PAUSE_S):
+                return {"stopped": str(error)}
+
+
+def _updater(member: Membership, graph: RedisGraph, stack: ExitStack) -> Updater:
+    made: list[Updater] = []
+
+    def take(places: Sequence[Place]) -> dict[Place, int]:
+        graph.claim(places)
+        positions = graph.positions
+        for updater in made:
+            updater.moved(positions)
+        return positions
+
+    producer = stack.enter_context(EventProducer(member.stream))
+    source = _joined(topics_of(member.schema), take, member.stream)
+    try:
+        graph.expect(source.all_end_positions())
+        decoder = Decoder(member.schema, privacy_of(member.schema, member.stream), settings=member.stream)
+        letters = DeadLetters(producer, settings=member.stream)
+        made.append(Updater(graph, [source], decoder, letters, settings=member.settings, metrics=member.metrics))
+    except BaseException:
+        source.close()
+        raise
+    return made[0]
+
+
+def _joined(
+    topics: Sequence[str], take: Callable[[Sequence[Place]], dict[Place, int]], stream: StreamSettings
+) -> GroupSource:
+    """A member that reads the topics, and where the broker has it, that of events that come by the server's Ingest."""
+    if EVENTS_TOPIC not in topics:
+        try:
+            return GroupSource((*topics, EVENTS_TOPIC), group=GROUP, take=take, settings=stream)
+        except ConfigurationError as error:
+            log.info("no_topic_for_ingest", topic=EVENTS_TOPIC, reason=str(error))
+    return GroupSource(topics, group=GROUP, take=take, settings=stream)
+
+
+def _keep(member: Membership, updater: Updater, running: UpdaterThread, stop: Stop) -> None:
+    begun_s, ready = time.monotonic(), False
+    with progress_line(quiet=member.quiet) as show:
+        while running.alive and not stop.wait(_TICK_S):
+            if not ready and updater.caught_up():
+                ready = True
+                member.metrics.ready_seconds.set(time.monotonic() - begun_s)
+                show("this member's partitions are caught up", lasting=True)
+            if ready and member.until_caught_up:
+                break
+            show("behind" if updater.behind else "live")
+    running.check()
+
+
+def _state(member: Membership, graph: RedisGraph) -> dict[str, object]:
+    value = member.metrics.registry.get_sample_value
+    return {
+        "store": graph.graph,
+        "applied": int(value("nowgraph_events_applied_total") or 0),
+        "duplicate": int(value("nowgraph_events_duplicate_total") or 0),
+        "positions": positions_text(graph.positions),
+    }
