@@ -95,7 +95,7 @@ class Updater:
         self._snapshots = snapshots
         self._clock_s = clock_s
         self._progress = Progress()
-        self._erasures = ErasureReport(self._view, self.metrics)
+        self._erasures = None if self._arena is None else ErasureReport(self._arena.view(), self.metrics)
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -208,7 +208,8 @@ class Updater:
         metrics.applied.inc(applied.applied)
         metrics.duplicate.inc(applied.duplicate)
         metrics.erased.inc(applied.erased)
-        self._erasures.look()
+        if self._erasures is not None:
+            self._erasures.look()
         if not batch.backfill:
             stamped = batch.timestamp_us[batch.timestamp_us != NO_TIMESTAMP_US]
             # Clocks of two machines may disagree; an event is not visible before it was sent.

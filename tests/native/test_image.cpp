@@ -223,7 +223,7 @@ TEST("a graph of fewer tables, columns and links is taken over whole; one that l
   CHECK(!fits_spec(arena, larger));
   {
     const std::unique_ptr<Arena> mapped = Arena::of_image(path);
-    other.take_over(Reader(*mapped));
+    other.take_over(Reader(*mapped), writer.save());
   }
   CHECK_EQUAL(hash_of(other), hash_of(again));
   for (u32 batch = 60; batch < 90; ++batch) {
@@ -243,7 +243,7 @@ TEST("a graph of fewer tables, columns and links is taken over whole; one that l
     format_graph(fresh, spec, "other", 2);
     Writer lacking(fresh);
     const std::unique_ptr<Arena> mapped = Arena::of_image(path);
-    CHECK_THROWS(lacking.take_over(Reader(*mapped)), ImageRefused);
+    CHECK_THROWS(lacking.take_over(Reader(*mapped), writer.save()), ImageRefused);
   }
   std::filesystem::remove_all(folder());
 }
