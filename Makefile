@@ -4,7 +4,7 @@
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make test-faults  the faults that take too long for CI: real Kafka and processes, killed, frozen and cut off
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | bench-snapshots | bench-takeover | bench-capacity | loadtest | soak | compare | protos | lock | sbom | manifests | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | bench-snapshots | bench-takeover | bench-capacity | bench-redis | loadtest | soak | compare | protos | lock | sbom | manifests | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,7 +23,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
+.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity bench-redis loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -122,6 +122,10 @@ bench-snapshots: setup
 
 bench-takeover: setup
 	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_takeover.py $(BENCH_ARGS)
+
+# The same neighborhoods from RAM, from Redis, and from Redis by a call a row.
+bench-redis: setup
+	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_redis_store.py $(BENCH_ARGS)
 
 bench-capacity: setup
 	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_capacity.py $(BENCH_ARGS)

@@ -276,6 +276,8 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.message_bytes_limit),
         ("grpc.keepalive_time_ms", settings.keepalive_time_ms),
         ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_ms),
+        # Of its pings gRPC waits a minute for each, whatever that says; this is the one that closes a dead connection.
+        ("grpc.http2.ping_timeout_ms", settings.keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         # A client may ping as often as we do; more is abuse and its connection is closed.
         ("grpc.http2.min_ping_interval_without_data_ms", settings.keepalive_time_ms // 2),

@@ -88,6 +88,9 @@ class Account:
         self._namespace = namespace
         self._key = f"{namespace}{{0}}account".encode()
         self._fingerprint = schema.fingerprint()
+        letterless = Names("")
+        self._behind = letterless.positions, letterless.complete
+        self._names: dict[str, Names] = {}
 
     @property
     def key(self) -> bytes:
@@ -100,9 +103,7 @@ class Account:
         Raises:
             SchemaMismatchError: it is a graph of another schema.
         """
-        none = Names("")
-        behind = none.positions, none.complete
-        [found] = self._shards.run(ACCOUNT, [(0, (self._key, self._namespace.encode(), *behind))])
+        [found] = self._shards.run(ACCOUNT, [(0, (self._key, self._namespace.encode(), *self._behind))])
         if not found:
             return None
         graph, fingerprint, until, flat, complete = found
@@ -125,7 +126,11 @@ class Account:
 
     def names(self, graph: str) -> Names:
         """Return the keys of a graph of this namespace."""
-        return Names(self._namespace + graph)
+        names = self._names.get(graph)
+        if names is None:
+            names = Names(self._namespace + graph)
+            self._names = {graph: names}  # of the one that serves: making them takes longer than a round
+        return names
 
     def whole(self, graph: str) -> bool:
         """Say whether every slice of a graph is there."""

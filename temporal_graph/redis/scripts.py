@@ -196,25 +196,26 @@ return {{held[1], held[2], held[3], redis.call('HGETALL', graph .. ARGV[3]), red
 )
 
 READ: Final = Script.of(
-    # item: row, the cut-off of its versions, what the reader has of it (uint32 size and the cut-off up to which), lists
-    # (for each: link uint8, uint32 how many, cut-off) -> {size (-1: unknown), frames the reader lacks, entries...}
+    # item: row, and as one string the cut-off of its versions, what the reader has of it (uint32 size, and the cut-off
+    # up to which), lists (for each: link uint8, uint32 how many, cut-off) -> one string: int32 size (-1: unknown),
+    # uint32 size of the frames that the reader lacks, those, for each list uint32 how many, for each entry uint32 size
+    # and itself. One string, because a client takes longer to read many short ones than Redis to join them.
     """
 local function visible(high, low, cut_high, cut_low)
   return high < cut_high or (high == cut_high and low <= cut_low)
 end
 local out = {}
-for i = 1, #ARGV, 4 do
-  local key, has, lists = ARGV[i], ARGV[i + 2], ARGV[i + 3]
-  local cut_high, cut_low = struct.unpack('>I4I4', ARGV[i + 1])
-  local had, had_high, had_low = struct.unpack('>I4I4I4', has)
-  local size, frames = redis.call('STRLEN', key), ''
+for i = 1, #ARGV, 2 do
+  local key, want = ARGV[i], ARGV[i + 1]
+  local cut_high, cut_low, had, had_high, had_low = struct.unpack('>I4I4I4I4I4', want)
+  local size, lacks = redis.call('STRLEN', key), {}
   if size == 0 and redis.call('EXISTS', key) == 0 then
     if redis.call('EXISTS', string.match(key, '^[^}]*}') .. '\\255') == 0 then
       return redis.error_reply('LOST a slice of the graph is gone')
     end
     size = -1
   elseif size > had or not visible(cut_high, cut_low, had_high, had_low) then
-    local row, at, lacks = redis.call('GET', key), 1, {}
+    local row, at = redis.call('GET', key), 1
     while at <= size do
       local rest, high, low = struct.unpack('>I4I4I4', row, at)
       if visible(high, low, cut_high, cut_low) and not (at <= had and visible(high, low, had_high, had_low)) then
@@ -222,16 +223,20 @@ for i = 1, #ARGV, 4 do
       end
       at = at + 4 + rest
     end
-    frames = table.concat(lacks)
   end
-  local reply = {size, frames}
-  for j = 1, #lists, 13 do
-    local link, count = struct.unpack('>BI4', lists, j)
-    local newest = '(' .. string.sub(lists, j + 5, j + 12) .. '\\255'
-    reply[#reply + 1] = redis.call(
-      'ZRANGE', key .. string.char(link), newest, '-', 'BYLEX', 'REV', 'LIMIT', 0, count)
+  local frames = table.concat(lacks)
+  local reply = {struct.pack('>i4I4', size, #frames), frames}
+  for j = 21, #want, 13 do
+    local link, count = struct.unpack('>BI4', want, j)
+    local newest = '(' .. string.sub(want, j + 5, j + 12) .. '\\255'
+    local found = redis.call('ZRANGE', key .. string.char(link), newest, '-', 'BYLEX', 'REV', 'LIMIT', 0, count)
+    reply[#reply + 1] = struct.pack('>I4', #found)
+    for _, entry in ipairs(found) do
+      reply[#reply + 1] = struct.pack('>I4', #entry)
+      reply[#reply + 1] = entry
+    end
   end
-  out[#out + 1] = reply
+  out[#out + 1] = table.concat(reply)
 end
 return out
 """,

@@ -19,8 +19,10 @@ from temporal_graph.redis.shards import Item, Shards
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import ALWAYS_US
 
-_HAS = struct.Struct(">I8s")
+_WANT = struct.Struct(">8sI8s")
 _LIST = struct.Struct(">BI8s")
+_FOUND = struct.Struct(">iI")
+_COUNT = struct.Struct(">I")
 
 UNKNOWN: Final = -1
 """The size of a row that nobody has named."""
@@ -97,10 +99,11 @@ class RedisView:
         items: list[Item] = []
         for want in wants:
             number, key = names.row(want.entity)
-            has = _HAS.pack(max(want.size, 0), time_bytes(want.had_cutoff_us))
-            lists = b"".join([_LIST.pack(one.link, one.count, time_bytes(one.cutoff_time_us)) for one in want.lists])
-            items.append((number, (key, time_bytes(want.cutoff_time_us), has, lists)))
-        return [_found(reply) for reply in self._shards.run(READ, items)]
+            asked = _WANT.pack(time_bytes(want.cutoff_time_us), max(want.size, 0), time_bytes(want.had_cutoff_us))
+            for one in want.lists:
+                asked += _LIST.pack(one.link, one.count, time_bytes(one.cutoff_time_us))
+            items.append((number, (key, asked)))
+        return [_found(want, reply) for want, reply in zip(wants, self._shards.run(READ, items), strict=True)]
 
     def close(self) -> None:
         """Close the connections."""
@@ -113,8 +116,18 @@ class RedisView:
         self.close()
 
 
-def _found(reply: list[object]) -> Found:
-    size, frames, *lists = reply
-    assert isinstance(size, int)
-    assert isinstance(frames, bytes)
-    return Found(size, frames, tuple(tuple((time_of(each[:8]), each[8:]) for each in one) for one in lists))  # type: ignore[attr-defined]
+def _found(want: Want, reply: bytes) -> Found:
+    size, length = _FOUND.unpack_from(reply)
+    at = _FOUND.size + length
+    frames = reply[_FOUND.size : at]
+    lists = []
+    for _ in want.lists:
+        (count,) = _COUNT.unpack_from(reply, at)
+        at += _COUNT.size
+        entries = []
+        for _ in range(count):
+            (length,) = _COUNT.unpack_from(reply, at)
+            at += _COUNT.size + length
+            entries.append((time_of(reply[at - length : at - length + 8]), reply[at - length + 8 : at]))
+        lists.append(tuple(entries))
+    return Found(size, frames, tuple(lists))

@@ -134,6 +134,7 @@ def test_a_lost_shard_is_an_error_and_the_graph_is_built_anew(
     assert len(again.row) == len(whole.row)
 
 
+@pytest.mark.faults
 def test_a_missing_shard_is_a_clear_error_until_its_replica_takes_over(
     redis_stores: Any, redis_cluster: Any, shop: Schema, encode: Encode
 ) -> None:

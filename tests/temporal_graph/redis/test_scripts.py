@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from typing import Any
 
 import pytest
@@ -20,6 +21,12 @@ _EDGES = [0, 2**32, 2**53, 1_700_000_000_000_000, -(2**32), ALWAYS_US + 2, TIME_
 TIMES = sorted({edge + step for edge in _EDGES for step in (-1, 0, 1)})
 
 
+def asked(cutoff: int, *, size: int = 0, had: int = ALWAYS_US, lists: Any = ()) -> bytes:
+    """What READ is asked of a row: a cut-off, what is there already, (link, count) lists up to the cut-off."""
+    wanted = time_bytes(cutoff) + struct.pack(">I", size) + time_bytes(had)
+    return wanted + b"".join(struct.pack(">BI", *each) + time_bytes(cutoff) for each in lists)
+
+
 def test_the_rule_in_redis_is_the_rule(shards: Shards, redis_stores: Any) -> None:
     """At every pair of times that matter, rows and lists show a version exactly if `is_visible` does."""
     names = Names("rule")
@@ -31,12 +38,14 @@ def test_the_rule_in_redis_is_the_rule(shards: Shards, redis_stores: Any) -> Non
     shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames], head=[0])
     shards.run(ADD_CHILDREN, [(number, (list_key, time_bytes(each) + child)) for each in TIMES], head=[0])
     for cutoff in TIMES:
-        lists = bytes((5,)) + (99).to_bytes(4, "big") + time_bytes(cutoff)
-        has = bytes(4) + time_bytes(ALWAYS_US)
-        [(_, found, entries)] = shards.run(READ, [(number, (key, time_bytes(cutoff), has, lists))])
+        [reply] = shards.run(READ, [(number, (key, asked(cutoff, lists=((5, 99),))))])
         seen = [time_us for time_us in TIMES if is_visible(time_us, time_us, cutoff)]
-        assert found == b"".join(pack(Version(time_us, 1, ()), b"event") for time_us in seen)
-        assert entries == [time_bytes(time_us) + child for time_us in reversed(seen)]
+        shown = b"".join(pack(Version(time_us, 1, ()), b"event") for time_us in seen)
+        entries = b"".join(struct.pack(">I", 8 + len(child)) + time_bytes(each) + child for each in reversed(seen))
+        assert (
+            reply
+            == struct.pack(">iI", sum(map(len, frames)), len(shown)) + shown + struct.pack(">I", len(seen)) + entries
+        )
 
 
 def test_a_reader_gets_what_it_lacks(shards: Shards) -> None:
@@ -48,12 +57,11 @@ def test_a_reader_gets_what_it_lacks(shards: Shards) -> None:
     shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames.values()], head=[0])
     two = len(frames[10]) + len(frames[30])
     for size, had, cutoff in itertools.product((0, two, 2 * two), (5, 15, 30), (5, 20, 40)):
-        has = size.to_bytes(4, "big") + time_bytes(had)
-        [(whole, found)] = shards.run(READ, [(number, (key, time_bytes(cutoff), has, b""))])
-        assert whole == 2 * two
+        [reply] = shards.run(READ, [(number, (key, asked(cutoff, size=size, had=had)))])
         before = list(frames)[: {0: 0, two: 2, 2 * two: 4}[size]]
         lacks = [time_us for time_us in frames if time_us <= cutoff and not (time_us in before and time_us <= had)]
-        assert found == b"".join(frames[time_us] for time_us in lacks)
+        found = b"".join(frames[time_us] for time_us in lacks)
+        assert reply == struct.pack(">iI", 2 * two, len(found)) + found
 
 
 def test_a_version_is_there_once(shards: Shards) -> None:
