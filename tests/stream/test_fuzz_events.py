@@ -78,6 +78,7 @@ sources:
   - {topic: cdc.customers, table: customers, format: debezium}
   - {topic: cdc.payments, table: payments, format: debezium}
 """)
+STORE = "store_region+store_number"
 TOPICS = tuple(dict.fromkeys(source.topic for source in SCHEMA.sources))
 OPEN = parse_schema("""
 version: 1
@@ -107,7 +108,6 @@ TOKENS = (
 
 
 def order(chance: random.Random) -> dict[str, Any]:
-    """A row of orders as a flat object."""
     return {
         "order_id": chance.randrange(5_000),
         "ordered_at": NOW_US + chance.randrange(10**9),
@@ -138,12 +138,10 @@ def payment(chance: random.Random) -> dict[str, Any]:
 
 
 def customer(chance: random.Random) -> dict[str, Any]:
-    """A row of customers."""
     return {"customer_id": chance.randrange(50), "email": "a@b", "city": "Kiev", "rating": "4.5", "joined": 19_000}
 
 
 def row_event(chance: random.Random) -> dict[str, Any]:
-    """A RowEvent in protobuf's JSON form."""
     cells = [{"column": "amount", "number": 5.5}, {"column": "tags", "texts": {"values": ["a"]}}]
     cells += [{"column": "taste", "vector": {"values": [1, 2, 3]}}, {"column": "customerId", "null": None}]
     return {
@@ -170,7 +168,11 @@ def change(chance: random.Random, row: Callable[[random.Random], dict[str, Any]]
     }
     if chance.random() < 0.5:
         return payload
-    decimal = {"field": "amount", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+    decimal = {
+        "field": "amount",
+        "name": "org.apache.kafka.connect.data.Decimal",
+        "parameters": {"scale": chance.choice(["2", "2", "2", "--5"])},
+    }
     date = {"field": "joined", "name": "io.debezium.time.Date"}
     micros = {"field": "ordered_at", "name": "io.debezium.time.MicroTimestamp"}
     sides = [{"field": side, "fields": [decimal, date, micros]} for side in ("before", "after")]
@@ -203,18 +205,12 @@ def message(chance: random.Random) -> pb.RowEvent:
         pb.Cell(column="due", timestamp_us=at_us),
         pb.Cell(column="taste", vector=pb.Vector(values=[1, 2, 3])),
         pb.Cell(column="customer_id", integer=chance.randrange(50)),
-        pb.Cell(
-            column="store_region+store_number", key=pb.Key(parts=[pb.KeyPart(text="north"), pb.KeyPart(integer=4)])
-        ),
+        pb.Cell(column=STORE, key=pb.Key(parts=[pb.KeyPart(text="north"), pb.KeyPart(integer=4)])),
     ]
     event.cells.extend(chance.sample(cells, chance.randrange(len(cells) + 1)))
     if chance.random() < 0.4:
         SPOIL[chance.randrange(len(SPOIL))](event, chance)
     return event
-
-
-def _cell(event: pb.RowEvent, column: str, **value: Any) -> None:
-    event.cells.add(column=column, **value)
 
 
 SPOIL: tuple[Callable[[pb.RowEvent, random.Random], object], ...] = (
@@ -226,16 +222,18 @@ SPOIL: tuple[Callable[[pb.RowEvent, random.Random], object], ...] = (
     lambda event, chance: event.key.parts.add(text=chance.choice(["", "a", "x" * 2_000])),
     lambda event, chance: event.key.parts[0].ClearField("integer"),
     lambda event, chance: setattr(event.key.parts[0], "integer", chance.choice([-(2**63), 2**63 - 1])),
-    lambda event, chance: _cell(event, "amount", number=chance.choice([float("nan"), float("inf"), -0.0, 1e308])),
-    lambda event, chance: _cell(event, "taste", vector=pb.Vector(values=[1.0] * chance.choice([0, 2, 4, 500]))),
-    lambda event, chance: _cell(event, "taste", vector=pb.Vector(values=[float("nan"), 1, float("-inf")])),
-    lambda event, chance: _cell(event, "tags", texts=pb.TextList(values=["a\x1fb", "", "é" * 50])),
-    lambda event, chance: _cell(event, "note", text=chance.choice(["\x00", "", "x" * 3_000, "\U0010ffff"])),
-    lambda event, chance: _cell(
-        event, "store_region+store_number", key=pb.Key(parts=[pb.KeyPart()] * chance.randrange(4))
+    lambda event, chance: event.cells.add(
+        column="amount", number=chance.choice([float("nan"), float("inf"), -0.0, 1e308])
     ),
-    lambda event, chance: _cell(event, chance.choice(["status", "weight", "", "customer_id"]), boolean=False),
-    lambda event, chance: _cell(event, "due", timestamp_us=chance.choice([-(2**63), 2**63 - 1])),
+    lambda event, chance: event.cells.add(
+        column="taste", vector=pb.Vector(values=[1.0] * chance.choice([0, 2, 4, 500]))
+    ),
+    lambda event, chance: event.cells.add(column="taste", vector=pb.Vector(values=[float("nan"), 1, float("-inf")])),
+    lambda event, chance: event.cells.add(column="tags", texts=pb.TextList(values=["a\x1fb", "", "é" * 50])),
+    lambda event, chance: event.cells.add(column="note", text=chance.choice(["\x00", "", "x" * 3_000, "\U0010ffff"])),
+    lambda event, chance: event.cells.add(column=STORE, key=pb.Key(parts=[pb.KeyPart()] * chance.randrange(4))),
+    lambda event, chance: event.cells.add(column=chance.choice(["status", "weight", "", "customer_id"]), boolean=False),
+    lambda event, chance: event.cells.add(column="due", timestamp_us=chance.choice([-(2**63), 2**63 - 1])),
     lambda event, chance: event.cells.extend([pb.Cell()] * chance.choice([1, 300])),
 )
 
