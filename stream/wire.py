@@ -86,8 +86,3 @@ def key_message(parts: list[bytes]) -> bytes:
 def vector_message(values: list[float]) -> bytes:
     """Encode a Vector, packed."""
     return ELEMENT + delimited(struct.pack(f"<{len(values)}f", *values)) if values else b""
-
-
-def texts_message(values: list[str]) -> bytes:
-    """Encode a TextList."""
-    return b"".join([ELEMENT + delimited(value.encode()) for value in values])
