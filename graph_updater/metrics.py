@@ -30,6 +30,12 @@ class UpdaterMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.erased = Counter(
+            "nowgraph_events_erased", "Changes of what is erased, dropped as they came.", registry=self.registry
+        )
+        self.rows_erased = Counter(
+            "nowgraph_rows_erased", "Rows that erasures removed, by table.", ["table"], registry=self.registry
+        )
         self.evicted = Counter("nowgraph_rows_evicted", "Rows that retention forgot.", registry=self.registry)
         self.rows = Gauge("nowgraph_rows", "Rows of a table.", ["table"], registry=self.registry)
         self.lag = Gauge(

@@ -99,6 +99,8 @@ class Snapshotter:
             raise
 
     def _settle(self, copied: Future[None]) -> None:
+        if self._view.overwrites_due and copied.exception() is None:
+            return  # some reader is still where something was erased: its bytes must not be in the image
         self._copied = None
         try:
             copied.result()

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 
+from graph_updater.erasures import ErasureReport
 from graph_updater.lag import HasEnds, LagWatch
 from graph_updater.metrics import UpdaterMetrics, memory_parts
 from graph_updater.progress import Progress
@@ -94,6 +95,7 @@ class Updater:
         self._snapshots = snapshots
         self._clock_s = clock_s
         self._progress = Progress()
+        self._erasures = None if self._arena is None else ErasureReport(self._arena.view(), self.metrics)
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -205,6 +207,9 @@ class Updater:
         metrics.records.labels(topic=batch.topic).inc(len(batch))
         metrics.applied.inc(applied.applied)
         metrics.duplicate.inc(applied.duplicate)
+        metrics.erased.inc(applied.erased)
+        if self._erasures is not None:
+            self._erasures.look()
         if not batch.backfill:
             stamped = batch.timestamp_us[batch.timestamp_us != NO_TIMESTAMP_US]
             # Clocks of two machines may disagree; an event is not visible before it was sent.

@@ -44,11 +44,6 @@ class Backlog(Generic[WaitingT]):
     def __len__(self) -> int:
         return len(self._lines[0]) + len(self._lines[1])
 
-    @property
-    def earliest_s(self) -> float:
-        """The earliest deadline of all that wait; infinite of none."""
-        return min((-line[-1][0] for line in self._lines if line), default=float("inf"))
-
     def waiting(self, priority: Priority) -> int:
         """How many of a class wait."""
         return len(self._lines[priority])

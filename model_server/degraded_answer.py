@@ -28,7 +28,6 @@ from temporal_graph.view import GraphView
 
 # Kept back from the deadline where a rule answers late requests: its answer has to be there in time.
 LATE_RESERVE_S = 0.02
-NO_POLICY = DegradedPolicy()
 
 
 class DegradedFamilies:

@@ -20,6 +20,7 @@ from nowgraph.commands import (
     demo,
     demo_rank,
     doctor,
+    erase,
     evaluate,
     health,
     labels,
@@ -70,6 +71,7 @@ app.command("serve")(serve.serve)
 app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.command("update")(update.update)
+app.command("erase")(erase.erase)
 app.command("verify")(verify.verify)
 app.command("audit")(audit.audit)
 app.command("health")(health.health)

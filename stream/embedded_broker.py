@@ -21,8 +21,6 @@ from typing import Self
 
 from stream.errors import ConfigurationError, StreamError
 
-RING_BYTES = 5 << 20
-"""What the mock cluster keeps of each partition, batch overhead included."""
 PARTITIONS_MAX = 256
 _PRODUCER = 0  # rd_kafka_type_t; the handle is only the mock cluster's owner
 _ERROR_BYTES = 512

@@ -94,7 +94,7 @@ class RowEncoder:
             out.append(wire.EVENT_TIME + wire.varint(event_time_us))
         if known_time_us is not None:
             out.append(wire.EVENT_KNOWN + wire.varint(known_time_us))
-        if operation != "delete":
+        if operation not in ("delete", "erase"):
             self._encode_cells(row, out, patch=operation == "upsert")
         return b"".join(out), ALWAYS_US if event_time_us is None else event_time_us
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-OPERATION_NUMBERS = {"insert": 1, "upsert": 2, "delete": 3}
+OPERATION_NUMBERS = {"insert": 1, "upsert": 2, "delete": 3, "erase": 4}
 
 _UINT64 = (1 << 64) - 1
 _SHORT = 1 << 14
@@ -86,8 +86,3 @@ def key_message(parts: list[bytes]) -> bytes:
 def vector_message(values: list[float]) -> bytes:
     """Encode a Vector, packed."""
     return ELEMENT + delimited(struct.pack(f"<{len(values)}f", *values)) if values else b""
-
-
-def texts_message(values: list[str]) -> bytes:
-    """Encode a TextList."""
-    return b"".join([ELEMENT + delimited(value.encode()) for value in values])

@@ -46,11 +46,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a batch. A duplicate changed nothing."""
+    """What became of a batch. A duplicate changed nothing; a change of what is erased was dropped."""
 
     applied: int
     duplicate: int
     rejected: tuple[Rejected, ...]
+    erased: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,4 +332,4 @@ def key_text(key: object) -> str:
 
 def _applied(result: _native.Applied) -> Applied:
     rejected = tuple(Rejected(one.index, one.reason, one.detail) for one in result.rejected)
-    return Applied(result.applied, result.duplicate, rejected)
+    return Applied(result.applied, result.duplicate, rejected, result.erased)

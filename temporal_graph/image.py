@@ -19,10 +19,14 @@ from temporal_graph.view import GraphPosition, GraphView
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The graph that an image holds, and what it cost: the writer rested `pause_s` while `pages` were written anew."""
+    """The graph that an image holds, and what it cost: the writer rested `pause_s` while `pages` were written anew.
+
+    `erasures` is the graph's count of them.
+    """
 
     position: GraphPosition
     watermark_us: int
+    erasures: int
     pages: int
     pause_s: float
 
@@ -55,7 +59,7 @@ class GraphImage:
         with translated():
             pages = self._image.settle(self._graph)
         pause_s = time.perf_counter() - begun_s
-        return Settled(self._view.position(), self._view.watermark_us, pages, pause_s)
+        return Settled(self._view.position(), self._view.watermark_us, self._view.erasures, pages, pause_s)
 
     def finish(self) -> int:
         """Make the file whole and wait for the disk to have it; return the bytes of the graph."""

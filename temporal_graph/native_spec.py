@@ -43,9 +43,10 @@ def native_tables(schema: Schema) -> list[NativeTable]:
     return [_native_table(table) for table in schema.tables]
 
 
-def native_links(schema: Schema) -> list[tuple[str, int, int]]:
-    """Return (name, child index, parent index) of every link, in the schema's order."""
-    return [(link.name, schema.table_index(link.child), schema.table_index(link.parent)) for link in schema.links]
+def native_links(schema: Schema) -> list[tuple[str, int, int, bool]]:
+    """Return (name, child index, parent index, whether it erases) of every link, in the schema's order."""
+    index = schema.table_index
+    return [(link.name, index(link.child), index(link.parent), link.erases) for link in schema.links]
 
 
 def _native_table(table: Table) -> NativeTable:

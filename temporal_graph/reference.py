@@ -14,6 +14,7 @@ Rules, each in one place below:
 - A backfill is not judged late or future; where it does not know the known time, it is the event time.
 - A row named only by a foreign key, in any version, is bare. A row with no visible version is shown bare as a parent.
 - A link is opened at a visible time at which the folded foreign key becomes this parent; deletes do not close it.
+- What is erased is as if it had never come: see `reference_erasure`.
 
 `ReferenceGraph.dump()`, which the native graph's `dump()` equals:
 
@@ -39,11 +40,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from temporal_graph.reference_erasure import NEVER_US, Change, cut, erased_until
 from temporal_graph.reference_values import OPERATIONS, Key, Value, canonical_cells, content_hash, key_order, key_text
 from temporal_graph.schema_types import Link, Schema, Table
 from temporal_graph.time_rule import ALWAYS_US, is_visible, visible_time_us
 
-Operation = Literal["insert", "upsert", "delete"]
+Operation = Literal["insert", "upsert", "delete", "erase"]
 
 BARE: Final = "bare"
 """The state of a row without a visible version: it exists by name only."""
@@ -74,6 +76,7 @@ class ReferenceApplied:
 
     applied: int
     duplicate: int
+    erased: int
     rejected: tuple[tuple[int, str], ...]
 
 
@@ -81,7 +84,7 @@ class ReferenceApplied:
 class _Version:
     event_time_us: int
     known_time_us: int
-    operation: Operation
+    operation: str
     content: int
     cells: dict[str, Value]
 
@@ -120,40 +123,78 @@ class ReferenceGraph:
         self._forward: dict[str, Link] = {link.forward: link for link in schema.links}
         # by backward edge type and parent: every child that ever named it, in whichever version
         self._named_by: dict[str, dict[Key, set[Key]]] = {link.backward: {} for link in schema.links}
+        self._changes: list[Change] = []
+        self._erasures: dict[tuple[str, Key], int] = {}
+        self._until_us: dict[tuple[str, Key], int] = {}
 
     def apply(self, events: Iterable[ReferenceEvent], *, backfill: bool = False) -> ReferenceApplied:
         """Apply events in the order given; a backfill is not judged."""
-        applied = duplicate = 0
+        applied = duplicate = erased = 0
         rejected: list[tuple[int, str]] = []
         for position, event in enumerate(events):
             table = self._tables[event.table]
             event_time_us, known_time_us = self._clocks(table, event)
-            reason = None if backfill else _judge(table, event_time_us, known_time_us)
+            reason = _judge(table, event_time_us, known_time_us, event.operation, backfill=backfill)
             if reason is not None:
                 rejected.append((position, reason))
-            elif self._add(table, event, event_time_us, known_time_us):
-                applied += 1
+                continue
+            change = Change(table.name, event.operation, event.key, event_time_us, known_time_us, event.cells)
+            if event.operation == "erase":
+                fresh = self._erase(change)
             else:
-                duplicate += 1
-        return ReferenceApplied(applied, duplicate, tuple(rejected))
+                self._settle(change)
+                if event_time_us <= self._until_us.get((table.name, event.key), NEVER_US):
+                    erased += 1
+                    continue
+                fresh = self._add(table, change)
+            applied += fresh
+            duplicate += not fresh
+        return ReferenceApplied(applied, duplicate, erased, tuple(rejected))
+
+    def _erase(self, change: Change) -> bool:
+        row = change.table, change.key
+        if self._erasures.get(row, NEVER_US) >= change.event_time_us:
+            return False
+        self._erasures[row] = change.event_time_us
+        self._settle()
+        return True
+
+    def _settle(self, *more: Change) -> None:
+        """Work out what is erased with what came now; earlier changes are entered anew where it is more than it was."""
+        earlier, self._changes = self._changes, [*self._changes, *more]
+        if not self._erasures:
+            return
+        until_us = erased_until(self.schema, self._changes, self._erasures)
+        if until_us == self._until_us:
+            return
+        self._until_us = until_us
+        self._rows = {name: {} for name in self._rows}
+        self._named_by = {link: {} for link in self._named_by}
+        for change in earlier:
+            if change.event_time_us > until_us.get(change.row, NEVER_US):
+                self._add(self._tables[change.table], change)
 
     @staticmethod
     def _clocks(table: Table, event: ReferenceEvent) -> tuple[int, int]:
+        if event.operation == "erase":
+            known_time_us = event.event_time_us if event.known_time_us is None else event.known_time_us
+            return event.event_time_us, known_time_us
         if table.time_column is None and (event.operation == "insert" or event.event_time_us == ALWAYS_US):
             return ALWAYS_US, ALWAYS_US
         if event.known_time_us is None:
             return event.event_time_us, event.event_time_us
         return event.event_time_us, event.known_time_us
 
-    def _add(self, table: Table, event: ReferenceEvent, event_time_us: int, known_time_us: int) -> bool:
-        cells = canonical_cells(table, event.operation, event.cells)
-        content = content_hash(table, event.operation, cells)
-        identity = (event_time_us, event.operation, content)
-        row = self._rows[table.name].setdefault(event.key, _Row())
+    def _add(self, table: Table, given: Change) -> bool:
+        change = cut(table, given, self._until_us)
+        cells = canonical_cells(table, change.operation, change.cells)
+        content = content_hash(table, change.operation, cells)
+        identity = (change.event_time_us, change.operation, content)
+        row = self._rows[table.name].setdefault(change.key, _Row())
         earlier = row.versions.get(identity)
-        if earlier is not None and earlier.known_time_us <= known_time_us:
+        if earlier is not None and earlier.known_time_us <= change.known_time_us:
             return False
-        version = _Version(event_time_us, known_time_us, event.operation, content, cells)
+        version = _Version(change.event_time_us, change.known_time_us, change.operation, content, cells)
         row.versions[identity] = version
         row.timeline = None
         for link in table.links:
@@ -161,8 +202,13 @@ class ReferenceGraph:
             if parent is not None:
                 assert isinstance(parent, tuple)
                 self._rows[link.parent].setdefault(parent, _Row())
-                self._named_by[link.backward].setdefault(parent, set()).add(event.key)
+                self._named_by[link.backward].setdefault(parent, set()).add(change.key)
         return True
+
+    @property
+    def asked(self) -> Mapping[tuple[str, Key], int]:
+        """The rows that events asked to erase, and until when."""
+        return self._erasures
 
     def state(self, table: str, key: Key, cutoff_time_us: int) -> State:
         """Return the visible cells (links included, nulls left out), BARE or HIDDEN; an unknown key reads as bare."""
@@ -254,9 +300,12 @@ class ReferenceGraph:
         return dumped
 
 
-def _judge(table: Table, event_time_us: int, known_time_us: int) -> str | None:
+def _judge(table: Table, event_time_us: int, known_time_us: int, operation: str, *, backfill: bool) -> str | None:
     """Judge an event by its record alone: later or earlier than the table allows is not applied."""
-    if table.lateness_us is not None and known_time_us - event_time_us > table.lateness_us:
+    erases = operation == "erase"
+    if backfill and not erases:
+        return None
+    if not erases and table.lateness_us is not None and known_time_us - event_time_us > table.lateness_us:
         return "late"
     if event_time_us - known_time_us > table.future_us:
         return "future"

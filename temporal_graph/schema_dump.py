@@ -82,9 +82,14 @@ def _column(column: Column) -> str | _Flow:
 
 
 def _link(link: Link) -> tuple[str, str | _Flow]:
-    if len(link.columns) == 1:
+    if len(link.columns) == 1 and not link.erases:
         return link.name, link.parent
-    return link.name, _Flow(table=link.parent, columns=_FlowList(link.columns))
+    entries = _Flow(table=link.parent)
+    if len(link.columns) > 1:
+        entries["columns"] = _FlowList(link.columns)
+    if link.erases:
+        entries["erase"] = True
+    return link.name, entries
 
 
 def _source(source: Source) -> _Flow:

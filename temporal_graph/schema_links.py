@@ -23,6 +23,7 @@ class LinkDraft:
     path: str
     columns: tuple[str, ...]
     parent: str
+    erases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _links(draft: TableDraft, tables: dict[str, Table]) -> tuple[Link, ...]:
             raise SchemaError(link.path, f"column names of at most {NAME_LENGTH_MAX} characters together", name)
         if name in links:
             raise SchemaError(link.path, "one link on the same columns", f"{name} a second time")
-        links[name] = Link(name, link.columns, draft.table.name, parent.name, key)
+        links[name] = Link(name, link.columns, draft.table.name, parent.name, key, link.erases)
     return tuple(links.values())
 
 

@@ -43,11 +43,11 @@ _TABLE_KEYS = (
     "private",
 )  # fmt: skip
 _COLUMN_KEYS = ("kind", "dim", "outcome", "private")
-_LINK_KEYS = ("table", "columns")
+_LINK_KEYS = ("table", "columns", "erase")
 _SOURCE_KEYS = ("topic", "table", "format", "operation", "event_time", "known_time")
 _FORMATS = ("json", "protobuf", "debezium", "row_event_json")
 _FORMATS_NAMING_TABLES = ("protobuf", "row_event_json")
-_OPERATIONS = ("insert", "upsert", "delete")
+_OPERATIONS = ("insert", "upsert", "delete", "erase")
 _OUTCOME_KINDS = (ColumnKind.BOOLEAN, ColumnKind.NUMERICAL, ColumnKind.CATEGORICAL)
 _PRIVATE_KINDS = (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL, ColumnKind.TEXT)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -186,11 +186,16 @@ def _parse_column(name: str, cursor: Cursor) -> Column:
 def _parse_link(label: str, cursor: Cursor) -> LinkDraft:
     if isinstance(cursor.value, str):
         return LinkDraft(cursor.path, (checked_name(cursor.path, label),), cursor.name())
-    cursor.mapping(_LINK_KEYS, required=_LINK_KEYS)
-    columns = tuple(element.name() for element in cursor.at("columns").elements())
-    if not columns or len(set(columns)) < len(columns):
-        raise cursor.at("columns").error("the link's columns, each once, in the order of the parent's primary key")
-    return LinkDraft(cursor.path, columns, cursor.at("table").name())
+    cursor.mapping(_LINK_KEYS, required=("table",))
+    columns: tuple[str, ...] = (label,)
+    if cursor.has("columns"):
+        columns = tuple(element.name() for element in cursor.at("columns").elements())
+        if not columns or len(set(columns)) < len(columns):
+            raise cursor.at("columns").error("the link's columns, each once, in the order of the parent's primary key")
+    else:
+        checked_name(cursor.path, label)
+    erases = cursor.at("erase").boolean()
+    return LinkDraft(cursor.path, columns, cursor.at("table").name(), erases)
 
 
 def _require_time_column(cursor: Cursor, table: Table) -> None:

@@ -71,6 +71,7 @@ class Link:
     """A foreign key: the `columns` of `child` hold the primary key of `parent`, part by part.
 
     `name` is the column's name, or the names joined by "+" for a composite key; it names the link's cell in an event.
+    Rows of a link that `erases` are their parent's own and are erased with it; of others only the link is.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Link:
     child: str
     parent: str
     parent_key: tuple[str, ...]
+    erases: bool = False
 
     @property
     def forward(self) -> str:
@@ -155,7 +157,7 @@ class Source:
     topic: str
     table: str
     format: Literal["json", "protobuf", "debezium", "row_event_json"]
-    operation: Literal["insert", "upsert", "delete"] = "insert"
+    operation: Literal["insert", "upsert", "delete", "erase"] = "insert"
     event_time: str | None = None
     known_time: str | None = None
 
@@ -204,8 +206,9 @@ class Schema:
         """Return the SHA-256 (hex) of what the graph and a model rest on.
 
         Covers names, key types, column kinds, outcomes, privacy, links and clocks, in the schema's order; not sources,
-        retention, lateness, storage or the schema's name. `tables` limits it to some tables and the links among them,
-        and as a mapping from table to column names also to some columns, so that adding others leaves it the same.
+        retention, lateness, what erases, storage or the schema's name. `tables` limits it to some tables and the links
+        among them, and as a mapping from table to column names also to some columns, so that adding others leaves it
+        the same.
 
         Raises:
             SchemaError: a named table or column does not exist.

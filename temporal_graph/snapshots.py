@@ -38,7 +38,7 @@ COLUMNS: Final = columns_of_image(Path(IMAGE)).name
 MANIFEST: Final = "manifest.json"
 MAKING: Final = ".making-"
 """What the name of a folder begins with while its snapshot is made; left behind, it is of a process that died."""
-MANIFEST_VERSION: Final = 1
+MANIFEST_VERSION: Final = 2
 
 
 class SnapshotError(TemporalGraphError):
@@ -50,7 +50,8 @@ class Snapshot:
     """What a snapshot's manifest says.
 
     made_time_us, watermark_us: int64 microseconds since the epoch, UTC; generation and sequence: of the graph it is an
-    image of; offsets: the next offset of each (topic, partition), from where the log goes on; bytes: of the graph.
+    image of; offsets: the next offset of each (topic, partition), from where the log goes on; erasures: the graph's
+    count of them; bytes: of the graph.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Snapshot:
     generation: int
     sequence: int
     offsets: Mapping[tuple[str, int], int]
+    erasures: int
     bytes: int
     fingerprint: str
 
@@ -179,15 +181,28 @@ class Snapshots:
         """
         # A clock that was set back must not make the newest one look older than those before it.
         made_us = max([self._clock_us(), *(each.made_time_us + 1 for each in self.inventory()[0][:1])])
+        return self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
+
+    def replace(self, old: Snapshot, folder: Path, settled: Settled, *, size: int, fingerprint: str) -> Snapshot:
+        """Put a snapshot into the place of another, between the same neighbors, and remove that; else as `add`."""
+        made_us = old.made_time_us + 1
+        name = _name(made_us, settled.position.sequence)
+        if self._fs.exists(f"{self._root}/{name}"):  # of a process that died before it removed the old one
+            self._remove([name])
+        made = self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
+        self._remove([old.name])
+        return made
+
+    def _add(self, folder: Path, settled: Settled, *, size: int, fingerprint: str, made_us: int) -> Snapshot:
         position = settled.position
-        at = datetime.fromtimestamp(made_us / 1e6, UTC)
         snapshot = Snapshot(
-            name=f"{at:%Y%m%dT%H%M%S}.{made_us % 1_000_000:06d}Z-{position.sequence}",
+            name=_name(made_us, position.sequence),
             made_time_us=made_us,
             watermark_us=settled.watermark_us,
             generation=position.generation,
             sequence=position.sequence,
             offsets=position.offsets,
+            erasures=settled.erasures,
             bytes=size,
             fingerprint=fingerprint,
         )
@@ -207,10 +222,14 @@ class Snapshots:
     def keep(self, count: int) -> list[str]:
         """Remove all but the newest `count`, and what processes that died have left; return the names.
 
+        Those go too that hold what the newest has erased, once every byte of the newest was found to be good.
         A snapshot whose manifest is there but can't be used stays: another version of this package may have made it.
         """
         found, _ = self.inventory()
-        names = [*(each.name for each in found[count:]), *self._left()]
+        stale = [each.name for each in found[1:count] if each.erasures < found[0].erasures]
+        if stale:
+            self.verify(found[0])
+        names = [*(each.name for each in found[count:]), *stale, *self._left()]
         self._remove(names)
         return names
 
@@ -308,3 +327,8 @@ class Snapshots:
         if snapshot.name != name:
             raise SnapshotError(f"its manifest is of {snapshot.name}")
         return snapshot
+
+
+def _name(made_us: int, sequence: int) -> str:
+    at = datetime.fromtimestamp(made_us / 1e6, UTC)
+    return f"{at:%Y%m%dT%H%M%S}.{made_us % 1_000_000:06d}Z-{sequence}"

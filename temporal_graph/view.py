@@ -47,6 +47,20 @@ class Outcomes:
     visible_time_us: Int64
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What erasures have removed of a table, in all.
+
+    rows that lost all their versions, or their key; versions; links of them, in the lists of what they named; strings
+    that no other cell of their column holds.
+    """
+
+    rows: int
+    versions: int
+    links: int
+    strings: int
+
+
 class GraphView:
     """A reader of one generation. Not for two threads at once; samplers made from it have their own readers."""
 
@@ -142,6 +156,20 @@ class GraphView:
         """Counts retention passes that dropped something: row indices found before may be gone."""
         return int(self._native.evictions())
 
+    def erased(self, table: str) -> Erased:
+        """Return what erasures have removed of the table since the graph was made, snapshots included."""
+        return Erased(*self._native.erased(self._table(table)))
+
+    @property
+    def erasures(self) -> int:
+        """Counts how often more was erased than before: one look tells whether `erased` has changed."""
+        return int(self._native.erasures())
+
+    @property
+    def overwrites_due(self) -> int:
+        """How many erased places still hold their bytes: they are overwritten once no reader can reach them."""
+        return int(self._native.overwrites_due())
+
     def position(self) -> GraphPosition:
         """Return the published state, its sequence and offsets taken together."""
         at = self._native.position()
@@ -162,7 +190,10 @@ class GraphView:
         return rows
 
     def keys(self, table: str, rows: Int64) -> list[Key | None]:
-        """Return the key of each row of int64 [N], None for -1. Raises IndexError for a row that is not published."""
+        """Return the key of each row of int64 [N], None for -1 and for a row that was erased.
+
+        Raises IndexError for a row that is not published.
+        """
         return list(self._native.keys(self._table(table), np.ascontiguousarray(rows, dtype=np.int64)))
 
     def strings(self, table: str, column: str, codes: NDArray[np.int32]) -> list[str | None]:

@@ -37,10 +37,6 @@ class Part:
     features: Array
     label: Array
 
-    def with_rows_of(self, other: Part) -> Part:
-        """This part and the other, one after the other."""
-        return Part(np.vstack([self.features, other.features]), np.concatenate([self.label, other.label]))
-
 
 @dataclass(frozen=True)
 class Tuned:

@@ -11,7 +11,6 @@ from model_server.models.errors import Reason
 
 # Of probabilities, or a number's share: from what rounding does to what nobody would accept.
 DIFFERENCE_EDGES = (1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-ROLES = ("live", "canary", "shadow")
 # What becomes of a model that a channel asks for.
 OUTCOMES = ("swapped", *(f"refused_{reason}" for reason in Reason))
 # What becomes of a row that a shadow is to score.

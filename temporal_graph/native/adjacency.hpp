@@ -68,6 +68,22 @@ class Adjacency {
     rewrite(word, 0, std::min(drop, count), nullptr);
   }
 
+  // Drops the entries that `drop` says, wherever they stand, and returns how many.
+  template <class Drop>
+  u32 remove(std::atomic<u64>& word, Drop drop) {
+    const u64 old = word.load(std::memory_order_relaxed);
+    const u32 count = list_count(old);
+    scratch_.clear();
+    for (u32 i = 0; i < count; ++i)
+      if (const Entry& entry = at(old, count, i); !drop(entry)) scratch_.push_back(entry);
+    const u32 kept = static_cast<u32>(scratch_.size());
+    if (kept == count) return 0;
+    bytes_.entries -= count - kept;
+    word.store(kept == 0 ? 0 : write(old, 0, kept), std::memory_order_release);
+    retire_list(old, count, 0);
+    return count - kept;
+  }
+
   const Entry& at(u64 word, u32 count, u32 i) const {
     if (count <= HUB_ENTRIES) return entries(list_offset(word))[i];
     return entries(arena_.at<HubBlock>(list_offset(word))[i / HUB_ENTRIES].offset)[i % HUB_ENTRIES];

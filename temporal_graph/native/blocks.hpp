@@ -40,14 +40,15 @@ class Blocks {
     limbo_.push_back({offset, arena_.header().epoch.load(std::memory_order_relaxed), capacity});
   }
 
-  // Starts a new epoch and takes back what no reader can reach any more.
-  void reclaim(bool check_dead) {
-    if (limbo_.empty()) return;
+  // Starts a new epoch and takes back what no reader can reach any more: what is older than the epoch that it returns.
+  u64 reclaim(bool check_dead) {
     const u64 epoch = arena_.header().epoch.fetch_add(1, std::memory_order_seq_cst) + 1;
     const u64 oldest = std::min(arena_.oldest_pinned(check_dead), epoch);
     for (; !limbo_.empty() && limbo_.front().epoch < oldest; limbo_.pop_front())
       free_[class_of(limbo_.front().capacity)].push_back(limbo_.front().offset);
+    return oldest;
   }
+  bool waiting() const { return !limbo_.empty(); }
 
   // What of this lies outside the arena. Without readers what is retired is free.
   void save(StateOut& out) const {

@@ -147,6 +147,7 @@ NOWGRAPH_INLINE void Writer::prefetch_key(const TableHeader& table, i64 key) con
 void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, const i64* known_time_us,
                     const std::vector<const i64*>& parent_keys, u64 count, Applied& result) {
   TableHeader& table = table_of(table_index);
+  if (!erasures_.empty()) return append_checked(table_index, keys, event_time_us, known_time_us, parent_keys, count, result);
   Bulk bulk{*this, table_index, table, keys, event_time_us, known_time_us, count, {}};
   for (u32 l = 0; l < table.link_count; ++l) {
     const LinkHeader& link = graph_.links[table.links[l]];
@@ -162,7 +163,38 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
     const u64 block = ahead - RING, start = bulk.first(block);
     if (start % HEADROOM_ROWS == 0) ensure_headroom(HEADROOM_ROWS * ROW_BYTES_MAX / 16);
     bulk.write(block, result);
-    if (start % RECLAIM_ROWS == 0) blocks_.reclaim(false);
+    if (start % RECLAIM_ROWS == 0 && blocks_.waiting()) blocks_.reclaim(false);
+  }
+}
+
+// Row by row, each as the change that it is: what is erased may be among them.
+void Writer::append_checked(u32 table_index, const i64* keys, const i64* event_time_us, const i64* known_time_us,
+                            const std::vector<const i64*>& parent_keys, u64 count, Applied& result) {
+  TableHeader& table = table_of(table_index);
+  const auto key_of = [](i64 number) {
+    KeyValue key;
+    key.present = key.integer = true;
+    key.number = number;
+    return key;
+  };
+  for (u64 i = 0; i < count; ++i) {
+    ensure_headroom(ROW_BYTES_MAX);
+    change_.table = table_index;
+    change_.operation = Operation::insert;
+    change_.key = key_of(keys[i]);
+    change_.event_time_us = event_time_us[i];
+    change_.known_time_us = known_time_us == nullptr ? event_time_us[i] : known_time_us[i];
+    change_.cells.resize(parent_keys.size());
+    for (u32 l = 0; l < parent_keys.size(); ++l) {
+      change_.cells[l] = {};
+      change_.cells[l].index = table.column_count + l;
+      change_.cells[l].key = key_of(parent_keys[l][i]);
+    }
+    // An existing key is a duplicate here, whatever its row holds.
+    if (find(table, change_.key) != NONE)
+      ++result.duplicate;
+    else
+      enter(change_, result);
   }
 }
 

@@ -22,11 +22,12 @@ struct Sum {
 void add_row(const Reader& reader, const TableHeader& table, u32 row, std::vector<Reader::VersionKey>& versions,
              Sum& sum) {
   const char* record = reader.row(table, row);
-  if (Reader::version_head(table, record).load(std::memory_order_acquire) == EVICTED) return;
+  if (is_dropped(Reader::version_head(table, record).load(std::memory_order_acquire))) return;
+  reader.versions(table, record, UINT64_MAX, versions);
+  if (versions.empty()) return;  // bare: it is told by what names it
   ContentHash hash;
   hash.text(table.name);
   hash_key(reader, table, row, hash);
-  reader.versions(table, record, UINT64_MAX, versions);
   for (const auto& version : versions) {
     hash.number<i64>(version.event_time_us);
     hash.number<i64>(version.known_time_us);
@@ -61,7 +62,7 @@ bool entry_holds(const Reader& reader, const LinkHeader& link, u32 parent_row, c
   const u32 row = reader.child(entry);
   const char* record = reader.row(child, row);
   const u32 head = Reader::version_head(child, record).load(std::memory_order_acquire);
-  if (head == EVICTED) return false;
+  if (is_dropped(head)) return false;
   if ((head & STRUCTURAL) == 0) return true;
   std::vector<Reader::Interval> intervals;
   reader.intervals(child, record, link.index_in_child, UINT64_MAX, intervals);
@@ -71,7 +72,7 @@ bool entry_holds(const Reader& reader, const LinkHeader& link, u32 parent_row, c
   return false;
 }
 
-std::string canonical_hash(const Reader& reader) {
+std::string canonical_hash(const Reader& reader, const Erasures& erasures) {
   Sum sum;
   std::vector<Reader::VersionKey> versions;
   const GraphHeader& graph = reader.graph();
@@ -87,6 +88,13 @@ std::string canonical_hash(const Reader& reader) {
     const u32 rows = reader.table(link.parent).row_count.load(std::memory_order_acquire);
     for (u32 row = 0; row < rows; ++row) add_list(reader, link, row, sum);
   }
+  erasures.each([&](const KeyDigest& digest, const ErasedKey& key) {
+    if (key.asked_us == NOT_ERASED_US) return;  // follows from what asked, and from rows that retention may have dropped
+    ContentHash hash;
+    hash.number(digest);
+    hash.number(key.asked_us);
+    sum.add(hash.value());
+  });
   char text[33];
   std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(sum.high),
                 static_cast<unsigned long long>(sum.low));

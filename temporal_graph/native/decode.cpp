@@ -150,8 +150,8 @@ bool Decoder::decode(std::string_view bytes, RowChange& change, Refusal& refusal
   change.table = catalog_.find_table(table_name);
   if (change.table == NONE)
     return refuse(refusal, "unknown_table", "table \"" + std::string(table_name.substr(0, 100)) + "\" is not in the schema");
-  if (operation < 1 || operation > 3)
-    return refuse(refusal, "bad_operation", "operation " + std::to_string(operation) + ", expected insert, upsert or delete");
+  if (operation < 1 || operation > 4)
+    return refuse(refusal, "bad_operation", "operation " + std::to_string(operation) + ", expected insert, upsert, delete or erase");
   change.operation = static_cast<Operation>(operation);
   const TableHeader& table = *arena_.at<TableHeader>(Reader::graph_of(arena_)->tables[change.table]);
   if (table.has_key && has_key && !read_key(key_bytes, table, change.key, refusal, "key")) return false;
@@ -159,7 +159,9 @@ bool Decoder::decode(std::string_view bytes, RowChange& change, Refusal& refusal
     return refuse(refusal, "missing_key", "table \"" + catalog_.table(change.table).name + "\" has a primary key, the event has none");
   if (!table.has_key && has_key && !key_bytes.empty())
     return refuse(refusal, "bad_key", "table \"" + catalog_.table(change.table).name + "\" has no primary key, the event has one");
-  if (change.operation == Operation::remove) return true;  // cells of a delete say nothing
+  if (change.operation == Operation::erase && !table.has_key)
+    return refuse(refusal, "bad_operation", "table \"" + catalog_.table(change.table).name + "\" has no primary key: its rows are erased with their parents");
+  if (change.operation == Operation::remove || change.operation == Operation::erase) return true;  // their cells say nothing
   u32 guess = 0;
   for (const std::string_view cell_bytes : cells) {
     CellValue& cell = change.cells.emplace_back();

@@ -18,7 +18,7 @@
 // the columns' file, as chunks that the arena knows. Slot 0 holds nulls, for all rows that came without cells.
 //
 // The inline part never changes after the row is published; what changes later is a VersionRecord. Only list words and
-// the version head are atomics.
+// the version head are atomics. An erasure overwrites the inline part once no reader can reach it any more.
 #pragma once
 
 #include <atomic>
@@ -38,7 +38,7 @@ inline constexpr u32 CHUNK_ROWS = 1u << CHUNK_ROWS_LOG2;
 
 enum class Kind : u8 { numerical = 0, timestamp = 1, coded = 2, embedding = 3, boolean = 4 };
 enum class KeyKind : u8 { integer = 0, bytes = 1 };
-enum class Operation : u8 { insert = 1, upsert = 2, remove = 3 };
+enum class Operation : u8 { insert = 1, upsert = 2, remove = 3, erase = 4 };
 enum class KnownTimeKind : u8 { event_time = 0, broker = 1, column = 2 };
 
 inline constexpr u8 BOOLEAN_NULL = 2;
@@ -51,6 +51,8 @@ inline constexpr u32 NO_VERSION = 0x7FFFFFFFu;
 // Set when the versions can move or hide the row: a foreign key set by a version, a delete, or no inline insert.
 inline constexpr u32 STRUCTURAL = 0x80000000u;
 inline constexpr u32 EVICTED = 0xFFFFFFFEu;  // retention dropped the row
+inline constexpr u32 ERASED = 0xFFFFFFFDu;   // an erasure did: its key is overwritten, or soon will be
+NOWGRAPH_INLINE bool is_dropped(u32 head) { return head == EVICTED || head == ERASED; }
 NOWGRAPH_INLINE u32 version_unit(u32 head) { return head & 0x7FFFFFFFu; }
 
 inline constexpr u32 VERSION_UNIT_BYTES = 16;
@@ -66,6 +68,7 @@ enum VersionFlag : u8 {
 // A change of a row. Chained newest first by (event time, known time, operation, content); cells follow the record as
 // { u16 index, u16 is null, payload of the column's width }, columns first, links after them (index C + link). Where the
 // table's columns lie on disk, a DiskCells says where those of the columns are, and only those of links follow.
+// One whose operation is `erase` has no cells and is no version: where it is in a chain, the inline insert is none either.
 struct VersionRecord {
   std::atomic<u32> next;  // unit of the next older one, NO_VERSION at the end
   u8 operation;
@@ -177,9 +180,15 @@ struct DenseKeys {
   std::atomic<u64> pages[];  // offset of DENSE_PAGE_KEYS std::atomic<u32>, 0 where there is none
 };
 
+// A code's string, and how many cells hold it: a string that no cell holds is erased, its code is never given again.
+struct CodeEntry {
+  u64 string;  // offset of {u32 bytes, ...}
+  u64 uses;    // the writer's count
+};
+
 struct Dictionary {
   u64 map;       // offset of Map: string -> code
-  Chunks codes;  // code -> u64 offset of {u32 bytes, ...}
+  Chunks codes;  // code -> CodeEntry
   std::atomic<u32> size;  // codes in use, the null code counted
 };
 
@@ -203,6 +212,7 @@ struct LinkHeader {
   u32 parent;
   u32 index_in_child;   // which of the child's parents
   u32 word_in_parent;   // which of the parent's list words
+  u32 erases;           // 1: the child is its parent's own, and is erased with it
 };
 
 // What is the same of all rows of a table, so that a row that is only passed need not be read.
@@ -211,6 +221,14 @@ enum class Shape : u8 {
   bare = 1,      // every row is known by a foreign key alone
   timeless = 2,  // every row is an insert without time, unchanged since
   mixed = 3,
+};
+
+// What erasures have removed of a table, ever.
+struct ErasedCounts {
+  std::atomic<u64> rows;      // that lost all their versions, or their key
+  std::atomic<u64> versions;
+  std::atomic<u64> links;     // entries of its rows in their parents' lists
+  std::atomic<u64> strings;   // of its dictionaries
 };
 
 struct TableHeader {
@@ -249,6 +267,7 @@ struct TableHeader {
   std::atomic<i64> latest_event_us;
   std::atomic<Shape> shape;  // widened before what widens it is published
   std::atomic<u8> moved;     // 1 before any row's versions or retention can hide or move it: see STRUCTURAL
+  ErasedCounts erased;
 };
 
 // What a pinned reader may see: whole batches, nothing of the one being applied. Two of them, used in turn.
@@ -277,6 +296,8 @@ struct GraphHeader {
   PartitionName partitions[MAX_PARTITIONS];
   std::atomic<u64> evictions;   // counts retention passes: row indices may have become meaningless
   std::atomic<u64> writer_pulse_us;
+  std::atomic<u64> erasures;        // how often more was erased than before
+  std::atomic<u64> overwrites_due;  // erased bytes that wait until no reader can reach them: so many places
 };
 
 }  // namespace nowgraph

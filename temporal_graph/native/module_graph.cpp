@@ -23,7 +23,7 @@ using namespace nowgraph;
 namespace {
 
 using ColumnTuple = std::tuple<std::string, int, bool, bool, u32>;  // name, kind, joined, outcome, dim
-using LinkTuple = std::tuple<std::string, u32, u32>;                // name, child, parent
+using LinkTuple = std::tuple<std::string, u32, u32, bool>;          // name, child, parent, erases
 
 GraphSpec spec_of(nb::list tables, const std::vector<LinkTuple>& links) {
   GraphSpec spec;
@@ -41,7 +41,7 @@ GraphSpec spec_of(nb::list tables, const std::vector<LinkTuple>& links) {
     for (auto& [name, kind, joined, outcome, dim] : nb::cast<std::vector<ColumnTuple>>(entry.attr("columns")))
       table.columns.push_back({name, static_cast<Kind>(kind), joined, outcome, dim});
   }
-  for (const auto& [name, child, parent] : links) spec.links.push_back({name, child, parent});
+  for (const auto& [name, child, parent, erases] : links) spec.links.push_back({name, child, parent, erases});
   return spec;
 }
 
@@ -67,12 +67,11 @@ struct Graph {
     } else {
       if (migrated) arena->clear();
       format_graph(*arena, spec, fingerprint, generation);
-      state.clear();
     }
-    writer = std::make_unique<Writer>(*arena, state);
+    writer = std::make_unique<Writer>(*arena, migrated ? "" : state);
     if (migrated) {
       const std::unique_ptr<Arena> old = Arena::of_image(*image);
-      writer->take_over(Reader(*old));
+      writer->take_over(Reader(*old), state);
     }
   }
 };
@@ -181,6 +180,7 @@ void bind_graph(nb::module_& module) {
   nb::class_<Applied>(module, "Applied")
       .def_ro("applied", &Applied::applied)
       .def_ro("duplicate", &Applied::duplicate)
+      .def_ro("erased", &Applied::erased)
       .def_ro("rejected", &Applied::rejected);
   nb::class_<Evicted>(module, "Evicted").def_ro("rows", &Evicted::rows).def_ro("entries", &Evicted::entries);
   nb::class_<Graph>(module, "Graph")
@@ -204,7 +204,7 @@ void bind_graph(nb::module_& module) {
       .def("memory", &memory_of)
       .def("canonical_hash", [](const Graph& graph) {
         nb::gil_scoped_release released;
-        return canonical_hash(graph.writer->reader());
+        return canonical_hash(graph.writer->reader(), graph.writer->erasures());
       })
       .def("readers", [](const Graph& graph) { return graph.arena->slots_taken(); })
       .def_ro("arena", &Graph::arena)

@@ -30,7 +30,9 @@ nb::object key_part(const char*& at) {
   return text;
 }
 
+// None for a row that was erased.
 nb::object key_object(const Reader& reader, const TableHeader& table, u32 row) {
+  if (Reader::version_head(table, reader.row(table, row)).load(std::memory_order_acquire) == ERASED) return nb::none();
   const char* key = reader.key(table, row);
   if (table.key_kind == KeyKind::integer) return nb::int_(load<i64>(key));
   const std::string_view bytes = reader.string_at(load<u64>(key));
@@ -222,7 +224,7 @@ nb::object row_versions(View& view, u32 table_index, u32 row) {
   const Reader& reader = view.reader;
   const TableHeader& table = reader.table(table_index);
   const char* record = reader.row(table, row);
-  if (Reader::version_head(table, record).load(std::memory_order_acquire) == EVICTED) return nb::none();
+  if (is_dropped(Reader::version_head(table, record).load(std::memory_order_acquire))) return nb::none();
   static const char* const names[] = {"", "insert", "upsert", "delete"};
   std::vector<Reader::VersionKey> versions;
   reader.versions(table, record, UINT64_MAX, versions);
@@ -279,6 +281,12 @@ void bind_view(nb::module_& module) {
       .def(nb::init<std::shared_ptr<Arena>>(), nb::arg("arena"))
       .def("position", &View::position)
       .def("evictions", [](const View& view) { return view.reader.graph().evictions.load(); })
+      .def("erased", [](const View& view, u32 table) {
+        const ErasedCounts& counts = view.reader.table(table).erased;
+        return nb::make_tuple(counts.rows.load(), counts.versions.load(), counts.links.load(), counts.strings.load());
+      }, nb::arg("table"))
+      .def("erasures", [](const View& view) { return view.reader.graph().erasures.load(); })
+      .def("overwrites_due", [](const View& view) { return view.reader.graph().overwrites_due.load(); })
       .def("readers", [](const View& view) { return view.arena->slots_taken(); })
       .def("writer_pulse_us", [](const View& view) { return view.reader.graph().writer_pulse_us.load(); })
       .def("row_count", [](View& view, u32 table) { return Pinned(view.reader).snapshot.row_limit[table]; }, nb::arg("table"))

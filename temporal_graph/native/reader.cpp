@@ -35,6 +35,10 @@ void walk(const Reader& reader, const TableHeader& table, const char* record, u3
   const auto insert = static_cast<u8>(Operation::insert);
   for (u32 unit = first; unit != NO_VERSION;) {
     const VersionRecord* version = reader.version(unit);
+    if (version->operation == static_cast<u8>(Operation::erase)) {
+      unit = version->next.load(std::memory_order_acquire);
+      continue;
+    }
     if (inline_pending) {
       const bool tie = event == version->event_time_us && known == version->known_time_us;
       const u64 content = tie ? reader.inline_content(table, record) : 0;
@@ -56,7 +60,7 @@ void walk(const Reader& reader, const TableHeader& table, const char* record, u3
 
 Visible Reader::resolve_versions(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 head,
                                  i64 cutoff_time_us) const {
-  if (head == EVICTED) return {State::bare, -1, ALWAYS_US, ALWAYS_US};
+  if (is_dropped(head)) return {State::bare, -1, ALWAYS_US, ALWAYS_US};
   Visible found{State::bare, -1, ALWAYS_US, ALWAYS_US};
   walk(*this, table, record, head, snapshot.sequence, [&](i64 event, i64 known, Operation operation, u32) {
     if (!is_visible(visible_time_us(event, known), cutoff_time_us)) return true;
@@ -105,7 +109,7 @@ void Reader::ask_cells(const TableHeader& table, const char* record) const {
 const char* Reader::cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index,
                          i64 cutoff_time_us) const {
   const u32 head = version_head(table, record).load(std::memory_order_acquire);
-  if (head == EVICTED) return nullptr;
+  if (is_dropped(head)) return nullptr;
   const char* found = nullptr;
   walk(*this, table, record, head, snapshot.sequence, [&](i64 event, i64 known, Operation, u32 unit) {
     if (!is_visible(visible_time_us(event, known), cutoff_time_us)) return true;
@@ -123,7 +127,7 @@ const char* Reader::cell(const Snapshot& snapshot, const TableHeader& table, con
 const char* Reader::first_cell(const Snapshot& snapshot, const TableHeader& table, const char* record,
                                u32 index) const {
   const u32 head = version_head(table, record).load(std::memory_order_acquire);
-  if (head == EVICTED) return nullptr;
+  if (is_dropped(head)) return nullptr;
   const char* found = nullptr;
   walk(*this, table, record, head, snapshot.sequence, [&](i64, i64, Operation, u32 unit) {
     found = unit == NO_VERSION ? inline_cell(table, record, index) : version_cell(table, *version(unit), index).payload;
@@ -142,7 +146,7 @@ void Reader::ask_cells_from(const TableHeader& table, u32 row) const {
 void Reader::versions(const TableHeader& table, const char* record, u64 sequence, std::vector<VersionKey>& out) const {
   out.clear();
   const u32 head = version_head(table, record).load(std::memory_order_acquire);
-  if (head == EVICTED) return;
+  if (is_dropped(head)) return;
   walk(*this, table, record, head, sequence, [&](i64 event, i64 known, Operation operation, u32 unit) {
     const u64 content = unit == NO_VERSION ? 0 : version(unit)->content;
     out.push_back({event, known, operation, content, unit});
@@ -199,7 +203,7 @@ void Reader::intervals(const TableHeader& table, const char* record, u32 index_i
 bool Reader::linked_versions(const Snapshot& snapshot, const TableHeader& child_table, const Entry& entry,
                              const char* record, u32 head, u32 index_in_child, u32 parent_row,
                              i64 cutoff_time_us) const {
-  if (head == EVICTED) return false;
+  if (is_dropped(head)) return false;
   if (resolve_versions(snapshot, child_table, record, head, cutoff_time_us).state != State::visible) return false;
   thread_local std::vector<Interval> found;
   intervals(child_table, record, index_in_child, snapshot.sequence, found);

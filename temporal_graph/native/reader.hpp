@@ -149,7 +149,7 @@ class Reader {
   }
   const Dictionary* dictionary(const ColumnHeader& column) const { return arena_.at<Dictionary>(column.dictionary); }
   std::string_view string_of(const Dictionary& dictionary, u32 code) const {
-    return string_at(load<u64>(dictionary.codes.item(arena_, code)));
+    return string_at(reinterpret_cast<const CodeEntry*>(dictionary.codes.item(arena_, code))->string);
   }
   u32 find_code(const Dictionary& dictionary, std::string_view text) const {
     return probe(arena_.at<Map>(dictionary.map), hash_bytes(text.data(), text.size()),

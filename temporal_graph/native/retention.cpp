@@ -20,8 +20,8 @@ Evicted Writer::evict(i64 as_of_us) {
     for (u32 row = 0; row < table.row_count.load(std::memory_order_relaxed); ++row) {
       char* record = table.rows.item(arena_, row);
       auto& head = Reader::version_head(table, record);
-      if (head.load(std::memory_order_relaxed) == EVICTED) continue;
-      i64 last = Reader::inline_bare(table, record) ? ALWAYS_US : Reader::inline_visible_us(table, record);
+      if (is_dropped(head.load(std::memory_order_relaxed))) continue;
+      i64 last = inline_counts(table, record) ? Reader::inline_visible_us(table, record) : ALWAYS_US;
       if (head.load(std::memory_order_relaxed) != NO_VERSION) {
         reader_.versions(table, record, UINT64_MAX, versions);
         for (const auto& version : versions)
@@ -52,7 +52,7 @@ u64 Writer::trim_lists(const LinkHeader& link) {
     u32 drop = count > child.retention_degree ? count - child.retention_degree : 0;
     while (drop < count) {
       const char* record = child.rows.item(arena_, reader_.child(adjacency_.at(now, count, drop)));
-      if (Reader::version_head(child, record).load(std::memory_order_relaxed) != EVICTED) break;
+      if (!is_dropped(Reader::version_head(child, record).load(std::memory_order_relaxed))) break;
       ++drop;
     }
     adjacency_.trim(word, drop);

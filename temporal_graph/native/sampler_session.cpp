@@ -50,7 +50,8 @@ bool SessionRows::check(const LinkHeader& link, const Seed& seed, i64 asked_us, 
   if (change_.table != link.child)
     return refuse("wrong_table", "of table \"" + catalog_.table(change_.table).name + "\", the link's rows are of \"" +
                                      table.name + "\"");
-  if (change_.operation == Operation::remove) return refuse("bad_operation", "a delete is no row");
+  if (change_.operation == Operation::remove || change_.operation == Operation::erase)
+    return refuse("bad_operation", "a delete or an erasure is no row");
   if (table.has_time && !check_times(table, asked_us, refusal)) return false;
   if (seed.row == NONE) return true;  // nobody knows whom the event may name
   for (const CellValue& cell : change_.cells)

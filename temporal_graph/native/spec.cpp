@@ -50,7 +50,7 @@ u32 place_columns(Arena& arena, const TableSpec& spec, TableHeader& table, u32 o
     columns[c].dictionary = arena.allocate(sizeof(Dictionary));
     auto* dictionary = arena.at<Dictionary>(columns[c].dictionary);
     dictionary->map = arena.allocate(sizeof(Map));
-    chunks_into(arena, dictionary->codes, 8, 12);
+    chunks_into(arena, dictionary->codes, sizeof(CodeEntry), 12);
     dictionary->size.store(1);
   }
   for (const Kind kind : {Kind::numerical, Kind::timestamp, Kind::coded, Kind::embedding, Kind::boolean})
@@ -123,6 +123,7 @@ void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerpr
     name_into(link.name, spec.links[l].name);
     link.child = spec.links[l].child;
     link.parent = spec.links[l].parent;
+    link.erases = spec.links[l].erases;
     auto& child = *arena.at<TableHeader>(graph.tables[link.child]);
     auto& parent = *arena.at<TableHeader>(graph.tables[link.parent]);
     link.index_in_child = child.link_count;
@@ -168,6 +169,7 @@ bool fits_spec(const Arena& arena, const GraphSpec& spec) {
 void take_spec(Arena& arena, const GraphSpec& spec) {
   if (!fits_spec(arena, spec)) throw ImageRefused("the image's graph has other tables, columns or links");
   auto& graph = *arena.at<GraphHeader>(arena.header().graph_offset);
+  for (u32 l = 0; l < graph.link_count; ++l) graph.links[l].erases = spec.links[l].erases;
   for (u32 t = 0; t < graph.table_count; ++t) {
     auto& table = *arena.at<TableHeader>(graph.tables[t]);
     const TableSpec& from = spec.tables[t];

@@ -33,6 +33,7 @@ struct LinkSpec {
   std::string name;
   u32 child = 0;
   u32 parent = 0;
+  bool erases = false;
 };
 
 struct GraphSpec {

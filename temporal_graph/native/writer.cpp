@@ -69,6 +69,8 @@ Writer::Writer(Arena& arena, std::string_view state)
 
 std::string Writer::save() const {
   StateOut out;
+  erasures_.save(out);  // first: another layout's writer takes them over
+  out.put_all(overwrites_);
   out.put(sequence_);
   out.put_all(offsets_);
   for (const u64 one : {string_next_, string_end_, u64{version_next_}, u64{version_end_}, version_bytes_, versions_,
@@ -84,6 +86,9 @@ std::string Writer::save() const {
 
 void Writer::resume(std::string_view state) {
   StateIn in(state);
+  erasures_.resume(in);
+  overwrites_ = in.take_all<Overwrite>();
+  overwrite(UINT64_MAX);  // nobody reads it yet
   sequence_ = in.take<u64>();
   offsets_ = in.take_all<i64>();
   for (u32 p = 0; p < offsets_.size(); ++p)
@@ -120,14 +125,26 @@ void Writer::apply(std::string_view bytes, u64 index, const LogPosition& at, boo
     result.rejected.push_back({index, refusal.reason, std::move(refusal.detail)});
     return;
   }
-  if (!apply_change(change_)) {
+  enter(change_, result);
+}
+
+// Enters a judged change, unless it is of what is erased, and counts it.
+void Writer::enter(RowChange& change, Applied& result) {
+  if (change.operation == Operation::erase) {
+    ++(erase(change) ? result.applied : result.duplicate);
+    return;
+  }
+  if (!erasures_.empty() && is_erased(change))
+    ++result.erased;
+  else if (apply_change(change))
+    ++result.applied;
+  else {
     ++result.duplicate;
     return;
   }
-  ++result.applied;
-  TableHeader& table = table_of(change_.table);
-  if (change_.event_time_us > table.latest_event_us.load(std::memory_order_relaxed))
-    table.latest_event_us.store(change_.event_time_us, std::memory_order_release);
+  TableHeader& table = table_of(change.table);  // what is erased still says how late it is
+  if (change.event_time_us > table.latest_event_us.load(std::memory_order_relaxed))
+    table.latest_event_us.store(change.event_time_us, std::memory_order_release);
 }
 
 // Enters a checked change under the next sequence; false when the row has it already.
@@ -148,6 +165,7 @@ bool Writer::apply_change(const RowChange& change) {
 // Fills in the known time and refuses what lies beyond the table's bounds, judged from the record alone.
 bool Writer::judge(const TableHeader& table, const LogPosition& at, bool backfill, RowChange& change,
                    Refusal& refusal) const {
+  if (change.operation == Operation::erase) return judge_erasure(at, change, refusal);
   // A row of a table without time is always visible; a change of it may still say when it happened.
   if (!table.has_time && change.operation == Operation::insert) change.has_event_time = false;
   if (!table.has_time && !change.has_event_time) change.has_known_time = false;
@@ -219,7 +237,7 @@ void Writer::grow_chunks(Chunks& chunks, bool on_disk) {
 // The record of the row that comes next, blank.
 char* Writer::next_record(TableHeader& table, u32 table_index) {
   const u32 row = table.row_count.load(std::memory_order_relaxed);
-  if (row >= EVICTED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
+  if (row >= ERASED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
   if ((row >> CHUNK_ROWS_LOG2) == table.rows.chunk_count) {
     grow_chunks(table.keys);
     grow_chunks(table.rows);
@@ -249,6 +267,8 @@ u32 Writer::create_row(u32 table_index, TableHeader& table, const KeyValue& key)
     table.row_count.store(row + 1, std::memory_order_release);
     map_insert(table.map, hash_bytes(key.bytes.data(), key.bytes.size()), row, state.key_map_bytes);
   }
+  if (!erasures_.empty())
+    if (ErasedKey* erased = erasures_.find(table.name, key); erased != nullptr) erased->row = row;
   return row;
 }
 
@@ -332,7 +352,11 @@ void Writer::publish() {
   publish_value(state.watermark_us, watermark);
   graph_.writer_pulse_us.store(static_cast<u64>(clock_us()), std::memory_order_relaxed);
   graph_.turn.store(turn, std::memory_order_seq_cst);
-  blocks_.reclaim(++publishes_ % 64 == 0);
+  reclaim(++publishes_ % 64 == 0);
+}
+
+void Writer::reclaim(bool check_dead) {
+  if (blocks_.waiting() || !overwrites_.empty()) overwrite(blocks_.reclaim(check_dead || !overwrites_.empty()));
 }
 
 }  // namespace nowgraph

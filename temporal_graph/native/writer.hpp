@@ -13,6 +13,7 @@
 
 #include "adjacency.hpp"
 #include "decode.hpp"
+#include "erasures.hpp"
 #include "spec.hpp"
 
 namespace nowgraph {
@@ -26,6 +27,7 @@ struct Rejected {
 struct Applied {
   u64 applied = 0;
   u64 duplicate = 0;
+  u64 erased = 0;  // changes of what is erased: they are dropped
   std::vector<Rejected> rejected;
 };
 
@@ -86,13 +88,14 @@ class Writer {
   Evicted evict(i64 as_of_us = INT64_MAX);
   Memory memory() const;
   // Takes over the rows of a graph with fewer tables, columns and links, each version as it was; ImageRefused names what
-  // this graph lacks or has otherwise. Columns and links that the other has not are null.
-  void take_over(const Reader& old);
+  // this graph lacks or has otherwise. Columns and links that the other has not are null. `old_state` is its writer's.
+  void take_over(const Reader& old, std::string_view old_state);
   // What a writer knows that does not lie in the arena; between two batches.
   std::string save() const;
 
   u64 sequence() const { return sequence_; }
   const Reader& reader() const { return reader_; }
+  const Erasures& erasures() const { return erasures_; }
   const Catalog& catalog() const { return catalog_; }
 
  private:
@@ -101,11 +104,38 @@ class Writer {
   bool judge(const TableHeader& table, const LogPosition& at, bool backfill, RowChange& change, Refusal& refusal) const;
   bool position_key(const LogPosition& at, RowChange& change, Refusal& refusal);
   void ensure_headroom(u64 event_bytes) const;
+  void enter(RowChange& change, Applied& result);
+  void reclaim(bool check_dead);
+
+  struct Erasing;
+  bool judge_erasure(const LogPosition& at, RowChange& change, Refusal& refusal) const;
+  bool erase(const RowChange& change);
+  bool is_erased(RowChange& change);
+  bool inline_counts(const TableHeader& table, const char* record) const;
+  // Calls visit(unit) for each record of a chain, which may give it up.
+  template <class Visit>
+  void each_unit(u32 head, Visit visit) const {
+    if (is_dropped(head)) return;
+    for (u32 unit = version_unit(head); unit != NO_VERSION;) {
+      const u32 next = version_unit(reader_.version(unit)->next.load(std::memory_order_relaxed));
+      visit(unit);
+      unit = next;
+    }
+  }
+  u32 write_mark();
+  void release_code(TableHeader& table, const ColumnHeader& column, u32 code);
+  void release_version(TableHeader& table, u32 unit);
+  void release_inline(u32 table_index, TableHeader& table, char* record);
+  void overwrite_later(const void* at, u32 bytes, u32 table = NONE, u32 from = 0);
+  void overwrite_cells_later(u64 offset, u32 bytes);
+  void overwrite(u64 oldest_epoch);
 
   u32 find(const TableHeader& table, const KeyValue& key) const {
     return key.integer ? reader_.find(table, key.number) : reader_.find(table, key.bytes);
   }
   struct Bulk;
+  void append_checked(u32 table, const i64* keys, const i64* event_time_us, const i64* known_time_us,
+                      const std::vector<const i64*>& parents, u64 count, Applied& result);
   void prefetch_key(const TableHeader& table, i64 key) const;
   u32 create_row(u32 table_index, TableHeader& table, const KeyValue& key);
   u32 find_or_create(u32 table_index, const KeyValue& key);
@@ -117,8 +147,19 @@ class Writer {
   bool add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change);
   u32 write_version(u32 table_index, TableHeader& table, const RowChange& change);
   bool chain_version(TableHeader& table, char* record, u32 unit);
-  void open_links(const TableHeader& table, u32 row, const char* record,
+  void open_links(const TableHeader& table, u32 row, const char* record, const VersionRecord& version,
                   const std::vector<std::vector<Reader::Interval>>& before);
+  void give_back(TableHeader& table, u32 unit);
+  // Calls visit(column, code) for each cell of a version that holds a code.
+  template <class Visit>
+  void each_code(const TableHeader& table, const VersionRecord& version, Visit visit) const {
+    reader_.each_cell(table, version, [&](u32 index, const char* payload) {
+      if (index >= table.column_count || payload == nullptr) return;
+      if (const ColumnHeader& column = reader_.columns(table)[index]; column.kind == Kind::coded)
+        visit(column, load<u32>(payload));
+    });
+  }
+  void open_link(const LinkHeader& link, u32 row, u32 parent_row, i64 open_time_us);
   void put_entry(const LinkHeader& link, u32 parent_row, Entry entry);
   NOWGRAPH_INLINE void put_entry(const TableHeader& child, std::atomic<u64>& word, Entry entry) {
     adjacency_.insert(word, entry, [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
@@ -130,8 +171,9 @@ class Writer {
   char* new_cells(u32 table_index, TableHeader& table, const RowChange& change, char* record);
   void cells_written(const char* cells, u64 bytes);
   u64 take_version_cells(u32 bytes);
-  void give_back_version(const TableHeader& table, u32 unit);
+  void give_back_cells(const TableHeader& table, u32 unit);
   u32 store_cell(u32 table_index, TableHeader& table, const CellValue& cell, char* to);
+  CodeEntry& code_entry(const Dictionary& dictionary, u32 code) const;
   u32 code_of(ColumnHeader& column, std::string_view text, u64& account);
   u64 keep_string(std::string_view text, u64& account);
   u32 version_units(u32 bytes);
@@ -160,6 +202,16 @@ class Writer {
     u64 dictionary_bytes = 0;
   };
 
+  // Bytes that are erased once no reader can reach them: zeros, or those of the table's blank record.
+  struct Overwrite {
+    u64 offset;
+    u64 epoch;
+    u32 bytes;
+    u32 table;    // NONE: zeros
+    u32 from;     // in the blank record
+    u32 on_disk;  // 1: in the columns' file
+  };
+
   Arena& arena_;
   GraphHeader& graph_;
   Reader reader_;  // never pinned: the writer retires nothing under itself
@@ -170,6 +222,8 @@ class Writer {
   std::vector<TableState> states_;
   std::map<std::pair<std::string, i32>, u32> partitions_;
   std::vector<i64> offsets_;
+  Erasures erasures_;
+  std::vector<Overwrite> overwrites_;  // by epoch
   RowChange change_;
   std::string position_key_;
   u64 sequence_ = 0;

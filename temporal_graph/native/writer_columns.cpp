@@ -42,12 +42,15 @@ u64 Writer::take_version_cells(u32 bytes) {
   return offset;
 }
 
-// The version that was written last, and its cells on disk.
-void Writer::give_back_version(const TableHeader& table, u32 unit) {
-  version_next_ = unit;
+// The cells of the version that was written last.
+void Writer::give_back_cells(const TableHeader& table, u32 unit) {
   if (!table.columns_on_disk) return;
   const DiskCells& cells = Reader::disk_cells(*reader_.version(unit));
-  if (cells.count > 0 && cells.offset + cells.bytes == version_cells_next_) version_cells_next_ = cells.offset;
+  if (cells.count == 0) return;
+  char* at = arena_.columns_at(cells.offset);
+  std::memset(at, 0, cells.bytes);
+  cells_written(at, cells.bytes);
+  if (cells.offset + cells.bytes == version_cells_next_) version_cells_next_ = cells.offset;
 }
 
 }  // namespace nowgraph

@@ -25,14 +25,22 @@ u64 Writer::keep_string(std::string_view text, u64& account) {
   return offset;
 }
 
+CodeEntry& Writer::code_entry(const Dictionary& dictionary, u32 code) const {
+  return *reinterpret_cast<CodeEntry*>(dictionary.codes.item(arena_, code));
+}
+
+// The code of a string that one more cell holds from now on.
 u32 Writer::code_of(ColumnHeader& column, std::string_view text, u64& account) {
   auto& dictionary = *arena_.at<Dictionary>(column.dictionary);
   const u32 found = reader_.find_code(dictionary, text);
-  if (found != NONE) return found;
+  if (found != NONE) {
+    ++code_entry(dictionary, found).uses;
+    return found;
+  }
   const u32 code = dictionary.size.load(std::memory_order_relaxed);
   if (code >= 0x7FFFFFFFu) throw ArenaFull("the dictionary of " + std::string(column.name) + " is full");
   while ((code >> dictionary.codes.log2_items) >= dictionary.codes.chunk_count) grow_chunks(dictionary.codes);
-  store<u64>(dictionary.codes.item(arena_, code), keep_string(text, account));
+  code_entry(dictionary, code) = {keep_string(text, account), 1};
   dictionary.size.store(code + 1, std::memory_order_release);
   map_insert(dictionary.map, hash_bytes(text.data(), text.size()), code, account);
   return code;
@@ -143,7 +151,7 @@ void Writer::map_erase(u64 map_offset, u64 hash, u32 value) {
     const u64 slot = slots.base[at].load(std::memory_order_relaxed);
     if (slot == 0) return;
     if (slot == ((hash >> 32) << 32 | (value + 1))) {
-      slots.base[at].store((slot >> 32) << 32 | SLOT_ERASED, std::memory_order_release);
+      slots.base[at].store(SLOT_ERASED, std::memory_order_release);  // nothing of the key's hash stays
       return;
     }
   }

@@ -3,6 +3,7 @@
 //   old rows, parents' tables first ─► versions, oldest first ─► RowChange, cells by name ─► insert or version ─► links
 #include <algorithm>
 
+#include "stored_change.hpp"
 #include "writer.hpp"
 
 namespace nowgraph {
@@ -74,76 +75,31 @@ std::vector<u32> parents_first(const Reader& old) {
   return order;
 }
 
-KeyValue key_of(const Reader& old, const TableHeader& table, u32 row) {
-  KeyValue key;
-  key.present = true;
-  key.integer = table.key_kind == KeyKind::integer;
-  if (key.integer)
-    key.number = load<i64>(old.key(table, row));
-  else
-    key.bytes = old.string_at(load<u64>(old.key(table, row)));
-  return key;
-}
-
-CellValue cell_of(const Reader& old, const TableHeader& table, u32 index, const char* payload, u32 to) {
-  CellValue cell;
-  cell.index = to;
-  cell.is_null = payload == nullptr;
-  if (cell.is_null) return cell;
-  if (index >= table.column_count) {
-    const LinkHeader& link = old.link(table.links[index - table.column_count]);
-    cell.key = key_of(old, old.table(link.parent), load<u32>(payload));
-    return cell;
-  }
-  const ColumnHeader& column = old.columns(table)[index];
-  switch (column.kind) {
-    case Kind::numerical: cell.number = load<double>(payload); break;
-    case Kind::timestamp: cell.integer = load<i64>(payload); break;
-    case Kind::coded: cell.text = old.string_of(*old.dictionary(column), load<u32>(payload)); break;
-    case Kind::boolean: cell.boolean = load<u8>(payload) != 0; break;
-    case Kind::embedding: cell.vector = payload; break;
-  }
-  return cell;
-}
-
-void fill(const Reader& old, const TableHeader& table, const char* record, const Reader::VersionKey& version,
-          const TableMap& map, RowChange& change) {
-  change.operation = version.operation;
-  change.event_time_us = version.event_time_us;
-  change.known_time_us = version.known_time_us;
-  change.cells.clear();
-  const auto add = [&](u32 index, const char* payload) {
-    change.cells.push_back(cell_of(old, table, index, payload, map.cells[index]));
-  };
-  if (version.unit == NO_VERSION) {
-    for (u32 index = 0; index < map.cells.size(); ++index)
-      if (const char* payload = old.inline_cell(table, record, index); payload != nullptr) add(index, payload);
-  } else {
-    old.each_cell(table, *old.version(version.unit), add);
-  }
-  std::sort(change.cells.begin(), change.cells.end(),
-            [](const CellValue& a, const CellValue& b) { return a.index < b.index; });
-}
-
 }  // namespace
 
-void Writer::take_over(const Reader& old) {
+void Writer::take_over(const Reader& old, std::string_view old_state) {
   std::vector<TableMap> maps;
   for (u32 t = 0; t < old.graph().table_count; ++t) maps.push_back(map_of_table(old, reader_, t));
+  StateIn in(old_state);
+  erasures_.resume(in);
+  erasures_.each([&](const KeyDigest&, ErasedKey& key) {
+    key.table = maps[key.table].table;
+    key.row = NONE;  // until a row is made that has it
+  });
   std::vector<Reader::VersionKey> versions;
   for (const u32 t : parents_first(old)) {
     const TableHeader& from = old.table(t);
     const u32 index = maps[t].table;
     for (u32 row = 0; row < from.row_count.load(std::memory_order_relaxed); ++row) {
       const char* record = old.row(from, row);
-      if (Reader::version_head(from, record).load(std::memory_order_relaxed) == EVICTED) continue;
+      if (is_dropped(Reader::version_head(from, record).load(std::memory_order_relaxed))) continue;
       ensure_headroom(0);
       change_.table = index;
-      change_.key = key_of(old, from, row);
+      change_.key = stored_key(old, from, row);
       old.versions(from, record, UINT64_MAX, versions);
       if (versions.empty()) find_or_create(index, change_.key);
       for (const Reader::VersionKey& version : versions) {
-        fill(old, from, record, version, maps[t], change_);
+        stored_change(old, from, record, version, maps[t].cells, change_);
         apply_change(change_);
       }
     }

@@ -116,7 +116,7 @@ u32 Writer::write_version(u32 table_index, TableHeader& table, const RowChange& 
 bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
   auto& version = *reinterpret_cast<VersionRecord*>(graph_.versions.item(arena_, unit));
   auto& head = Reader::version_head(table, record);
-  const bool bare = Reader::inline_bare(table, record);
+  const bool bare = !inline_counts(table, record);
   if (!bare && version.operation == static_cast<u8>(Operation::insert) &&
       Reader::inline_event_us(table, record) == version.event_time_us &&
       reader_.inline_content(table, record) == version.content) {
@@ -142,7 +142,11 @@ bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
   const auto point = [&](std::atomic<u32>* link, u32 to) {
     link->store(link == &head ? flag | to : to, std::memory_order_release);
   };
-  if (doubled != nullptr) point(doubled, next(&record_of(next(doubled))->next));
+  if (doubled != nullptr) {
+    const u32 replaced = next(doubled);
+    point(doubled, next(&record_of(replaced)->next));
+    release_version(table, replaced);
+  }
   const auto key = [](const VersionRecord& v) {
     return std::tuple(v.event_time_us, v.known_time_us, v.operation, v.content);
   };
@@ -156,7 +160,6 @@ bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
 
 bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const RowChange& change) {
   char* record = table.rows.item(arena_, row);
-  const u64 bytes_before = version_bytes_;
   const u32 unit = write_version(table_index, table, change);
   thread_local std::vector<std::vector<Reader::Interval>> before;
   before.resize(table.link_count);
@@ -164,21 +167,29 @@ bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const Row
   if (links_matter)
     for (u32 l = 0; l < table.link_count; ++l) reader_.intervals(table, record, l, UINT64_MAX, before[l]);
   if (!chain_version(table, record, unit)) {
-    give_back_version(table, unit);
-    version_bytes_ = bytes_before;
+    give_back(table, unit);
     return false;
   }
   ++versions_;
   widen(table, Shape::mixed);
-  if (links_matter) open_links(table, row, record, before);
+  if (links_matter) open_links(table, row, record, *reader_.version(unit), before);
   return true;
 }
 
+// The version that was written last goes, and nothing of it stays: the row has it already.
+void Writer::give_back(TableHeader& table, u32 unit) {
+  each_code(table, *reader_.version(unit), [&](const ColumnHeader& column, u32 code) { release_code(table, column, code); });
+  give_back_cells(table, unit);
+  std::memset(graph_.versions.item(arena_, unit), 0, u64{version_next_ - unit} * VERSION_UNIT_BYTES);
+  version_bytes_ -= u64{version_next_ - unit} * VERSION_UNIT_BYTES;
+  version_next_ = unit;
+}
+
 // Entries for the link intervals that are new. Those that are no more stay behind: readers check each against the row.
-void Writer::open_links(const TableHeader& table, u32 row, const char* record,
+void Writer::open_links(const TableHeader& table, u32 row, const char* record, const VersionRecord& version,
                         const std::vector<std::vector<Reader::Interval>>& before) {
   thread_local std::vector<Reader::Interval> after;
-  const bool has_inline = !Reader::inline_bare(table, record);
+  const bool has_inline = inline_counts(table, record);
   for (u32 l = 0; l < table.link_count; ++l) {
     reader_.intervals(table, record, l, UINT64_MAX, after);
     const LinkHeader& link = graph_.links[table.links[l]];
@@ -190,17 +201,27 @@ void Writer::open_links(const TableHeader& table, u32 row, const char* record,
       if (has_inline && Reader::inline_parent(table, record, l) == interval.parent &&
           Reader::inline_visible_us(table, record) == interval.open_time_us)
         continue;  // the row's first entry, which is never taken away
-      const u32 unit = version_units(sizeof(LinkOpen));
-      *reinterpret_cast<LinkOpen*>(graph_.versions.item(arena_, unit)) = {row, 0, interval.open_time_us};
-      const Entry entry{unit, tick_of(interval.open_time_us) << 1 | 1u};
-      const TableHeader& parent = table_of(link.parent);
-      const TableHeader& child = table_of(link.child);
-      const char* parent_record = parent.rows.item(arena_, interval.parent);
-      const bool present = adjacency_.contains(Reader::list_word_of(parent_record, link.word_in_parent), entry,
-                                               [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
-      if (!present) put_entry(link, interval.parent, entry);
+      open_link(link, row, interval.parent, interval.open_time_us);
     }
+    // A parent that the version names without ever opening the link has an entry too, of no interval: an erasure of the
+    // parent finds the row by it.
+    const char* named = reader_.version_cell(table, version, table.column_count + l).payload;
+    if (named == nullptr || (has_inline && Reader::inline_parent(table, record, l) == load<u32>(named))) continue;
+    const auto opens = [&](const Reader::Interval& interval) { return interval.parent == load<u32>(named); };
+    if (std::none_of(after.begin(), after.end(), opens) && std::none_of(before[l].begin(), before[l].end(), opens))
+      open_link(link, row, load<u32>(named), visible_time_us(version.event_time_us, version.known_time_us));
   }
+}
+
+void Writer::open_link(const LinkHeader& link, u32 row, u32 parent_row, i64 open_time_us) {
+  const u32 unit = version_units(sizeof(LinkOpen));
+  *reinterpret_cast<LinkOpen*>(graph_.versions.item(arena_, unit)) = {row, 0, open_time_us};
+  const Entry entry{unit, tick_of(open_time_us) << 1 | 1u};
+  const TableHeader& child = table_of(link.child);
+  const char* parent_record = table_of(link.parent).rows.item(arena_, parent_row);
+  const bool present = adjacency_.contains(Reader::list_word_of(parent_record, link.word_in_parent), entry,
+                                           [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
+  if (!present) put_entry(link, parent_row, entry);
 }
 
 }  // namespace nowgraph

@@ -17,6 +17,7 @@ from temporal_graph.redis.keys import time_bytes, time_of
 
 INSERT: Final = 1
 DELETE: Final = 3
+ERASE: Final = 4
 
 _HEAD = struct.Struct(">I8sBB")
 _LINK = struct.Struct(">BI")

@@ -16,10 +16,10 @@ import structlog
 from numpy.typing import NDArray
 
 from temporal_graph.errors import ArenaFullError
-from temporal_graph.graph import Applied, TemporalGraph
+from temporal_graph.graph import Applied, Rejected, TemporalGraph
 from temporal_graph.redis.account import NAMESPACE, Account, Place, Positions, State, field_of
 from temporal_graph.redis.errors import StoreLostError
-from temporal_graph.redis.frames import openings, pack, unpack
+from temporal_graph.redis.frames import ERASE, openings, pack, unpack
 from temporal_graph.redis.keys import SLICES, time_bytes
 from temporal_graph.redis.row_event import Change, EventReader
 from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, CLAIM, NEXT_TOKEN, SET_POSITIONS
@@ -153,17 +153,21 @@ class RedisGraph:
             raise ValueError("expected positions, or a partition that was claimed")
         known = broker_time_us, partition, offset
         verdict = self._judged_as(list(events), known, topic=topic, backfill=backfill)
-        refused = {one.index for one in verdict.rejected}
+        rejected = {one.index: one for one in verdict.rejected}
         changes = []
         for index, event in enumerate(events):
-            if index not in refused:
+            if index not in rejected:
                 place = (
                     f"{topic}/{partition[index]}/{offset[index]}"
                     if partition is not None and offset is not None
                     else None
                 )
                 at_us = ALWAYS_US if broker_time_us is None else int(broker_time_us[index])
-                changes.append(self._reader.read(event, place=place, broker_time_us=at_us, backfill=backfill))
+                change = self._reader.read(event, place=place, broker_time_us=at_us, backfill=backfill)
+                if change.version.operation == ERASE:  # kept as a version it would look as if it were done
+                    rejected[index] = Rejected(index, "erasure_unsupported", "a graph in Redis cannot erase")
+                else:
+                    changes.append(change)
         head: list[bytes | int] = [len(places)]
         for place_ in places:
             head += [field_of(place_), self._tokens[place_]]
@@ -172,7 +176,7 @@ class RedisGraph:
             fields = [(self._names.positions, field_of(place), at) for place, at in positions.items()]
             self._shards.run(SET_POSITIONS, [(0, field) for field in fields], head=head)
         self.watermark_us = max([self.watermark_us, *(change.event_time_us for change in changes)])
-        return Applied(applied, len(changes) - applied, verdict.rejected)
+        return Applied(applied, len(changes) - applied, tuple(rejected[index] for index in sorted(rejected)))
 
     def bytes_used(self) -> int:
         """The memory of all shards, replicas not counted, with whatever else they hold."""

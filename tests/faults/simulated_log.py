@@ -33,10 +33,10 @@ tables:
       amount: numerical
       shop: categorical
       fraud: {kind: boolean, outcome: true}
-    links: {customer_id: customers}
+    links: {customer_id: {table: customers, erase: true}}
   visits:
     time_column: at
-    links: {customer_id: customers}
+    links: {customer_id: {table: customers, erase: true}}
 sources:
   - {topic: events, table: customers, format: protobuf}
   - {topic: events, table: payments, format: protobuf}
@@ -112,6 +112,7 @@ def make_log(chance: random.Random, *, count: int | None = None) -> Log:
     count = drawn if count is None else count
     partitions = chance.randint(1, 4)
     told: list[tuple[int, str, bytes, bool]] = []  # broker time, topic, bytes, poison
+    erasures = chance.choice([0.0, 0.02, 0.1])
     for number in range(count):
         at_us = START_US + span_us * number // count
         customer = chance.randint(0, 12)
@@ -135,6 +136,9 @@ def make_log(chance: random.Random, *, count: int | None = None) -> Log:
         if chance.random() < 0.1:
             city = event("customers", customer, at_us, pb.OPERATION_UPSERT, city=chance.choice("abc"))
             told.append((at_us, "events", city, False))
+        if chance.random() < erasures:
+            whose = chance.choice([("customers", customer), ("payments", old)])
+            told.append((later_us, "events", event(*whose, at_us, pb.OPERATION_ERASE), False))
         if chance.random() < 0.1:
             told.append((at_us, "events", *poison(chance, at_us)))
     told += [each for each in told if chance.random() < 0.1]  # delivered twice

@@ -1,6 +1,6 @@
 """A seeded simulation of the updater: the real code on a virtual clock, with every fault at once.
 
-seed ─► a world's events ─► a log: duplicates, shuffles, late, of the future, poison, deletes, moved rows
+seed ─► a world's events ─► a log: duplicates, shuffles, late, of the future, poison, deletes, moved rows, erasures
      ─► updater ─► crashes ─► restart from the newest good snapshot, else from the log's begin ─► ... ─► the log's end
         │  the broker goes away, the clock is stepped, snapshots fail, rot and are cut off, retention forgets
         └─► readers sample all the while: nothing of the future, one publication at a time

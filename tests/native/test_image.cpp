@@ -230,14 +230,14 @@ TEST("columns move to the disk, and back into memory, with a graph that is taken
     format_graph(arena, payments_spec(!to_disk), "fingerprint", 1);
     Writer writer(arena);
     image_beside(writer, arena, 60, path);  // of 60 batches, and 50 more
-    restore_image(moved, path, "fingerprint", 2);
+    const std::string state = restore_image(moved, path, "fingerprint", 2);
     CHECK(!fits_spec(moved, payments_spec(to_disk)));
     moved.clear();
     format_graph(moved, payments_spec(to_disk), "fingerprint", 2);
     Writer other(moved);
     {
       const std::unique_ptr<Arena> mapped = Arena::of_image(path);
-      other.take_over(Reader(*mapped));
+      other.take_over(Reader(*mapped), state);
     }
     for (u32 batch = 60; batch < 110; ++batch) apply_batch(other, batch);
     CHECK_EQUAL(hash_of(other), hash_of(writer));
@@ -292,7 +292,7 @@ TEST("a graph of fewer tables, columns and links is taken over whole; one that l
   CHECK(!fits_spec(arena, larger));
   {
     const std::unique_ptr<Arena> mapped = Arena::of_image(path);
-    other.take_over(Reader(*mapped));
+    other.take_over(Reader(*mapped), writer.save());
   }
   CHECK_EQUAL(hash_of(other), hash_of(again));
   for (u32 batch = 60; batch < 90; ++batch) {
@@ -312,7 +312,7 @@ TEST("a graph of fewer tables, columns and links is taken over whole; one that l
     format_graph(fresh, spec, "other", 2);
     Writer lacking(fresh);
     const std::unique_ptr<Arena> mapped = Arena::of_image(path);
-    CHECK_THROWS(lacking.take_over(Reader(*mapped)), ImageRefused);
+    CHECK_THROWS(lacking.take_over(Reader(*mapped), writer.save()), ImageRefused);
   }
   std::filesystem::remove_all(folder());
 }

@@ -151,6 +151,16 @@ def test_a_row_that_is_sent_whole_again_keeps_its_place(store: Store, encode: En
     assert around(store, 1_000, number=2) == [0, 3]
 
 
+def test_a_row_whose_first_version_comes_last_goes_back_to_its_place(store: Store, encode: Encode) -> None:
+    """News of older versions make links older than they looked, and those between come before them."""
+    store.apply([encode("pays", (key,), 100 + key, user_id=(0,)) for key in range(3)])
+    store.apply([encode("pays", (9,), 50, user_id=(0,))])
+    assert around(store, 1_000, number=1) == [2]
+    store.apply([encode("pays", (key,), 5 + key, user_id=(0,), amount=1.0) for key in range(3)])
+    assert around(store, 1_000, number=1) == [9]
+    assert around(store, 1_000) == [9, 2, 1, 0]
+
+
 def test_rows_known_by_name_are_bare_and_strangers_are_alone(store: Store, encode: Encode) -> None:
     """A parent that only a foreign key names, even in the future, is a bare row; a key that nobody named is none."""
     store.apply([encode("pays", (1,), 100, user_id=(5,), shop_id=("x",)), encode("pays", (2,), 9_000, user_id=(6,))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from temporal_graph.columns import columns_link
 from temporal_graph.errors import ArenaError
 from temporal_graph.generations import arena_path
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.image import columns_of_image
 from temporal_graph.schema import Schema, dump_schema, parse_schema
 from temporal_graph.snapshots import COLUMNS, IMAGE, Snapshots
 from temporal_graph.view import GraphView
@@ -170,6 +172,33 @@ def test_a_snapshot_has_the_columns_and_the_setting_may_change(
             for each in (graph, other):
                 each.apply(payments(payment, 500, 600), backfill=True)
             assert other.canonical_hash() == graph.canonical_hash()
+
+
+def test_an_erasure_leaves_nothing_of_the_cells_on_disk(on_disk: Schema, payment: Build, tmp_path: Path) -> None:
+    """Neither of the row nor of its changes, in the columns' file and in a snapshot that had copied them before."""
+    amounts = {"inserted": 1234567.25, "changed": 7654321.75, "other": 3141592.5}
+
+    def held(path: Path) -> set[str]:
+        with path.open("rb") as file:
+            content = file.read(1 << 24)
+        return {name for name, amount in amounts.items() if struct.pack("<d", amount) in content}
+
+    with create(on_disk, tmp_path) as graph:
+        graph.apply(
+            [payment(1, 10, amount=amounts["inserted"]), payment(2, 10, amount=amounts["other"])], backfill=True
+        )
+        graph.apply([payment(1, 20, amount=amounts["changed"], operation="UPSERT")], backfill=True)
+        image = graph.image(tmp_path / "image")
+        image.copy()
+        columns, copied = columns_link(tmp_path / "arena", 1), columns_of_image(tmp_path / "image")
+        assert held(columns) == held(copied) == set(amounts)
+        assert graph.apply([payment(1, 100, operation="ERASE")], backfill=True).applied == 1
+        assert held(columns) == {"other"}
+        image.settle()
+        image.finish()
+        assert held(copied) == {"other"}
+        assert graph.apply([payment(1, 10, amount=amounts["inserted"])], backfill=True).erased == 1
+        assert held(columns) == {"other"}
 
 
 FILLS = """

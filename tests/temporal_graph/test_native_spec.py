@@ -18,7 +18,7 @@ def test_tables_links_and_bounds_are_said_in_native_terms(schema: Schema) -> Non
     ]
     assert (visits.key_parts_are_text, visits.lateness_us) == ([], NO_BOUND_US)
     assert (visits.retention_age_us, visits.retention_degree) == (NO_BOUND_US, NO_BOUND_COUNT)
-    assert native_links(schema) == [("customer_id", 1, 0), ("customer_id", 2, 0)]
+    assert native_links(schema) == [("customer_id", 1, 0, False), ("customer_id", 2, 0, False)]
 
 
 def test_retention_and_storage_are_carried() -> None:

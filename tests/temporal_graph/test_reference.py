@@ -205,7 +205,7 @@ def test_duplicates_keep_the_earliest_known_time() -> None:
     early, late = (pay("insert", 1, 100, known, amount=1) for known in (120, 150))
     for order, changes in (([early, late, early], 1), ([late, early, late], 2)):
         graph = ReferenceGraph(SCHEMA)
-        assert graph.apply(order) == ReferenceApplied(changes, 3 - changes, ())
+        assert graph.apply(order) == ReferenceApplied(changes, 3 - changes, 0, ())
         assert graph.dump()["payments"]["[1]"]["versions"] == [[100, 120, "insert", {"amount": 1.0}]]
 
 

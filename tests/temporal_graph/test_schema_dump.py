@@ -36,7 +36,8 @@ def tables(draw: st.DrawFn, name: str, parents: list[Table]) -> Table:
     for parent in draw(st.lists(st.sampled_from(parents), max_size=2)) if parents else []:
         if parent.primary_key:
             columns = tuple(next(take) for _ in parent.primary_key)
-            links.append(Link("+".join(columns), columns, name, parent.name, tuple(p.name for p in parent.primary_key)))
+            key_names = tuple(part.name for part in parent.primary_key)
+            links.append(Link("+".join(columns), columns, name, parent.name, key_names, draw(st.booleans())))
     clock = draw(st.none() | st.just(next(take)))
     columns = []
     for column, kind in zip(take, draw(st.lists(st.sampled_from(ColumnKind), max_size=3)), strict=False):

@@ -295,7 +295,7 @@ def test_a_manifest_of_another_version_is_refused(schema: Schema, payment: Build
     manifest = tmp_path / made.name / MANIFEST
     assert Snapshot.from_dict(json.loads(manifest.read_text())) == made
     manifest.write_text(json.dumps(made.to_dict() | {"version": 9}))
-    assert "version 9, expected 1" in snapshots.inventory()[1][0].reason
+    assert "version 9, expected 2" in snapshots.inventory()[1][0].reason
     manifest.write_text(json.dumps(made.to_dict() | {"name": "other"}))
     assert "of other" in snapshots.inventory()[1][0].reason
     assert Snapshots(tmp_path / "nothing").inventory() == ([], [])

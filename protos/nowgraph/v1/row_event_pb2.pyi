@@ -34,6 +34,10 @@ class _OperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operation.V
     """A patch: columns that are absent keep their value, an explicit null clears."""
     OPERATION_DELETE: _Operation.ValueType  # 3
     """Hides the row from the event's own time on."""
+    OPERATION_ERASE: _Operation.ValueType  # 4
+    """Forgets the row, and the rows that the schema says are its own: whatever happened to them until the event's own time,
+    whenever it arrives. Nothing is kept but a digest of the key and that time.
+    """
 
 class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
     """What the event does to its row."""
@@ -45,6 +49,10 @@ OPERATION_UPSERT: Operation.ValueType  # 2
 """A patch: columns that are absent keep their value, an explicit null clears."""
 OPERATION_DELETE: Operation.ValueType  # 3
 """Hides the row from the event's own time on."""
+OPERATION_ERASE: Operation.ValueType  # 4
+"""Forgets the row, and the rows that the schema says are its own: whatever happened to them until the event's own time,
+whenever it arrives. Nothing is kept but a digest of the key and that time.
+"""
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
 class _NullValue:

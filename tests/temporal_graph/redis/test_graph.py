@@ -43,6 +43,13 @@ def test_a_batch_is_judged_as_the_native_core_judges_it(cluster: Any, payment: P
     assert cluster.apply(events).duplicate == 3
 
 
+def test_an_erasure_is_refused_aloud(cluster: Any, payment: Payment) -> None:
+    """A dead letter, and not a version that nobody reads: whoever asked must not believe that it was done."""
+    applied = cluster.apply([payment(1, 5), payment(1, 9, operation="ERASE"), b"\xff"])
+    assert applied.applied == 1
+    assert [(one.index, one.reason) for one in applied.rejected] == [(1, "erasure_unsupported"), (2, "malformed")]
+
+
 def test_positions_are_there_with_the_data(cluster: Any, payment: Payment, schema: Schema) -> None:
     """They go on from writer to writer."""
     cluster.graph.apply([payment(1, 5)], positions={PLACE: 7, OTHER: 3})

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from temporal_graph.redis.errors import StoreLostError
 from temporal_graph.redis.frames import Version, pack
 from temporal_graph.redis.keys import Names, entity, key_bytes, time_bytes
 from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, RAISE_FENCES, READ
 from temporal_graph.redis.shards import Shards
-from temporal_graph.redis.view import Want
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, is_visible
 
 pytestmark = pytest.mark.integration
@@ -64,6 +64,16 @@ def test_a_reader_gets_what_it_lacks(shards: Shards) -> None:
         assert reply == struct.pack(">iI", 2 * two, len(found)) + found
 
 
+def test_a_slice_without_a_fence_is_lost(shards: Shards) -> None:
+    """A row that is not there is unknown where its slice is, and an error where it is not."""
+    names = Names("fenceless")
+    number, key = names.row(entity(0, key_bytes((1,))))
+    with pytest.raises(StoreLostError):
+        shards.run(READ, [(number, (key, asked(5)))])
+    shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
+    assert shards.run(READ, [(number, (key, asked(5)))]) == [struct.pack(">iI", -1, 0)]
+
+
 def test_a_version_is_there_once(shards: Shards) -> None:
     """The same frame again changes nothing and says so; one that is part of another's bytes is another."""
     names = Names("once")
@@ -78,8 +88,3 @@ def test_a_version_is_there_once(shards: Shards) -> None:
         [0, outer + inner],
         [0, outer + inner],
     ]
-
-
-def test_wants_are_of_equal_form() -> None:
-    """What a reader has never asked for is none of a row's bytes."""
-    assert (Want(b"", 1).size, Want(b"", 1).had_cutoff_us) == (0, ALWAYS_US)
