@@ -110,6 +110,8 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
         assert any("Standing by" in line for line in second.stderr)
         publish(broker, range(100, 150))
         _until(lambda: _metric(port, "nowgraph_events_applied_total") == 50)
+        time.sleep(0.5)  # ten times its interval: who stands by makes no snapshot
+        assert _metric(port, 'nowgraph_snapshots_total{outcome="made"}') == 0
         assert _metric(port, "nowgraph_standing_by") == 1
         assert not view.superseded
         first.send_signal(signal.SIGKILL)
