@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from graph_transformer.errors import TaskError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+OptionsT = TypeVar("OptionsT", bound=_Dataclass)
 
 
 def options_of(kind: type[OptionsT], part: str, values: Mapping[str, Any]) -> OptionsT:

@@ -87,6 +87,7 @@ class RankReader:
         k = request.k or min(self._ranked.top, settings.rank_items_limit)
         record = service_pb2.RankRequest()
         record.CopyFrom(request)
+        record.DiscardUnknownFields()
         cutoff_time_us = self._read_time(record)
         user = (
             self._read_key(record.user, "user", self._task.table, self._user_check) if record.HasField("user") else None

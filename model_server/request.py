@@ -84,6 +84,7 @@ class RequestReader:
             raise InvalidRequestError("row", "missing: the row to score")
         row = row_event_pb2.RowEvent()
         row.CopyFrom(request.row)
+        row.DiscardUnknownFields()  # such as a field of the wrong wire type, which the graph would refuse
         if row.table != self._table.name:
             asks = "scores rows of" if self._target.event_level else "asks about entities of"
             expected = f"task {self._task!r} {asks} {self._table.name!r}, found {row.table!r}"
@@ -114,6 +115,7 @@ class RequestReader:
             raise InvalidRequestError("event", "missing: the event to publish")
         event = row_event_pb2.RowEvent()
         event.CopyFrom(request.event)
+        event.DiscardUnknownFields()
         check = self._checks.get(event.table)
         if check is None:
             raise InvalidRequestError("event.table", f"one of {sorted(self._checks)} expected, found {event.table!r}")

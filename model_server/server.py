@@ -61,12 +61,10 @@ class Server:
         predictions_topic: str = "",
         event_log: EventLog | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
-        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         """Serves tenants, or one task of one tenant, whose `privacy` and `predictions_topic` are given.
 
-        Without `credentials` the port speaks as the settings say. Raises NotConfiguredError for a model that cannot
-        answer its task.
+        Raises NotConfiguredError for a model that cannot answer its task.
         """
         if isinstance(served, Generations):
             policy = None if settings.degraded_path is None else load_policy(settings.degraded_path)
@@ -80,7 +78,7 @@ class Server:
         self.task = task_of(first)
         self.port = 0
         self.metrics_port = 0
-        guard = guard_of(settings, self.metrics.registry, credentials)
+        guard = guard_of(settings, self.metrics.registry)
         self._interceptors = (*interceptors, *guard.interceptors)
         self._credentials = guard.credentials
         self._idempotency = idempotency_of(settings, self.metrics)

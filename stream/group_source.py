@@ -97,7 +97,6 @@ class GroupSource(KafkaSource):
         self._joined = True
 
     def _on_revoke(self, consumer: Any, _: Sequence[TopicPartition]) -> None:
-        # What was polled and not handed over belongs to whoever reads these partitions next.
+        # Within a poll, which comes once all that was read before is handed over, and applied.
         self._positions = {}
-        self._ready.clear()
         consumer.unassign()

@@ -34,17 +34,14 @@ class Guard:
     interceptors: tuple[grpc.aio.ServerInterceptor[Any, Any], ...]
 
 
-def guard_of(
-    settings: ServerSettings, registry: CollectorRegistry, credentials: grpc.ServerCredentials | None = None
-) -> Guard:
-    """What the settings ask for; given `credentials` are used in place of theirs.
+def guard_of(settings: ServerSettings, registry: CollectorRegistry) -> Guard:
+    """What the settings ask for.
 
     Raises NotConfiguredError for files that are no good, and for plain text where others than this machine hear it.
     """
     metrics = SecurityMetrics(registry)
     files = tls_files(settings)
-    if credentials is None and files is not None:
-        credentials = tls_credentials(files, metrics)
+    credentials = None if files is None else tls_credentials(files, metrics)
     if credentials is None:
         refuse_plain_text(settings)
     access = None

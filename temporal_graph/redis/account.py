@@ -86,7 +86,7 @@ class Account:
                 raise StoreError(f"table {table.name!r} has a retention: a graph in Redis forgets nothing")
         self._shards = shards
         self._namespace = namespace
-        self._key = f"{namespace}{{0}}account".encode()
+        self._key = f"{namespace}:{{0}}account".encode()
         self._fingerprint = schema.fingerprint()
         letterless = Names("")
         self._behind = letterless.positions, letterless.complete
@@ -103,7 +103,7 @@ class Account:
         Raises:
             SchemaMismatchError: it is a graph of another schema.
         """
-        [found] = self._shards.run(ACCOUNT, [(0, (self._key, self._namespace.encode(), *self._behind))])
+        [found] = self._shards.run(ACCOUNT, [(0, (self._key, f"{self._namespace}:".encode(), *self._behind))])
         if not found:
             return None
         graph, fingerprint, until, flat, complete = found
@@ -128,7 +128,7 @@ class Account:
         """Return the keys of a graph of this namespace."""
         names = self._names.get(graph)
         if names is None:
-            names = Names(self._namespace + graph)
+            names = Names(f"{self._namespace}:{graph}")
             self._names = {graph: names}  # of the one that serves: making them takes longer than a round
         return names
 
@@ -145,9 +145,9 @@ class Account:
         replaced = old.graph if old is not None else ""
         arguments = (self._key, replaced.encode(), letters.encode(), self._fingerprint.encode())
         [found] = self._shards.run(BEGIN, [(0, arguments)])
-        unused = replaced if found == letters.encode() else letters
-        if unused:
-            self._shards.drop(self._namespace + unused + "{")
+        if found == letters.encode():
+            # Older graphs, also one of which the account was lost, and what others raised who came second.
+            self._shards.drop(f"{self._namespace}:{'?' * len(letters)}{{*", keep=names.prefix.encode())
         state = self.state()
         if state is None:
             raise StoreError("the graph that was just begun is gone")

@@ -113,16 +113,17 @@ class Shards:
                 time.sleep(_PAUSE_S)
                 self._look_again()
 
-    def drop(self, prefix: str) -> None:
-        """Deletes every key that begins with the prefix, as far as shards answer."""
+    def drop(self, pattern: str, *, keep: bytes) -> None:
+        """Deletes every key of a pattern, as far as shards answer, but those that begin with `keep`."""
         for shard in self._shards:
             try:
                 connection = shard.pool.get_connection()
                 try:
                     cursor: bytes = b"0"
                     while True:
-                        connection.send_command("SCAN", cursor, "MATCH", prefix + "*", "COUNT", 1000)
-                        cursor, found = connection.read_response()
+                        connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+                        cursor, matching = connection.read_response()
+                        found = [key for key in matching if not key.startswith(keep)]
                         if found:
                             # One key a command: in a cluster they lie in many slots.
                             connection.send_packed_command(connection.pack_commands([("UNLINK", key) for key in found]))

@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -247,7 +247,8 @@ class Updaters:
 
     def close(self) -> None:
         if self._pid is not None:
-            self.send(signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by itself
+                self.send(signal.SIGKILL)
             self._line()
         assert self._parent.stdin is not None
         self._parent.stdin.close()

@@ -208,6 +208,16 @@ def test_another_task_or_tenant_is_not_found(name: str, reader: RankReader, full
     assert caught.value.field == name
 
 
+def test_what_the_wire_has_beside_the_message_goes_no_further(reader: RankReader) -> None:
+    """Neither to the ranker nor into the record."""
+    request = service_pb2.RankRequest(session=[click(1, 3)])
+    clean = reader.read(request)
+    request.session[0].MergeFromString(b"\x2a\x03web")
+    request.MergeFromString(b"\xfa\x7f\x044000")
+    strange = reader.read(request)
+    assert (strange.question.session, strange.request) == (clean.question.session, clean.request)
+
+
 def test_no_diversity_needs_no_column(reader: RankReader) -> None:
     """A weight of 0 asks for nothing."""
     request = service_pb2.RankRequest()

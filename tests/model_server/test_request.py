@@ -51,6 +51,20 @@ def test_the_future_is_refused_beyond_the_tables_bound(reader: RequestReader, pa
     assert error.value.field == "row.event_time_us"
 
 
+def test_what_the_wire_has_beside_the_message_goes_no_further(reader: RequestReader, payment: Payment) -> None:
+    """A field of the wrong wire type, or of a newer client, is kept by protobuf: the graph would refuse the one, and of
+    either nobody has looked for private values.
+    """
+    clean = payment()
+    strange = payment()
+    strange.row.MergeFromString(b"\x2a\x03web" + b"\xfa\x7f\x044000")  # a time as text, and field 2047
+    strange.row.cells[0].MergeFromString(b"\x1a\x044000")
+    assert reader.read(strange).event == reader.read(clean).event
+    asked = service_pb2.IngestRequest(event=strange.row)
+    asked.event.operation = row_event_pb2.OPERATION_INSERT
+    assert b"\x044000" not in reader.read_event(asked).SerializeToString()
+
+
 def test_private_parts_are_hashed_and_nothing_else(reader: RequestReader, payment: Payment, privacy: Privacy) -> None:
     """The sampler and the audit trail get hashes of private cells and links, and the other cells as they came."""
     asked = reader.read(payment())

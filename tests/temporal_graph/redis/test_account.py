@@ -7,6 +7,8 @@ import pytest
 
 from temporal_graph.redis.account import Account, State, field_of, place_of
 from temporal_graph.redis.errors import StoreError, StoreNotReadyError
+from temporal_graph.redis.keys import SLICES
+from temporal_graph.redis.scripts import COUNT_FENCES
 from temporal_graph.redis.shards import Shards
 from temporal_graph.schema import Schema
 
@@ -40,6 +42,19 @@ def test_of_two_that_begin_at_once_one_is_heard(shards: Shards, schema: Schema) 
     assert account.state() == second
     assert account.whole(second.graph)
     assert not account.whole(first.graph)
+
+
+@pytest.mark.integration
+def test_a_graph_whose_account_is_lost_leaves_nothing_behind(shards: Shards, schema: Schema) -> None:
+    """The shard with the account emptied: the next graph drops what the other shards still have of the last."""
+    account, other = Account(shards, schema, "orphan"), Account(shards, schema, "orphan00")
+    lost, kept = account.begin(account.state()), other.begin(other.state())
+    shards.drop("orphan:{0}account", keep=b"-")
+    assert account.state() is None
+    account.begin(None)
+    names = account.names(lost.graph)
+    assert not any(shards.run(COUNT_FENCES, [(number, (names.fence(number),)) for number in range(SLICES)]))
+    assert other.whole(kept.graph)
 
 
 @pytest.mark.integration

@@ -22,7 +22,7 @@ PLACE, OTHER = ("payments", 0), ("payments", 1)
 
 def keys_of(store: Any) -> int:
     """How many keys the graph has, fences left out."""
-    shards, prefix = Shards(store.url), store.namespace + store.graph.graph
+    shards, prefix = Shards(store.url), f"{store.namespace}:{store.graph.graph}"
     found = 0
     for shard in shards._shards:
         connection = shard.pool.get_connection()

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from temporal_graph.redis.errors import StoreLostError
+from temporal_graph.redis.errors import StaleWriterError, StoreLostError
 from temporal_graph.redis.frames import Version, pack
 from temporal_graph.redis.keys import Names, entity, key_bytes, time_bytes
-from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, RAISE_FENCES, READ
+from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, CLAIM, RAISE_FENCES, READ
 from temporal_graph.redis.shards import Shards
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, is_visible
 
@@ -72,6 +72,20 @@ def test_a_slice_without_a_fence_is_lost(shards: Shards) -> None:
         shards.run(READ, [(number, (key, asked(5)))])
     shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
     assert shards.run(READ, [(number, (key, asked(5)))]) == [struct.pack(">iI", -1, 0)]
+
+
+def test_a_claim_is_the_last_of_two(shards: Shards) -> None:
+    """Of two that draw tokens at once the later has the partition, whichever writes first."""
+    names = Names("claims")
+    fence = names.fence(7)
+    shards.run(RAISE_FENCES, [(7, (fence,))])
+    for token in (1, 3):
+        shards.run(CLAIM, [(7, (fence, b"t/0", token))])
+    with pytest.raises(StaleWriterError):
+        shards.run(CLAIM, [(7, (fence, b"t/0", 2))])
+    shards.run(CLAIM, [(7, (fence, b"t/1", 2))])
+    with pytest.raises(StoreLostError):
+        shards.run(CLAIM, [(8, (names.fence(8), b"t/0", 9))])
 
 
 def test_a_version_is_there_once(shards: Shards) -> None:
