@@ -169,9 +169,6 @@ def put_cell(cell: pb.Cell, kind: ColumnKind | None, value: Any) -> None:
         setattr(cell, fields.get(kind, "text"), value)
 
 
-ON_DISK = replace(SCHEMA, tables=tuple(replace(t, storage="disk" if t.columns else "memory") for t in SCHEMA.tables))
-
-
 def both(batches: Iterable[Sequence[ReferenceEvent]], schema: Schema = SCHEMA) -> tuple[TemporalGraph, ReferenceGraph]:
     """The native graph and the twin with the same batches applied, each batch judged and counted alike."""
     graph = TemporalGraph.create(schema, arena_bytes=ARENA_BYTES)
@@ -278,6 +275,7 @@ def expected_walks(twin: ReferenceGraph, seeds: Sequence[tuple[str, Key]], cutof
 
 
 SEQUENCES = st.lists(events(), min_size=1, max_size=14)
+ON_DISK = replace(SCHEMA, tables=tuple(replace(t, storage="disk" if t.columns else "memory") for t in SCHEMA.tables))
 SCHEMAS = st.sampled_from([SCHEMA, ON_DISK])
 CUTS = st.lists(st.integers(0, 20), max_size=4)
 SLOWER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
