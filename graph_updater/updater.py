@@ -203,6 +203,8 @@ class Updater:
             batch.dead_letter(record, one.reason, one.detail) for record, one in sorted(refused.items())
         ]
         self._send(self._unconfirmed)
+        if refused and isinstance(self._graph, RedisGraph):  # its positions outlive this process
+            self._graph.settle(positions)
         self._progress.read(batch)
         metrics.records.labels(topic=batch.topic).inc(len(batch))
         metrics.applied.inc(applied.applied)
