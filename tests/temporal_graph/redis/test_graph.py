@@ -24,7 +24,7 @@ def keys_of(store: Any) -> int:
     """How many keys the graph has, fences left out."""
     shards, prefix = Shards(store.url), f"{store.namespace}:{store.graph.graph}"
     found = 0
-    for shard in shards._shards:
+    for shard in shards._placed[0]:
         connection = shard.pool.get_connection()
         connection.send_command("KEYS", prefix + "*")
         found += sum(not key.endswith((b"\xff", b"\xfe")) for key in connection.read_response())
