@@ -54,6 +54,8 @@ _SLOT: Final = 8
 _DENSE_SLOT: Final = 4
 _VERSION: Final = 40
 _VERSION_CELL: Final = 4
+_SLOT_NUMBER: Final = 4
+_DISK_CELLS: Final = 16
 _VERSION_UNIT: Final = 16
 _STRING_HEAD: Final = 4
 _CODE: Final = 8
@@ -85,7 +87,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TableBytes:
-    """The bytes of one table; lists are those in which its rows are children. `record_bytes` is of one row."""
+    """The bytes of one table; lists are those in which its rows are children. `record_bytes` is of one row.
+
+    `disk` is what of it lies in the columns' file, and no part of the arena.
+    """
 
     name: str
     rows: int
@@ -95,10 +100,11 @@ class TableBytes:
     lists: int
     versions: int
     strings: int
+    disk: int
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Of the arena."""
         return self.records + self.keys + self.lists + self.versions + self.strings
 
 
@@ -136,9 +142,9 @@ def graph_bytes(schema: Schema, counts: Counts) -> GraphBytes:
 
 
 def record_bytes(schema: Schema, table: Table) -> int:
-    """Return the bytes of a row's record: list words, both clocks, the versions' head, parents and cells."""
+    """Return the bytes of a row's record: list words, both clocks, the versions' head, parents, cells or their slot."""
     words = sum(link.parent == table.name for link in schema.links)
-    cells = sum(_cell_bytes(column) for column in table.columns)
+    cells = _SLOT_NUMBER if _on_disk(table) else _cells_bytes(table)
     taken = 8 * words + _CLOCKS_AND_HEAD + 4 * len(table.links) + cells
     return max(_RECORD_MIN, _up(taken, 8 if words else 4))
 
@@ -161,7 +167,7 @@ def _block_entries(count: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _table_bytes(schema: Schema, table: Table, counts: Counts) -> TableBytes:
     rows, record = counts.rows[table.name], record_bytes(schema, table)
-    room = _up(rows, CHUNK_ROWS)
+    room, changes = _up(rows, CHUNK_ROWS), counts.changes.get(table.name, 0)
     return TableBytes(
         name=table.name,
         rows=rows,
@@ -169,11 +175,12 @@ def _table_bytes(schema: Schema, table: Table, counts: Counts) -> TableBytes:
         records=room * record,
         keys=room * 8 + _key_bytes(table, rows, counts.text_bytes),
         lists=sum(Spread.of(link, counts).bytes() for link in table.links),
-        versions=counts.changes.get(table.name, 0) * _version_bytes(table),
+        versions=changes * _version_bytes(table),
         strings=sum(
             _dictionary_bytes(counts.strings.get(f"{table.name}.{column.name}", 0), counts.text_bytes)
             for column in table.columns
         ),
+        disk=room * _up(_cells_bytes(table), 4) + changes * _changed_bytes(table) if _on_disk(table) else 0,
     )
 
 
@@ -250,9 +257,21 @@ def _idle_bytes(spreads: list[Spread]) -> int:
 
 
 def _version_bytes(table: Table) -> int:
+    """A change's record, and its cell or where that is on disk."""
+    return _up(_VERSION + (_DISK_CELLS if _on_disk(table) else _changed_bytes(table)), _VERSION_UNIT)
+
+
+def _changed_bytes(table: Table) -> int:
     """A change sets one cell: the outcome's, else a number's."""
-    cell = 8 if table.outcome is None else _cell_bytes(table.outcome)
-    return _up(_VERSION + _VERSION_CELL + cell, _VERSION_UNIT)
+    return _VERSION_CELL + (8 if table.outcome is None else _cell_bytes(table.outcome))
+
+
+def _on_disk(table: Table) -> bool:
+    return table.storage == "disk" and bool(table.columns)
+
+
+def _cells_bytes(table: Table) -> int:
+    return sum(_cell_bytes(column) for column in table.columns)
 
 
 def _cell_bytes(column: Column) -> int:

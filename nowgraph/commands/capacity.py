@@ -81,6 +81,7 @@ def _rows(found: GraphBytes) -> list[dict[str, Any]]:
             "lists": table.lists,
             "versions": table.versions,
             "strings": table.strings,
+            "on disk": table.disk,
             "bytes a row": round(table.total / table.rows, 1) if table.rows else 0.0,
         }
         for table in found.tables

@@ -54,6 +54,23 @@ def test_cells_are_packed_and_a_parents_record_is_aligned() -> None:
     assert record_bytes(schema, schema.table("users")) == 40
 
 
+def test_cells_on_disk_leave_a_slots_number_in_the_record(schema_text: str, payment: Build) -> None:
+    """The rest of the cells is in the file, and that of changes too; the arena holds neither."""
+    kept = parse_schema(schema_text)
+    moved = parse_schema(schema_text.replace("  payments:\n", "  payments:\n    storage: disk\n"))
+    counts = Counts(dict.fromkeys((table.name for table in kept.tables), 20_000), changes={"payments": 1_000})
+    assert [table.disk for table in graph_bytes(kept, counts).tables] == [0, 0, 0]
+    predicted = next(table for table in graph_bytes(moved, counts).tables if table.name == "payments")
+    with TemporalGraph.create(moved, arena_bytes=64 << 20) as graph:
+        graph.apply([payment(number, number, customer=number, amount=1.0) for number in range(20_000)])
+        graph.apply([payment(number, number, operation="UPSERT", fraud=True) for number in range(1_000)])
+        memory = graph.memory()
+    table = next(table for table in memory.tables if table.name == "payments")
+    assert predicted.record_bytes == (table.topology_bytes + table.version_head_bytes + table.cell_bytes) / table.rows
+    assert predicted.versions == memory.version_bytes
+    assert predicted.disk <= memory.columns_bytes < predicted.disk + (1 << 19)  # which is taken in large pieces
+
+
 def test_lists_take_a_block_and_hubs_full_blocks() -> None:
     """Of four, eight, twelve, sixteen entries and so on; beyond 1,024 whole blocks of so many, and their directory."""
     counts = np.array([1, 4, 5, 8, 9, 12, 13, 16, 17, 24, 25, 768, 769, 1_024, 1_025, 5_000])
