@@ -14,6 +14,9 @@ from temporal_graph.time_rule import ALWAYS_US
 # The last microsecond of the year 9999: later is a unit mistaken (nanoseconds) and not a time.
 TIME_MAX_US = 253_402_300_799_999_999
 
+# The graph's word for a row that is known only by a foreign key; it and the value below it are no times.
+BARE_US = ALWAYS_US + 1
+
 # What the graph joins the elements of a multicategorical cell with.
 ELEMENT_SEPARATOR = "\x1f"
 
@@ -72,10 +75,28 @@ class RowCheck:
             raise InvalidRequestError(f"{path}.event_time_us", f"missing: {self._table.name!r} has a time column")
         if event.HasField("known_time_us"):
             self.check_event_time(event.known_time_us, f"{path}.known_time_us", now_us)
+        if event.HasField("event_time_us"):
+            self._check_delay(event, path, now_us)
+
+    def _check_delay(self, event: row_event_pb2.RowEvent, path: str, now_us: int) -> None:
+        """As the graph will judge it: what it refuses must not be told that it is in the log, with a token."""
+        table = self._table
+        if table.time_column is None and event.operation == row_event_pb2.OPERATION_INSERT:
+            return  # always visible, whatever its times
+        if event.HasField("known_time_us"):
+            delay_us = event.known_time_us - event.event_time_us
+        else:
+            delay_us = now_us - event.event_time_us if table.known_time.kind == "broker" else 0
+        if table.lateness_us is not None and delay_us > table.lateness_us:
+            late = f"known {delay_us} us after it happened, {table.lateness_us} us are allowed"
+            raise InvalidRequestError(f"{path}.event_time_us", late)
+        if -delay_us > table.future_us:
+            ahead = f"{-delay_us} us before it happens, {table.future_us} us are allowed"
+            raise InvalidRequestError(f"{path}.known_time_us", ahead)
 
     def check_event_time(self, time_us: int, path: str, now_us: int) -> None:
         """A time is one that can be scored and not further ahead of the server's clock than the table allows."""
-        if time_us == ALWAYS_US or time_us > TIME_MAX_US:
+        if time_us <= BARE_US or time_us > TIME_MAX_US:
             raise InvalidRequestError(path, "not a time in microseconds since the epoch")
         if time_us > now_us + self._table.future_us:
             ahead_us = time_us - now_us

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from model_server.errors import InvalidRequestError
@@ -9,7 +10,8 @@ from model_server.row_check import TIME_MAX_US, RowCheck
 from model_server.settings import ServerSettings
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
-from temporal_graph.schema import Schema
+from temporal_graph.graph import TemporalGraph
+from temporal_graph.schema import Schema, parse_schema
 from temporal_graph.time_rule import ALWAYS_US
 
 Payment = Callable[[], service_pb2.ScoreRequest]
@@ -127,7 +129,7 @@ def test_the_skew_bound_holds_at_one_microsecond(check: RowCheck) -> None:
     now_us = 1_000_000
     bound_us = now_us + 5 * 60 * 1_000_000
     check.check_event_time(bound_us, "t", now_us)
-    for wrong in (bound_us + 1, TIME_MAX_US + 1, ALWAYS_US):
+    for wrong in (bound_us + 1, TIME_MAX_US + 1, ALWAYS_US, ALWAYS_US + 1):
         with pytest.raises(InvalidRequestError, match=r"^t: "):
             check.check_event_time(wrong, "t", now_us)
 
@@ -143,3 +145,49 @@ def test_an_event_for_the_log_says_what_it_does_and_when(check: RowCheck, paymen
     event.ClearField("event_time_us")
     with pytest.raises(InvalidRequestError, match=r"^event\.event_time_us: "):
         check.check_times(event, "event", 0)
+
+
+BOUNDED = parse_schema("""
+version: 1
+name: bounded
+tables:
+  told: {primary_key: {id: integer}, time_column: at, lateness: 1h, future: 1m}
+  heard: {primary_key: {id: integer}, time_column: at, known_time: broker, lateness: 1h, future: 1m}
+  still: {primary_key: {id: integer}}
+""")
+HOUR_US, MINUTE_US = 3_600_000_000, 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("table", "event_us", "known_us"),
+    [
+        ("told", 0, HOUR_US),
+        ("told", 0, HOUR_US + 1),
+        ("told", MINUTE_US, 0),
+        ("told", MINUTE_US + 1, 0),
+        ("told", -HOUR_US - 1, None),
+        ("heard", 0, None),
+        ("heard", -1, None),
+        ("still", 0, 2 * HOUR_US),
+    ],
+)
+def test_what_the_graph_will_refuse_is_not_taken(
+    settings: ServerSettings, table: str, event_us: int, known_us: int | None
+) -> None:
+    """Late, or of the future, by its own clocks or the broker's: to the microsecond what the graph itself refuses."""
+    event = row_event_pb2.RowEvent(
+        table=table, operation=row_event_pb2.OPERATION_INSERT, event_time_us=10**15 + event_us
+    )
+    event.key.parts.add(integer=1)
+    if known_us is not None:
+        event.known_time_us = 10**15 + known_us
+    now_us = 10**15 + HOUR_US
+    with TemporalGraph.create(BOUNDED, arena_bytes=1 << 24) as graph:
+        refused = graph.apply([event.SerializeToString()], broker_time_us=np.array([now_us])).rejected
+    check = RowCheck(BOUNDED, BOUNDED.table(table), settings)
+    asked_us = now_us if table == "heard" else now_us + HOUR_US
+    if refused:
+        with pytest.raises(InvalidRequestError, match=r"^event\.(event|known)_time_us: "):
+            check.check_times(event, "event", asked_us)
+    else:
+        check.check_times(event, "event", asked_us)
