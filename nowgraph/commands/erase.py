@@ -133,9 +133,7 @@ def _wait(view: GraphView, delivery: Delivery, timeout_s: float) -> None:
     place, deadline_s = (delivery.topic, delivery.partition), time.monotonic() + timeout_s
     while view.position().offsets.get(place, 0) <= delivery.offset or view.overwrites_due:
         if view.superseded:
-            raise NotErasedError(
-                "another generation of the graph serves by now: it applies the erasure as well"
-            )
+            raise NotErasedError("another generation of the graph serves by now: it applies the erasure as well")
         if time.monotonic() > deadline_s:
             raise NotErasedError(f"not applied within {timeout_s:g} s; the erasure is in the log, at {delivery}")
         time.sleep(_LOOK_S)
