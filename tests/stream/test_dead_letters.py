@@ -120,6 +120,17 @@ def test_copies_of_a_letter_are_one(broker: Broker) -> None:
 
 
 @pytest.mark.kafka
+def test_a_letter_that_its_topic_does_not_take_says_what_to_raise(
+    kafka_settings: StreamSettings, kafka_topic: Topic
+) -> None:
+    """It is not dropped: whoever flushes hears of it, with the setting of the topic."""
+    settings = kafka_settings.model_copy(update={"dead_letter_topic": kafka_topic(1, max_message_bytes="1000")})
+    large = DeadLetter("payments", 0, 1, NO_TIMESTAMP_US, None, bytes(2_000), "malformed", "")
+    with pytest.raises(DeliveryError, match=r"max\.message\.bytes"):
+        store(settings, [large])
+
+
+@pytest.mark.kafka
 def test_a_letter_about_an_old_record_outlives_retention(kafka_settings: StreamSettings, kafka_topic: Topic) -> None:
     """Retention counts from the time of the letter, not of its record: one of years ago is kept like any other."""
     settings = kafka_settings.model_copy(update={"dead_letter_topic": kafka_topic(1, retention_ms="3600000")})
