@@ -4,7 +4,7 @@
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make test-faults  the faults that take too long for CI: real Kafka and processes, killed, frozen and cut off
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-serving | bench-ranking | bench-snapshots | bench-takeover | bench-capacity | bench-redis | loadtest | soak | compare | protos | lock | sbom | manifests | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-columns | bench-serving | bench-ranking | bench-snapshots | bench-takeover | bench-capacity | bench-redis | loadtest | soak | compare | protos | lock | sbom | manifests | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,7 +23,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity bench-redis loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
+.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-columns bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity bench-redis loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -103,6 +103,10 @@ bench-model: setup
 
 bench-gpu: setup
 	env -u PYTHONPATH $(BIN)/python -P loadtests/bench_model.py --device cuda $(BENCH_ARGS)
+
+# Neighborhoods with their cells from memory, from the page cache and from a cold disk (BENCH_ARGS="--disk FOLDER").
+bench-columns: setup
+	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_columns.py $(BENCH_ARGS)
 
 # What the server costs beside a bare echo and what batches are worth; what it answers when it is asked too much; then its
 # latency while events stream in. Each is a command of its own.

@@ -89,7 +89,10 @@ class UpdaterMetrics:
 
 
 def memory_parts(memory: Memory) -> dict[str, int]:
-    """The bytes of the graph's memory by part; "used" is all that was taken of the arena, "arena" what there is."""
+    """The bytes of the graph's memory by part; "used" is all that was taken of the arena, "arena" what there is.
+
+    "disk" is no memory: the columns of tables that keep them there.
+    """
     tables = memory.tables
     return {
         "arena": memory.arena_bytes,
@@ -100,5 +103,6 @@ def memory_parts(memory: Memory) -> dict[str, int]:
         "topology": sum(table.topology_bytes for table in tables),
         "keys": sum(table.key_bytes + table.key_map_bytes for table in tables),
         "cells": sum(table.cell_bytes for table in tables),
+        "disk": memory.columns_bytes,
         "dictionaries": sum(table.dictionary_bytes for table in tables),
     }

@@ -88,6 +88,7 @@ class Updater:
         self._view = graph if isinstance(graph, RedisGraph) else graph.view()
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
+        self._begin(ends)
         self._lag = LagWatch(
             lambda: self._positions, ends, self._settings, self.metrics, complete=graph.set_complete_time
         )
@@ -99,6 +100,13 @@ class Updater:
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
+
+    def _begin(self, logs: Sequence[HasEnds]) -> None:
+        """Keeps where each partition is begun: read again from there, it is found out if the log lost records since."""
+        begun = {place: at for log_ in logs for place, at in log_.positions.items() if place not in self._positions}
+        if begun and self._arena is not None:
+            self._graph.apply([], positions=begun)
+            self._positions = {**self._positions, **begun}
 
     @property
     def behind(self) -> bool:
@@ -203,6 +211,8 @@ class Updater:
             batch.dead_letter(record, one.reason, one.detail) for record, one in sorted(refused.items())
         ]
         self._send(self._unconfirmed)
+        if refused and isinstance(self._graph, RedisGraph):  # its positions outlive this process
+            self._graph.settle(positions)
         self._progress.read(batch)
         metrics.records.labels(topic=batch.topic).inc(len(batch))
         metrics.applied.inc(applied.applied)

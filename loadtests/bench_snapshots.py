@@ -112,11 +112,13 @@ def forget_pages(path: Path) -> None:
     os.close(file)
 
 
-def restore_bytes_per_s(path: Path, arena: Path, arena_bytes: int) -> float:
+def restore_bytes_per_s(path: Path, arena_bytes: int) -> float:
     """How fast an image becomes a graph in a shared arena, bytes of the graph a second."""
-    started_s = time.perf_counter()
-    with TemporalGraph.create(bench_schema(), arena=arena, arena_bytes=arena_bytes, image=path) as graph:
-        return graph.memory().used_bytes / (time.perf_counter() - started_s)
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as arena:
+        started_s = time.perf_counter()
+        with TemporalGraph.create(bench_schema(), arena=Path(arena), arena_bytes=arena_bytes, image=path) as graph:
+            return graph.memory().used_bytes / (time.perf_counter() - started_s)
 
 
 def main() -> None:
@@ -130,11 +132,7 @@ def main() -> None:
     count = max(1, round(options.events / BATCH)) * BATCH
     copy_s = 2 * count * ARENA_BYTES_PER_EVENT / UpdaterSettings().snapshot_bytes_per_s + options.seconds
     arena_bytes = int((count + INGEST_PER_S_MAX * (options.seconds + copy_s)) * ARENA_BYTES_PER_EVENT)
-    memory = Path("/dev/shm")
-    with (
-        TemporaryDirectory(dir=options.folder, prefix="bench-snapshots-") as folder,
-        TemporaryDirectory(dir=memory if memory.is_dir() else None) as shared,
-    ):
+    with TemporaryDirectory(dir=options.folder, prefix="bench-snapshots-") as folder:
         path = Path(folder) / "graph.image"
         with TemporalGraph.create(bench_schema(), arena_bytes=arena_bytes) as graph:
             figures = bench_writer(graph, path, count, options.seconds)
@@ -142,7 +140,7 @@ def main() -> None:
         figures["disk_bytes_per_s"] = read_bytes_per_s(path)
         forget_pages(path)
         for name in ("restore_cold_bytes_per_s", "restore_warm_bytes_per_s"):
-            figures[name] = restore_bytes_per_s(path, Path(shared) / name, int(figures["bytes"]) + (64 << 20))
+            figures[name] = restore_bytes_per_s(path, int(figures["bytes"]) + (64 << 20))
     print(
         f"ingest {figures['alone_per_s']:,.0f} events/s alone, {figures['beside_copy_per_s']:,.0f} while "
         f"{figures['bytes']:,} bytes are copied at {figures['copied_bytes_per_s'] / 1e6:,.0f} MB/s\n"

@@ -91,8 +91,11 @@ class Families:
             "nowgraph_predictions_waiting", "Answers not yet confirmed by Kafka.", ["tenant"], registry=r
         )
         self.ingested = Counter("nowgraph_ingested_events", "Events confirmed by Kafka.", registry=r)
-        self.graph_staleness = Gauge(
-            "nowgraph_graph_staleness_seconds", "Server's clock minus the graph's watermark.", ["tenant"], registry=r
+        self.graph_watermark_age = Gauge(
+            "nowgraph_graph_watermark_age_seconds",
+            "Server's clock minus the graph's watermark.",
+            ["tenant"],
+            registry=r,
         )
         self.graph_behind = Gauge(
             "nowgraph_graph_behind_seconds",
@@ -206,9 +209,9 @@ class Metrics:
         return self.families.empty_history.labels(*self.task_labels)
 
     @cached_property
-    def graph_staleness(self) -> Gauge:
+    def graph_watermark_age(self) -> Gauge:
         """The server's clock minus the watermark of the tenant's graph."""
-        return self.families.graph_staleness.labels(self.task_labels[0])
+        return self.families.graph_watermark_age.labels(self.task_labels[0])
 
     @cached_property
     def graph_behind(self) -> Gauge:

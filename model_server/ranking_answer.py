@@ -12,6 +12,7 @@ from model_server.rules import Effect, Rule
 from model_server.seeds import write_key
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import ranked_list_pb2, row_event_pb2
+from temporal_graph.time_rule import TIME_MAX_US
 from temporal_graph.view import Key
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def list_answer(
         fallback=ranked.history_count == 0 and ranked.session_count == 0,
         history_count=ranked.history_count,
         session_count=ranked.session_count,
-        newest_age_us=ranked.newest_age_us,
+        newest_age_us=None if ranked.newest_age_us is None else min(ranked.newest_age_us, TIME_MAX_US),
         candidate_count=ranked.candidate_count,
         model_version=listed.model_version,
         cutoff_time_us=asked.question.cutoff_time_us,

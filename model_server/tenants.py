@@ -90,7 +90,7 @@ class TenantParts:
         watermark_us = view.watermark_us
         watermark_s = math.nan if watermark_us == ALWAYS_US else watermark_us / 1e6  # no row has a time yet
         metrics.graph_watermark.set(watermark_s)
-        metrics.graph_staleness.set(max(time.time() - watermark_s, 0.0))
+        metrics.graph_watermark_age.set(max(time.time() - watermark_s, 0.0))
         metrics.graph_behind.set(self.staleness.of_us(view) / 1e6)
         for lanes in tasks:
             lanes.tell()

@@ -17,6 +17,7 @@ from nowgraph.assembly import history_source, updater_of
 from nowgraph.errors import UsageError
 from nowgraph.report import progress_console, row_bar
 from stream.settings import StreamSettings
+from temporal_graph.columns import COLUMNS_BYTES
 from temporal_graph.duration import parse_duration_us
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 from temporal_graph.schema import Schema
@@ -108,6 +109,8 @@ def restored_graph(
     *,
     arena: Path | None = None,
     arena_bytes: int = ARENA_BYTES,
+    columns: Path | None = None,
+    columns_bytes: int = COLUMNS_BYTES,
     standby: bool = False,
     quiet: bool,
 ) -> TemporalGraph:
@@ -115,10 +118,16 @@ def restored_graph(
     restored = (
         None
         if store is None
-        else store.restore(schema, arena=arena, arena_bytes=arena_bytes, publish=False, standby=standby)
-    )
+        else store.restore(
+            schema, arena=arena, arena_bytes=arena_bytes, columns=columns, columns_bytes=columns_bytes, publish=False,
+            standby=standby,
+        )
+    )  # fmt: skip
     if restored is None:
-        return TemporalGraph.create(schema, arena=arena, arena_bytes=arena_bytes, publish=False, standby=standby)
+        return TemporalGraph.create(
+            schema, arena=arena, arena_bytes=arena_bytes, columns=columns, columns_bytes=columns_bytes, publish=False,
+            standby=standby,
+        )  # fmt: skip
     if not quiet:
         snapshot = restored.snapshot
         line = f"Restored {snapshot.name}: {snapshot.sequence:,} events, {snapshot.bytes:,} bytes"

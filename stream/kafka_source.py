@@ -34,8 +34,8 @@ class KafkaSource:
 
     `gaps` says what a missing offset means: "error" (GapError) for logs whose offsets are dense, such as the embedded
     broker's ring, "allow" for Kafka's compacted or transactional topics, where gaps are normal. An offset that the
-    broker no longer has (retention ran past it) is a GapError in both, and so is, for dense logs, a beginning that is
-    gone: the constructor raises it.
+    broker no longer has (retention ran past it) is a GapError in both, and so is a beginning that is gone, of a dense
+    log or of a partition without a position whose topic has others: the constructor raises it.
 
     Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning.
     `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
@@ -173,6 +173,7 @@ class KafkaSource:
 
     def _starting_positions(self, topics: Sequence[str], known: Positions, start: Start) -> Positions:
         metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+        begun = {topic for topic, _ in known}
         positions: Positions = {}
         for topic in topics:
             found = metadata.topics.get(topic)
@@ -183,7 +184,8 @@ class KafkaSource:
                     positions[topic, partition] = known[topic, partition]
                     continue
                 low, high = self._watermarks(topic, partition)
-                if self._dense and start == "beginning" and low > 0:
+                # A partition that is new to who has read the topic before has come since, and is missing from 0 on.
+                if (self._dense or topic in begun) and start == "beginning" and low > 0:
                     raise GapError(topic, partition, 0, low)
                 positions[topic, partition] = low if start == "beginning" else high
         return positions

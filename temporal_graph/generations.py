@@ -4,6 +4,7 @@ writer.lock      held by the one writer, freed by the kernel when it dies
 current          the serving generation: 8 bytes, mapped by every reader, so that looking costs nothing
 gen-<n>.arena    the arenas; those older than the serving one are unlinked when it takes over (a reader that
                  still maps one keeps it until it lets go), newer ones are of those who stand by
+gen-<n>.columns  a link to the file of the columns that lie on disk, where a table wants it (columns.py)
 gen-<n>.complete up to when a generation holds all that its log held: 8 bytes, mapped by its readers; locked by
                  the process that builds it, so that what a dead one left is known
 """
@@ -17,6 +18,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from temporal_graph.columns import remove_columns
 from temporal_graph.errors import ArenaError, OvertakenError, WriterBusyError
 
 _LOCK: Final = "writer.lock"
@@ -209,5 +211,8 @@ def _abandoned(path: Path) -> bool:
 
 
 def _remove(folder: Path, number: int) -> None:
+    """An arena goes before its columns: who finds the one without the other knows that both were removed."""
+    arena_path(folder, number).unlink(missing_ok=True)
+    remove_columns(folder, number)
     for path in folder.glob(f"gen-{number}.*"):
         path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph import _native
+from temporal_graph.columns import COLUMNS_BYTES, columns_file
 from temporal_graph.errors import ArenaError, WriterBusyError
 from temporal_graph.generations import CompleteTime, Generation, WriterLock
 from temporal_graph.image import GraphImage
@@ -90,6 +91,8 @@ class TemporalGraph:
         *,
         arena: Path | None = None,
         arena_bytes: int = ARENA_BYTES,
+        columns: Path | None = None,
+        columns_bytes: int = COLUMNS_BYTES,
         publish: bool = True,
         image: Path | None = None,
         standby: bool = False,
@@ -100,6 +103,9 @@ class TemporalGraph:
             schema: its tables and links.
             arena: a folder (on tmpfs, for speed) whose arenas several processes map; None for memory of this process.
             arena_bytes: the arena's size; a sparse file or address space, never more than the machine maps.
+            columns: a folder on disk for the columns of tables whose `storage` it is. With an arena's folder it must be
+                given; without one the columns go with the graph, by default from the temporary directory.
+            columns_bytes: the size of their file; sparse, too.
             publish: whether readers of the folder are sent to this generation at once. False lets a new writer catch
                 up first; `publish_generation` then makes the switch.
             image: a file that `GraphImage` made; bounds and retention are those of `schema`. Of a graph with fewer
@@ -108,7 +114,7 @@ class TemporalGraph:
 
         Raises:
             WriterBusyError: the folder has another writer.
-            ArenaError: the arena can't be made.
+            ArenaError: the arena can't be made, or `columns` is missing.
             ImageRefusedError: the image is damaged, of another layout, or has a table, column or link that the schema
                 lacks or has otherwise, the first of which is named.
             ArenaFullError: the arena is too small for the image.
@@ -117,14 +123,17 @@ class TemporalGraph:
         taken = None if arena is None else Generation(arena)
         try:
             complete = CompleteTime.create(taken)
-            with translated():
+            generation = 1 if taken is None else taken.number
+            with columns_file(schema.tables_on_disk, columns, arena, generation) as file, translated():
                 native = _native.Graph(
                     native_tables(schema),
                     native_links(schema),
                     fingerprint=schema.fingerprint(),
-                    generation=1 if taken is None else taken.number,
+                    generation=generation,
                     bytes=arena_bytes,
                     path=None if taken is None else str(taken.arena),
+                    columns=None if file is None else str(file),
+                    columns_bytes=columns_bytes,
                     image=None if image is None else str(image),
                 )
         except BaseException:
@@ -247,7 +256,7 @@ class TemporalGraph:
 
     @property
     def migrated(self) -> bool:
-        """Whether the graph was made of an image with fewer tables, columns or links."""
+        """Whether the graph was made of an image with fewer tables, columns or links, or with columns elsewhere."""
         return self._open().migrated
 
     def memory(self) -> Memory:

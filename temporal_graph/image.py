@@ -1,5 +1,7 @@
 """An image of a graph: its bytes in a file, taken beside the writer and settled between two of its batches.
 
+The columns that lie on disk are in a file of their own beside it.
+
 copy, beside the writer ─► settle, while it rests: what changed since ─► finish: a what `TemporalGraph.create` takes
 """
 
@@ -64,6 +66,11 @@ class GraphImage:
         with translated():
             self._image.finish()
         return self._image.bytes
+
+
+def columns_of_image(path: Path) -> Path:
+    """Where the columns of an image lie; there is such a file where tables of its graph keep them on disk."""
+    return path.with_name(f"{path.name}.columns")
 
 
 def verify_image(path: Path) -> None:

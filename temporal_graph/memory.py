@@ -9,7 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TableMemory:
-    """The bytes of one table. Topology is both clocks, parents and list words; cells are the inline columns."""
+    """The bytes of one table. Topology is both clocks, parents and list words; cells are the inline columns in memory,
+    `disk_bytes` those on disk.
+    """
 
     name: str
     rows: int
@@ -17,6 +19,7 @@ class TableMemory:
     key_bytes: int
     key_map_bytes: int
     cell_bytes: int
+    disk_bytes: int
     dictionary_bytes: int
     version_head_bytes: int
 
@@ -24,7 +27,8 @@ class TableMemory:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The bytes of the arena. `adjacency_bytes` are the blocks of children lists in use, `idle_bytes` blocks that were
-    replaced and wait for readers or reuse, `version_bytes` changes of rows.
+    replaced and wait for readers or reuse, `version_bytes` changes of rows. `columns_bytes` are no part of it: they are
+    what is used of the columns' file on disk.
     """
 
     arena_bytes: int
@@ -35,6 +39,7 @@ class Memory:
     late_entries: int
     versions: int
     version_bytes: int
+    columns_bytes: int
     tables: tuple[TableMemory, ...]
 
 

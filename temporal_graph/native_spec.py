@@ -34,6 +34,7 @@ class NativeTable:
     future_us: int
     retention_age_us: int
     retention_degree: int
+    columns_on_disk: bool
     columns: list[tuple[str, int, bool, bool, int]]
 
 
@@ -59,6 +60,7 @@ def _native_table(table: Table) -> NativeTable:
         future_us=table.future_us,
         retention_age_us=NO_BOUND_US if age_us is None else age_us,
         retention_degree=NO_BOUND_COUNT if degree is None else degree,
+        columns_on_disk=table.storage == "disk",
         columns=[_native_column(column) for column in table.columns],
     )
 

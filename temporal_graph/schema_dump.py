@@ -54,6 +54,7 @@ def _table(table: Table) -> dict[str, Any]:
         "lateness": None if table.lateness_us is None else format_duration(table.lateness_us),
         "future": None if table.future_us == FUTURE_DEFAULT_US else format_duration(table.future_us),
         "retention": retention,
+        "storage": "disk" if table.storage == "disk" else None,
         "columns": {column.name: _column(column) for column in table.columns},
         "links": dict(_link(link) for link in table.links),
         "private": _FlowList(sorted(table.private_keys)),

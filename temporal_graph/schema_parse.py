@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from temporal_graph.errors import SchemaError
 from temporal_graph.schema_links import LinkDraft, TableDraft, resolve_links
@@ -38,7 +39,8 @@ RESERVED_TABLES = ("default", "links")
 
 _ROOT_KEYS = ("version", "name", "tables", "sources")
 _TABLE_KEYS = (
-    "primary_key", "time_column", "known_time", "lateness", "future", "retention", "columns", "links", "private",
+    "primary_key", "time_column", "known_time", "lateness", "future", "retention", "storage", "columns", "links",
+    "private",
 )  # fmt: skip
 _COLUMN_KEYS = ("kind", "dim", "outcome", "private")
 _LINK_KEYS = ("table", "columns", "erase")
@@ -96,6 +98,7 @@ def _parse_table(name: str, cursor: Cursor) -> TableDraft:
         future_us=cursor.at("future").duration_us() if cursor.has("future") else FUTURE_DEFAULT_US,
         columns=_parse_columns(cursor.at("columns")),
         retention=retention,
+        storage=_parse_storage(cursor),
     )
     _require_time_column(cursor, table)
     links = tuple(_parse_link(label, entry) for label, entry in cursor.at("links").entries())
@@ -131,6 +134,15 @@ def _parse_retention(cursor: Cursor) -> Retention:
         age_us=cursor.at("age").duration_us() if cursor.has("age") else None,
         degree=cursor.at("degree").whole_number(1, DEGREE_MAX) if cursor.has("degree") else None,
     )
+
+
+def _parse_storage(cursor: Cursor) -> Literal["memory", "disk"]:
+    if not cursor.has("storage"):
+        return "memory"
+    word = cursor.at("storage").choice(("memory", "disk"), "memory or disk, where the cells of the table's rows lie")
+    if word == "disk" and not cursor.has("columns"):
+        raise cursor.at("storage").error("memory, as a table without columns has no cells")
+    return "disk" if word == "disk" else "memory"
 
 
 def _parse_columns(cursor: Cursor) -> tuple[Column, ...]:

@@ -104,7 +104,8 @@ class Retention:
 class Table:
     """One table: its key (none: the source position is the key), clocks, columns, links and bounds in microseconds.
 
-    `private_keys` names the key and link columns that are hashed at the door; their values are strings.
+    `storage` is where the cells of its rows lie; keys, clocks and links are in memory always. `private_keys` names the
+    key and link columns that are hashed at the door; their values are strings.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Table:
     columns: tuple[Column, ...] = ()
     links: tuple[Link, ...] = ()
     retention: Retention = Retention()
+    storage: Literal["memory", "disk"] = "memory"
     private_keys: frozenset[str] = frozenset()
 
     @property
@@ -191,6 +193,11 @@ class Schema:
         """Return the position of the table in `tables`; raises SchemaError as `table` does."""
         return self.tables.index(self.table(name))
 
+    @property
+    def tables_on_disk(self) -> tuple[str, ...]:
+        """The names of the tables whose columns lie on disk."""
+        return tuple(table.name for table in self.tables if table.storage == "disk" and table.columns)
+
     def link_key_types(self, link: Link) -> tuple[KeyType, ...]:
         """Return the types of the parts of a link's foreign key: those of the parent's primary key."""
         return tuple(part.type for part in self.table(link.parent).primary_key)
@@ -199,9 +206,9 @@ class Schema:
         """Return the SHA-256 (hex) of what the graph and a model rest on.
 
         Covers names, key types, column kinds, outcomes, privacy, links and clocks, in the schema's order; not sources,
-        retention, lateness, what erases or the schema's name. `tables` limits it to some tables and the links among
-        them, and as a mapping from table to column names also to some columns, so that adding others leaves it the
-        same.
+        retention, lateness, what erases, storage or the schema's name. `tables` limits it to some tables and the links
+        among them, and as a mapping from table to column names also to some columns, so that adding others leaves it
+        the same.
 
         Raises:
             SchemaError: a named table or column does not exist.

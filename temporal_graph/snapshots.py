@@ -1,7 +1,8 @@
 """Snapshots: images of a graph with the positions they hold, in a folder or an object store.
 
-    <url>/<name>/graph.image     the arena's bytes, each page with its hash
-    <url>/<name>/manifest.json   what it holds; written last: without it there is no snapshot
+    <url>/<name>/graph.image           the arena's bytes, each page with its hash
+    <url>/<name>/graph.image.columns   those of the columns' file, where tables keep their columns on disk
+    <url>/<name>/manifest.json         what it holds; written last: without it there is no snapshot
 
 A snapshot is made beside the others and renamed, or uploaded manifest last, so that none is ever seen half. `url` is a
 path or whatever fsspec knows (s3://…, gs://…, memory://…); from a remote one an image is fetched to `cache` first.
@@ -24,14 +25,16 @@ import fsspec
 import structlog
 from fsspec.implementations.local import LocalFileSystem
 
+from temporal_graph.columns import COLUMNS_BYTES
 from temporal_graph.errors import ImageRefusedError, TemporalGraphError
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
-from temporal_graph.image import Settled, verify_image
+from temporal_graph.image import Settled, columns_of_image, verify_image
 from temporal_graph.schema import Schema
 
 log = structlog.get_logger(__name__)
 
 IMAGE: Final = "graph.image"
+COLUMNS: Final = columns_of_image(Path(IMAGE)).name
 MANIFEST: Final = "manifest.json"
 MAKING: Final = ".making-"
 """What the name of a folder begins with while its snapshot is made; left behind, it is of a process that died."""
@@ -144,9 +147,11 @@ class Snapshots:
             yield path
             return
         with TemporaryDirectory(dir=self._cache, prefix="nowgraph-snapshot-") as folder:
-            path = Path(folder) / IMAGE
+            path, place = Path(folder) / IMAGE, f"{self._root}/{snapshot.name}"
             try:
-                self._fs.get_file(f"{self._root}/{snapshot.name}/{IMAGE}", str(path))
+                self._fs.get_file(f"{place}/{IMAGE}", str(path))
+                if self._fs.exists(f"{place}/{COLUMNS}"):
+                    self._fs.get_file(f"{place}/{COLUMNS}", str(columns_of_image(path)))
             except (OSError, ValueError) as error:
                 raise SnapshotError(f"{self.url}: {snapshot.name} can't be fetched: {error}") from error
             yield path
@@ -206,7 +211,7 @@ class Snapshots:
             if self._local:
                 folder.rename(Path(self._root) / snapshot.name)
             else:
-                for name in (IMAGE, MANIFEST):
+                for name in (IMAGE, *([COLUMNS] if (folder / COLUMNS).exists() else []), MANIFEST):
                     self._fs.put_file(str(folder / name), f"{self._root}/{snapshot.name}/{name}")
         except (OSError, ValueError) as error:
             raise SnapshotError(f"{self.url}: {snapshot.name} can't be written: {error}") from error
@@ -258,6 +263,8 @@ class Snapshots:
         *,
         arena: Path | None = None,
         arena_bytes: int = ARENA_BYTES,
+        columns: Path | None = None,
+        columns_bytes: int = COLUMNS_BYTES,
         publish: bool = True,
         standby: bool = False,
         until: Mapping[tuple[str, int], int] | None = None,
@@ -265,8 +272,8 @@ class Snapshots:
         """Make a graph of the newest snapshot that can be used; None where there is none. Arguments as of `create`.
 
         A snapshot that is damaged, or has what the schema lacks, is refused with its reason, and the one before is
-        tried; one with fewer tables, columns or links is taken over. `until` leaves out those that hold a record at or
-        beyond these offsets, or of another partition.
+        tried; one with fewer tables, columns or links, or with columns elsewhere, is taken over. `until` leaves out
+        those that hold a record at or beyond these offsets, or of another partition.
 
         Raises:
             SnapshotError: the place can't be read.
@@ -283,6 +290,8 @@ class Snapshots:
                         schema,
                         arena=arena,
                         arena_bytes=arena_bytes,
+                        columns=columns,
+                        columns_bytes=columns_bytes,
                         publish=publish,
                         image=path,
                         standby=standby,

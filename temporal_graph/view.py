@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from temporal_graph import _native
+from temporal_graph.columns import columns_link
 from temporal_graph.errors import ArenaError, SchemaMismatchError
 from temporal_graph.generations import CompleteTime, CurrentGeneration, arena_path, complete_path
 from temporal_graph.schema import ColumnKind, Schema
@@ -82,7 +83,8 @@ class GraphView:
         """Map the serving generation of a folder.
 
         Raises:
-            ArenaError: nothing is served from the folder, or its arena has another layout.
+            ArenaError: nothing is served from the folder, its arena has another layout, or its columns' file is
+                missing, cut off or of another arena.
             SchemaMismatchError: the arena was made under another schema.
         """
         for _ in range(ATTACH_ATTEMPTS):
@@ -93,7 +95,7 @@ class GraphView:
                 raise ArenaError(f"no graph is served from {arena}: its writer has not caught up yet")
             path = arena_path(arena, generation)
             try:
-                native = _native.Arena.attach(str(path))
+                native = _native.Arena.attach(str(path), str(columns_link(arena, generation)))
             except _native.ArenaRefused as error:
                 if path.exists():
                     raise ArenaError(str(error)) from error

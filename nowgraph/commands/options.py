@@ -12,6 +12,11 @@ SchemaPath = Annotated[Path, typer.Option("--schema", help="The schema of tables
 ArenaPath = Annotated[
     Path | None, typer.Option("--arena", help="Folder of the live graph, shared by updater and servers.")
 ]
+ColumnsPath = Annotated[
+    Path | None,
+    typer.Option("--columns", help="Folder on a local disk for the columns of tables whose storage is disk."),
+]
+ColumnsBytes = Annotated[int, typer.Option(help="Size of their file: sparse, blocks as they are used.")]
 StoreUrl = Annotated[
     str | None,
     typer.Option(

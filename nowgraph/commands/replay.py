@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nowgraph.commands.options import AsJson, Quiet, SchemaPath
+from nowgraph.commands.options import AsJson, ColumnsPath, Quiet, SchemaPath
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, progress_console
 from stream.settings import EVENTS_TOPIC
@@ -26,6 +26,7 @@ def replay(
         str, typer.Option(envvar="KAFKA_BOOTSTRAP", help="Publish to the topics of this Kafka, as host:port.")
     ] = "",
     arena: Annotated[Path | None, typer.Option("--arena", help="Apply to a new graph in this folder instead.")] = None,
+    columns: ColumnsPath = None,
     topic: Annotated[str, typer.Option(help="The topic that takes the events, as RowEvents.")] = EVENTS_TOPIC,
     speed: Annotated[
         float | None,
@@ -44,18 +45,20 @@ def replay(
         raise UsageError("either --bootstrap-servers or --arena says where the events go")
     start_s = time.monotonic()
     if arena is not None:
-        result = _into_arena(loaded, files, arena, speed, quiet=quiet)
+        result = _into_arena(loaded, files, arena, columns, speed, quiet=quiet)
     else:
         result = _to_kafka(loaded, files, bootstrap_servers, topic, speed, quiet=quiet)
     result["seconds"] = time.monotonic() - start_s
     emit([result], title="Replayed", as_json=as_json, document=result)
 
 
-def _into_arena(schema: Schema, files: list[Path], arena: Path, speed: float | None, *, quiet: bool) -> dict[str, Any]:
+def _into_arena(
+    schema: Schema, files: list[Path], arena: Path, columns: Path | None, speed: float | None, *, quiet: bool
+) -> dict[str, Any]:
     from nowgraph.loading import load_files
     from temporal_graph.graph import TemporalGraph
 
-    with TemporalGraph.create(schema, arena=arena, publish=False) as graph:
+    with TemporalGraph.create(schema, arena=arena, columns=columns, publish=False) as graph:
         loaded = load_files(graph, files, quiet=quiet, speed=speed)
         graph.publish_generation()
         return {

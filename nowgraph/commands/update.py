@@ -25,6 +25,8 @@ from nowgraph.commands.options import (
     ArenaPath,
     AsJson,
     Bootstrap,
+    ColumnsBytes,
+    ColumnsPath,
     Quiet,
     SchemaPath,
     SnapshotEvery,
@@ -40,6 +42,7 @@ from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
+from temporal_graph.columns import COLUMNS_BYTES
 from temporal_graph.errors import OvertakenError
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 from temporal_graph.schema import Schema, load_schema
@@ -64,6 +67,8 @@ def update(
     arena_bytes: Annotated[
         int, typer.Option(help="Size of the arena: address space, pages as they are used.")
     ] = ARENA_BYTES,
+    columns: ColumnsPath = None,
+    columns_bytes: ColumnsBytes = COLUMNS_BYTES,
     metrics_port: Annotated[int, typer.Option(help="The port of Prometheus metrics; 0 for none.")] = 9465,
     metrics_host: Annotated[
         str, typer.Option(envvar="NOWGRAPH_UPDATER_METRICS_HOST", help="The address they are served on.")
@@ -94,6 +99,8 @@ def update(
         load_schema(schema),
         Path() if arena is None else arena,
         arena_bytes,
+        columns,
+        columns_bytes,
         bootstrap_servers,
         history or [],
         parse_positions(from_ or []),
@@ -120,6 +127,8 @@ class _Given:
     schema: Schema
     arena: Path
     arena_bytes: int
+    columns: Path | None
+    columns_bytes: int
     bootstrap: str
     history: list[Path]
     from_: Mapping[tuple[str, int], int]
@@ -162,8 +171,8 @@ def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
         producer = stack.enter_context(EventProducer(stream))
         graph = stack.enter_context(
             restored_graph(
-                given.schema, given.store, arena=given.arena, arena_bytes=given.arena_bytes, standby=given.standby,
-                quiet=given.quiet,
+                given.schema, given.store, arena=given.arena, arena_bytes=given.arena_bytes, columns=given.columns,
+                columns_bytes=given.columns_bytes, standby=given.standby, quiet=given.quiet,
             )
         )  # fmt: skip
         gaps: Literal["error", "allow"] = "error" if embedded else "allow"

@@ -1,4 +1,5 @@
-// One arena addressed by offsets: anonymous memory in one process, a pre-sized sparse file mapped by several.
+// One arena addressed by offsets: anonymous memory in one process, a pre-sized sparse file mapped by several. The cells of
+// tables whose columns lie on disk are in a second file, which belongs to it (columns.hpp).
 //
 // The concurrency contract, in three parts:
 //   callers promise    one writer; every reader pins before it follows an offset and unpins soon after; no offset
@@ -9,11 +10,6 @@
 //                      retired with the current epoch and reused only when every pinned epoch is later.
 #pragma once
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -21,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "types.hpp"
+#include "columns.hpp"
 
 namespace nowgraph {
 
@@ -43,6 +39,9 @@ struct ArenaHeader {
   i64 generation;
   std::atomic<u64> used;
   std::atomic<u64> epoch;
+  u64 columns_bytes;  // 0: no table's columns lie on disk
+  u64 columns_stamp;
+  std::atomic<u64> columns_used;
   u64 graph_offset;  // of GraphHeader in layout.hpp
   ReaderSlot slots[READER_SLOTS];
 };
@@ -52,8 +51,8 @@ class Arena {
   // Anonymous memory of this process.
   explicit Arena(u64 bytes) { map(bytes, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE); }
 
-  // A file: made and sized by the writer (create), mapped by readers.
-  Arena(const std::string& path, u64 bytes, bool create) : path_(path) {
+  // A file: made and sized by the writer (create), mapped by readers, with the file of its columns where it has one.
+  Arena(const std::string& path, u64 bytes, bool create, const std::string& columns = {}) : path_(path) {
     fd_ = ::open(path.c_str(), create ? O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC : O_RDWR | O_CLOEXEC, 0600);
     if (fd_ < 0) throw ArenaRefused("cannot open arena " + path + ": " + std::strerror(errno));
     if (create) {
@@ -65,7 +64,15 @@ class Arena {
       bytes = static_cast<u64>(info.st_size);
     }
     map(bytes, fd_, MAP_SHARED);
-    if (!create) verify();
+    if (create) return;
+    try {
+      verify();
+      if (header().columns_bytes != 0)
+        hold(std::make_unique<ColumnFile>(columns, header().columns_bytes, header().columns_stamp));
+    } catch (...) {
+      close();
+      throw;
+    }
   }
 
   // The memory that an image's file holds, to be read; what is written here stays here.
@@ -81,13 +88,12 @@ class Arena {
       throw;
     }
     ::close(fd);
+    if (arena->bytes_ >= sizeof(ArenaHeader) && arena->header().columns_used.load() != 0)
+      arena->hold(std::make_unique<ColumnFile>(columns_of_image(path)));
     return arena;
   }
 
-  ~Arena() {
-    if (base_ != nullptr) ::munmap(base_, bytes_);
-    if (fd_ >= 0) ::close(fd_);
-  }
+  ~Arena() { close(); }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
@@ -96,11 +102,17 @@ class Arena {
   NOWGRAPH_INLINE T* at(u64 offset) const {
     return reinterpret_cast<T*>(base_ + offset);
   }
+  // In the file of columns; there must be one.
+  NOWGRAPH_INLINE char* columns_at(u64 offset) const { return columns_base_ + offset; }
+  ColumnFile* columns() const { return columns_.get(); }
   u64 bytes() const { return bytes_; }
   bool shared() const { return fd_ >= 0; }
   const std::string& path() const { return path_; }
 
   // ---- writer -----------------------------------------------------------------------------------------------------
+
+  // Gives a fresh arena a new file for columns.
+  void add_columns(const std::string& path, u64 bytes) { hold(std::make_unique<ColumnFile>(path, bytes)); }
 
   void format(std::string_view fingerprint, i64 generation) {
     ArenaHeader& head = header();
@@ -113,6 +125,8 @@ class Arena {
     head.generation = generation;
     head.epoch.store(1);
     head.used.store((sizeof(ArenaHeader) + 4095) & ~u64{4095});
+    head.columns_used.store(columns_ == nullptr ? 0 : COLUMNS_START);
+    stamp_columns();
   }
 
   // Zeroes all of it, as it was when it was made.
@@ -120,15 +134,21 @@ class Arena {
     const bool cleared = shared() ? ::ftruncate(fd_, 0) == 0 && ::ftruncate(fd_, static_cast<off_t>(bytes_)) == 0
                                   : ::madvise(base_, bytes_, MADV_DONTNEED) == 0;
     if (!cleared) throw ArenaRefused("cannot clear the arena " + path_);
+    if (columns_ != nullptr) columns_->clear();
   }
 
   // Room for an image that is about to be copied in; `adopt` then makes it this arena's own.
-  void make_room(u64 bytes) {
+  void make_room(u64 bytes, u64 columns_bytes) {
     if (bytes > bytes_)
       throw ArenaFull("an arena of " + std::to_string(bytes_) + " bytes is too small for an image of " +
                       std::to_string(bytes));
     backed_ = 0;
     back(bytes);
+    if (columns_ == nullptr) return;
+    if (columns_bytes > columns_->bytes())
+      throw ArenaFull("a columns' file of " + std::to_string(columns_->bytes()) + " bytes is too small for those of an image, " +
+                      std::to_string(columns_bytes));
+    columns_->back(columns_bytes);
   }
   void adopt(std::string_view fingerprint, i64 generation) {
     ArenaHeader& head = header();
@@ -139,6 +159,7 @@ class Arena {
       slot.epoch.store(0);
       slot.taken.store(0);
     }
+    stamp_columns();
   }
 
   // New bytes, zeroed, aligned to 64 when they are that large and to 32 otherwise.
@@ -152,6 +173,23 @@ class Arena {
     return start;
   }
   u64 free_bytes() const { return bytes_ - header().used.load(std::memory_order_relaxed); }
+
+  // New bytes in the file of columns, aligned to 64.
+  u64 allocate_columns(u64 bytes) {
+    ensure_columns(bytes + 63);
+    ArenaHeader& head = header();
+    const u64 start = (head.columns_used.load(std::memory_order_relaxed) + 63) & ~u64{63};
+    head.columns_used.store(start + bytes, std::memory_order_relaxed);
+    return start;
+  }
+  // Makes sure that so many more bytes of columns have blocks on the disk; ArenaFull where they have not.
+  void ensure_columns(u64 bytes) {
+    const u64 until = header().columns_used.load(std::memory_order_relaxed) + bytes;
+    if (until > columns_->bytes())
+      throw ArenaFull("the columns' file of " + std::to_string(columns_->bytes()) + " bytes, " + columns_->path() +
+                      ", is full");
+    columns_->back(until);
+  }
 
   // The oldest epoch that a reader is pinned to; UINT64_MAX when none is. A slot of a file arena whose lock nobody
   // holds belonged to a reader that died: it is cleared here.
@@ -228,6 +266,28 @@ class Arena {
  private:
   Arena() = default;
 
+  void close() {
+    if (base_ != nullptr) ::munmap(base_, bytes_);
+    if (fd_ >= 0) ::close(fd_);
+  }
+
+  void hold(std::unique_ptr<ColumnFile> columns) {
+    columns_ = std::move(columns);
+    columns_base_ = columns_->base();
+  }
+
+  void stamp_columns() {
+    ArenaHeader& head = header();
+    head.columns_bytes = columns_ == nullptr ? 0 : columns_->bytes();
+    head.columns_stamp = columns_ == nullptr ? 0 : columns_->stamp();
+    if (columns_ == nullptr) {
+      head.columns_used.store(0);
+      return;
+    }
+    columns_->back(std::max(COLUMNS_START, head.columns_used.load()));
+    columns_->write_header();
+  }
+
   void name(std::string_view fingerprint) {
     char (&to)[64] = header().fingerprint;
     std::memset(to, 0, sizeof to);
@@ -250,15 +310,8 @@ class Arena {
                          std::to_string(LAYOUT_VERSION));
   }
 
-  // A sparse file that outgrows its file system kills the process on touch; asking for the blocks ahead of use turns
-  // that into an error that names itself.
   void back(u64 until) {
-    if (!shared() || until <= backed_) return;
-    const u64 step = u64{8} << 20;
-    const u64 target = std::min(bytes_, (until + step - 1) / step * step);
-    if (::posix_fallocate(fd_, static_cast<off_t>(backed_), static_cast<off_t>(target - backed_)) != 0)
-      throw ArenaFull("the file system of " + path_ + " is full");
-    backed_ = target;
+    if (shared()) backed_ = back_file(fd_, path_, backed_, until, bytes_);
   }
 
   // Open file description locks: they die with the process, whatever killed it.
@@ -284,6 +337,8 @@ class Arena {
   char* base_ = nullptr;
   u64 bytes_ = 0;
   u64 backed_ = 0;
+  std::unique_ptr<ColumnFile> columns_;
+  char* columns_base_ = nullptr;
   bool own_[READER_SLOTS] = {};
   std::mutex slots_mutex_;
 };

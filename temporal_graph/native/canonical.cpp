@@ -78,8 +78,10 @@ std::string canonical_hash(const Reader& reader, const Erasures& erasures) {
   const GraphHeader& graph = reader.graph();
   for (u32 t = 0; t < graph.table_count; ++t) {
     const TableHeader& table = reader.table(t);
-    for (u32 row = 0; row < table.row_count.load(std::memory_order_acquire); ++row)
+    for (u32 row = 0; row < table.row_count.load(std::memory_order_acquire); ++row) {
+      reader.ask_cells_from(table, row);
       add_row(reader, table, row, versions, sum);
+    }
   }
   for (u32 l = 0; l < graph.link_count; ++l) {
     const LinkHeader& link = reader.link(l);

@@ -62,7 +62,7 @@ class MappedFile {
 struct Parts {
   ImageFooter footer;
   std::string_view state;
-  const char* hashes;  // u64[page_count], unaligned
+  const char* hashes;  // u64 a page, the arena's first, unaligned
 
   u64 hash(u64 page) const {
     u64 value;
@@ -84,22 +84,42 @@ Parts parts_of(const MappedFile& file, const std::string& path) {
     throw ImageRefused("image " + path + " has layout " + std::to_string(footer.layout_version) + ", expected " +
                        std::to_string(LAYOUT_VERSION));
   const u64 pages = footer.page_count * IMAGE_PAGE_BYTES;
+  const u64 hash_bytes = 8 * (footer.page_count + pages_of(footer.columns_used));
   if (footer.page_bytes != IMAGE_PAGE_BYTES || footer.used_bytes > pages ||
-      file.bytes() != pages + footer.state_bytes + 8 * footer.page_count + sizeof footer)
+      file.bytes() != pages + footer.state_bytes + hash_bytes + sizeof footer)
     throw ImageRefused("image " + path + " is damaged: it has not the length that it says");
   parts.state = {file.data() + pages, footer.state_bytes};
   parts.hashes = file.data() + pages + footer.state_bytes;
   if (hash_page(parts.state.data(), footer.state_bytes) != footer.state_hash)
     throw ImageRefused("image " + path + " is damaged: the writer's state");
-  if (hash_page(parts.hashes, 8 * footer.page_count) != footer.pages_hash)
+  if (hash_page(parts.hashes, hash_bytes) != footer.pages_hash)
     throw ImageRefused("image " + path + " is damaged: the hashes of its pages");
   return parts;
 }
 
-void check_page(const Parts& parts, u64 page, const char* data, const std::string& path) {
-  if (hash_page(data, IMAGE_PAGE_BYTES) != parts.hash(page))
-    throw ImageRefused("image " + path + " is damaged: page " + std::to_string(page) + " of " +
-                       std::to_string(parts.footer.page_count));
+// Calls take(page, data) for `count` pages, each checked against the hashes that begin at `first_hash`.
+template <class Take>
+void each_page(const MappedFile& file, u64 count, const Parts& parts, u64 first_hash, const std::string& path, Take take) {
+  for (u64 page = 0; page < count; ++page) {
+    const char* data = file.data() + page * IMAGE_PAGE_BYTES;
+    if (hash_page(data, IMAGE_PAGE_BYTES) != parts.hash(first_hash + page))
+      throw ImageRefused("image " + path + " is damaged: page " + std::to_string(page) + " of " + std::to_string(count));
+    take(page, data);
+  }
+}
+
+// Calls take(page, data) for the pages of an image, each checked, and then take_column for those of its columns.
+template <class Take, class TakeColumn>
+void each_page(const MappedFile& file, const Parts& parts, const std::string& path, Take take, TakeColumn take_column) {
+  const ImageFooter& footer = parts.footer;
+  each_page(file, footer.page_count, parts, 0, path, take);
+  if (footer.columns_used == 0) return;
+  const std::string beside = columns_of_image(path);
+  const MappedFile columns(beside);
+  const u64 pages = pages_of(footer.columns_used);
+  if (columns.bytes() != pages * IMAGE_PAGE_BYTES)
+    throw ImageRefused("image " + beside + " is damaged: it has not the length that it should have");
+  each_page(columns, pages, parts, footer.page_count, beside, take_column);
 }
 
 }  // namespace
@@ -122,17 +142,12 @@ u64 hash_page(const char* data, u64 bytes) {
   return mix64(hash);
 }
 
-ImageWriter::ImageWriter(const Arena& arena, std::string path)
-    : arena_(arena), path_(std::move(path)), page_(IMAGE_PAGE_BYTES) {
-  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd_ < 0) throw ArenaRefused("cannot make image " + path_ + ": " + std::strerror(errno));
+ImageFile::ImageFile(const std::string& path)
+    : path_(path), fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
+  if (fd_ < 0) throw ArenaRefused("cannot make image " + path + ": " + std::strerror(errno));
 }
 
-ImageWriter::~ImageWriter() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-void ImageWriter::write_at(const void* data, u64 bytes, u64 offset) const {
+void ImageFile::write_at(const void* data, u64 bytes, u64 offset) const {
   const char* from = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t written = ::pwrite(fd_, from, bytes, static_cast<off_t>(offset));
@@ -144,25 +159,48 @@ void ImageWriter::write_at(const void* data, u64 bytes, u64 offset) const {
   }
 }
 
-void ImageWriter::write_page(u64 page) {
+void ImageFile::write_page(u64 page, const char* data) {
+  if (hashes_.size() <= page) hashes_.resize(page + 1);
+  hashes_[page] = hash_page(data, IMAGE_PAGE_BYTES);
+  write_at(data, IMAGE_PAGE_BYTES, page * IMAGE_PAGE_BYTES);
+}
+
+void ImageFile::sync() const {
+  if (::fsync(fd_) != 0) throw ArenaRefused("cannot write image " + path_ + ": " + std::strerror(errno));
+}
+
+ImageWriter::ImageWriter(const Arena& arena, const std::string& path)
+    : arena_(arena), graph_(path), page_(IMAGE_PAGE_BYTES) {
+  if (arena.columns() != nullptr) columns_ = std::make_unique<ImageFile>(columns_of_image(path));
+}
+
+void ImageWriter::take_page(u64 page) {
   const u64 offset = page * IMAGE_PAGE_BYTES;
   const u64 there = std::min(IMAGE_PAGE_BYTES, arena_.bytes() - offset);
   copy_torn(page_.data(), arena_.at<char>(offset), there);
   if (there < IMAGE_PAGE_BYTES) std::memset(page_.data() + there, 0, IMAGE_PAGE_BYTES - there);
   if (page == 0) clear_slots(page_.data());
-  if (hashes_.size() <= page) hashes_.resize(page + 1);
-  hashes_[page] = hash_page(page_.data(), IMAGE_PAGE_BYTES);
-  write_at(page_.data(), IMAGE_PAGE_BYTES, offset);
+  graph_.write_page(page, page_.data());
+}
+
+void ImageWriter::take_column_page(u64 page) {
+  arena_.columns()->unmark(page);
+  arena_.columns()->read_page(page, page_.data());
+  columns_->write_page(page, page_.data());
 }
 
 void ImageWriter::copy(u64 bytes_per_s) {
-  const u64 used = arena_.header().used.load(std::memory_order_relaxed);
-  const u64 pages = (used + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES;
-  hashes_.reserve(pages + pages / 16);
+  const ArenaHeader& head = arena_.header();
+  const u64 pages = pages_of(head.used.load(std::memory_order_relaxed));
+  const u64 column_pages = pages_of(head.columns_used.load(std::memory_order_relaxed));
+  graph_.hashes().reserve(pages + pages / 16);
   const auto start = std::chrono::steady_clock::now();
-  for (u64 page = 0; page < pages; ++page) {
-    if (cancelled_.load(std::memory_order_relaxed)) throw ArenaRefused("image " + path_ + " was given up");
-    write_page(page);
+  for (u64 page = 0; page < pages + column_pages; ++page) {
+    if (cancelled_.load(std::memory_order_relaxed)) throw ArenaRefused("image " + graph_.path() + " was given up");
+    if (page < pages)
+      take_page(page);
+    else
+      take_column_page(page - pages);
     if (bytes_per_s == 0 || page % 16 != 0) continue;
     const double due_s = static_cast<double>((page + 1) * IMAGE_PAGE_BYTES) / static_cast<double>(bytes_per_s);
     std::this_thread::sleep_until(start + std::chrono::microseconds(static_cast<i64>(due_s * 1e6)));
@@ -173,53 +211,70 @@ u64 ImageWriter::settle(std::string state) {
   state_ = std::move(state);
   const ArenaHeader& head = arena_.header();
   arena_used_ = head.used.load(std::memory_order_relaxed);
+  columns_used_ = head.columns_used.load(std::memory_order_relaxed);
   generation_ = head.generation;
-  const u64 pages = (arena_used_ + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES;
   u64 written = 0;
-  for (u64 page = 0; page < pages; ++page) {
+  for (u64 page = 0; page < pages_of(arena_used_); ++page) {
     const u64 offset = page * IMAGE_PAGE_BYTES;
     const bool whole = offset + IMAGE_PAGE_BYTES <= arena_.bytes();
     // Page 0 has the readers' slots, which move on while the writer rests.
-    if (page > 0 && page < hashes_.size() && whole &&
-        hash_page(arena_.at<char>(offset), IMAGE_PAGE_BYTES) == hashes_[page])
+    if (page > 0 && page < graph_.hashes().size() && whole &&
+        hash_page(arena_.at<char>(offset), IMAGE_PAGE_BYTES) == graph_.hashes()[page])
       continue;
-    write_page(page);
+    take_page(page);
+    ++written;
+  }
+  // Cells do not change once they are there: no pass over the disk.
+  for (u64 page = 0; page < pages_of(columns_used_); ++page) {
+    if (page < columns_->hashes().size() && !arena_.columns()->unmark(page)) continue;
+    take_column_page(page);
     ++written;
   }
   return written;
 }
 
 void ImageWriter::finish() {
+  std::vector<u64>& hashes = graph_.hashes();
   ImageFooter footer{};
   std::memcpy(footer.magic, IMAGE_MAGIC, sizeof IMAGE_MAGIC);
   footer.layout_version = LAYOUT_VERSION;
   footer.page_bytes = IMAGE_PAGE_BYTES;
   footer.used_bytes = arena_used_;
-  footer.page_count = hashes_.size();
+  footer.page_count = hashes.size();
+  footer.columns_used = columns_used_;
   footer.state_bytes = state_.size();
   footer.state_hash = hash_page(state_.data(), state_.size());
-  footer.pages_hash = hash_page(reinterpret_cast<const char*>(hashes_.data()), 8 * hashes_.size());
+  if (columns_ != nullptr) {
+    hashes.insert(hashes.end(), columns_->hashes().begin(), columns_->hashes().end());
+    columns_->sync();
+  }
+  footer.pages_hash = hash_page(reinterpret_cast<const char*>(hashes.data()), 8 * hashes.size());
   footer.generation = generation_;
   footer.footer_hash = hash_page(reinterpret_cast<const char*>(&footer), offsetof(ImageFooter, footer_hash));
-  u64 offset = hashes_.size() * IMAGE_PAGE_BYTES;
-  write_at(state_.data(), state_.size(), offset);
+  u64 offset = footer.page_count * IMAGE_PAGE_BYTES;
+  graph_.write_at(state_.data(), state_.size(), offset);
   offset += state_.size();
-  write_at(hashes_.data(), 8 * hashes_.size(), offset);
-  write_at(&footer, sizeof footer, offset + 8 * hashes_.size());
-  if (::fsync(fd_) != 0) throw ArenaRefused("cannot write image " + path_ + ": " + std::strerror(errno));
+  graph_.write_at(hashes.data(), 8 * hashes.size(), offset);
+  graph_.write_at(&footer, sizeof footer, offset + 8 * hashes.size());
+  graph_.sync();
 }
 
 std::string restore_image(Arena& arena, const std::string& path, std::string_view fingerprint, i64 generation) {
   const MappedFile file(path);
   const Parts parts = parts_of(file, path);
   const ImageFooter& footer = parts.footer;
-  arena.make_room(footer.used_bytes);
-  for (u64 page = 0; page < footer.page_count; ++page) {
-    const char* from = file.data() + page * IMAGE_PAGE_BYTES;
-    check_page(parts, page, from, path);
-    const u64 offset = page * IMAGE_PAGE_BYTES;
-    std::memcpy(arena.at<char>(offset), from, std::min(IMAGE_PAGE_BYTES, footer.used_bytes - offset));
-  }
+  arena.make_room(footer.used_bytes, footer.columns_used);
+  each_page(
+      file, parts, path,
+      [&](u64 page, const char* from) {
+        const u64 offset = page * IMAGE_PAGE_BYTES;
+        std::memcpy(arena.at<char>(offset), from, std::min(IMAGE_PAGE_BYTES, footer.used_bytes - offset));
+      },
+      [&](u64 page, const char* from) {
+        const u64 offset = page * IMAGE_PAGE_BYTES;
+        if (arena.columns() != nullptr)
+          std::memcpy(arena.columns_at(offset), from, std::min(IMAGE_PAGE_BYTES, footer.columns_used - offset));
+      });
   arena.adopt(fingerprint, generation);
   return std::string(parts.state);
 }
@@ -227,8 +282,8 @@ std::string restore_image(Arena& arena, const std::string& path, std::string_vie
 void verify_image(const std::string& path) {
   const MappedFile file(path);
   const Parts parts = parts_of(file, path);
-  for (u64 page = 0; page < parts.footer.page_count; ++page)
-    check_page(parts, page, file.data() + page * IMAGE_PAGE_BYTES, path);
+  const auto nothing = [](u64, const char*) {};
+  each_page(file, parts, path, nothing, nothing);
 }
 
 }  // namespace nowgraph

@@ -1,4 +1,5 @@
-// An arena's bytes in a file, and a graph made of them again.
+// An arena's bytes in a file, and a graph made of them again. Its columns' file is copied into a file of its own beside
+// it, `columns_of_image`, whose pages' hashes are in the image.
 //
 //   ImageWriter::copy, beside the writer ─► settle, while it rests: the pages that changed since, and its own state
 //   ─► finish: the pages' hashes, a footer ─► restore_image: every page checked on its way into a fresh arena
@@ -15,16 +16,17 @@
 
 namespace nowgraph {
 
-inline constexpr u64 IMAGE_PAGE_BYTES = u64{1} << 16;
 inline constexpr char IMAGE_MAGIC[8] = {'N', 'O', 'W', 'I', 'M', 'A', 'G', 'E'};
 
-// The end of an image's file: whoever cannot read it has no whole image.
+// The end of an image's file: whoever cannot read it has no whole image. Before it stand the arena's pages, the writer's
+// state, and the hashes of the arena's pages and then of the columns'.
 struct ImageFooter {
   char magic[8];
   u32 layout_version;
   u32 page_bytes;
   u64 used_bytes;
-  u64 page_count;
+  u64 page_count;    // of the arena
+  u64 columns_used;  // 0: no columns' file
   u64 state_bytes;
   u64 state_hash;
   u64 pages_hash;  // of the pages' hashes
@@ -35,11 +37,32 @@ struct ImageFooter {
 // Not cryptographic: it finds damage, not forgery.
 u64 hash_page(const char* data, u64 bytes);
 
+inline u64 pages_of(u64 bytes) { return (bytes + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES; }
+
+// A file in the making, and the hashes of its pages.
+class ImageFile {
+ public:
+  explicit ImageFile(const std::string& path);
+  ~ImageFile() { ::close(fd_); }
+  ImageFile(const ImageFile&) = delete;
+  ImageFile& operator=(const ImageFile&) = delete;
+
+  void write_page(u64 page, const char* data);
+  void write_at(const void* data, u64 bytes, u64 offset) const;
+  void sync() const;
+  const std::string& path() const { return path_; }
+  std::vector<u64>& hashes() { return hashes_; }
+
+ private:
+  std::string path_;
+  int fd_;
+  std::vector<u64> hashes_;
+};
+
 class ImageWriter {
  public:
-  // Makes the file; ArenaRefused where it cannot, or where it is there already.
-  ImageWriter(const Arena& arena, std::string path);
-  ~ImageWriter();
+  // Makes the files; ArenaRefused where it cannot, or where they are there already.
+  ImageWriter(const Arena& arena, const std::string& path);
   ImageWriter(const ImageWriter&) = delete;
   ImageWriter& operator=(const ImageWriter&) = delete;
 
@@ -52,25 +75,25 @@ class ImageWriter {
   // Writes hashes and footer and waits for the disk; any thread.
   void finish();
 
-  u64 bytes() const { return arena_used_; }
+  u64 bytes() const { return arena_used_ + columns_used_; }
 
  private:
-  void write_page(u64 page);
-  void write_at(const void* data, u64 bytes, u64 offset) const;
+  void take_page(u64 page);
+  void take_column_page(u64 page);
 
   const Arena& arena_;
-  std::string path_;
-  int fd_ = -1;
+  ImageFile graph_;
+  std::unique_ptr<ImageFile> columns_;  // where the arena has a columns' file
   std::atomic<bool> cancelled_{false};
   u64 arena_used_ = 0;
-  std::vector<u64> hashes_;
+  u64 columns_used_ = 0;
   std::vector<char> page_;
   std::string state_;
   i64 generation_ = 0;
 };
 
 // Fills a fresh arena with an image and returns the state of the writer that made it; whether its tables are those of a
-// schema is for `take_spec` to say. ImageRefused for a file that is damaged, cut off or of another layout; ArenaFull where
+// schema is for `take_spec` to say; one without columns on disk has no use for those of the image. ImageRefused for a file that is damaged, cut off or of another layout; ArenaFull where
 // the arena is too small for it.
 std::string restore_image(Arena& arena, const std::string& path, std::string_view fingerprint, i64 generation);
 

@@ -14,6 +14,9 @@
 //   parents       u32 per link of this table; NONE for null
 //   cells         f64 numericals, i64 timestamps, u32 codes, f32 embeddings, u8 booleans
 //
+// Of a table whose columns lie on disk, the record has the u32 number of a slot in place of the cells; the slots are in
+// the columns' file, as chunks that the arena knows. Slot 0 holds nulls, for all rows that came without cells.
+//
 // The inline part never changes after the row is published; what changes later is a VersionRecord. Only list words and
 // the version head are atomics. An erasure overwrites the inline part once no reader can reach it any more.
 #pragma once
@@ -55,13 +58,16 @@ NOWGRAPH_INLINE u32 version_unit(u32 head) { return head & 0x7FFFFFFFu; }
 inline constexpr u32 VERSION_UNIT_BYTES = 16;
 inline constexpr u32 VERSION_CHUNK_LOG2 = 15;  // units in a chunk: 512 KiB
 
+inline constexpr u64 VERSION_CELLS_SLAB_BYTES = u64{1} << 18;  // of the columns' file, taken at once
+
 enum VersionFlag : u8 {
   SETS_LINKS = 1,       // a link is among the cells (an insert always)
   REPLACES_INLINE = 2,  // the inline insert again, known earlier: the inline one no longer counts
 };
 
 // A change of a row. Chained newest first by (event time, known time, operation, content); cells follow the record as
-// { u16 index, u16 is null, payload of the column's width }, columns first, links after them (index C + link).
+// { u16 index, u16 is null, payload of the column's width }, columns first, links after them (index C + link). Where the
+// table's columns lie on disk, a DiskCells says where those of the columns are, and only those of links follow.
 // One whose operation is `erase` has no cells and is no version: where it is in a chain, the inline insert is none either.
 struct VersionRecord {
   std::atomic<u32> next;  // unit of the next older one, NO_VERSION at the end
@@ -72,6 +78,12 @@ struct VersionRecord {
   i64 known_time_us;
   u64 sequence;  // of the event that brought it: readers ignore those beyond their snapshot
   u64 content;   // hash of the cells: tells a duplicate, and orders equal times
+};
+
+struct DiskCells {
+  u64 offset;  // in the columns' file
+  u32 count;
+  u32 bytes;
 };
 
 // A link that a version opened: the row hangs in the list at the version's time instead of its own.
@@ -116,10 +128,11 @@ struct Chunks {
   u32 log2_items;  // in a chunk
   u32 chunk_count;
 
-  NOWGRAPH_INLINE char* item(const Arena& arena, u32 index) const {
+  NOWGRAPH_INLINE u64 place(const Arena& arena, u32 index) const {
     const u64* chunks = arena.at<u64>(directory.load(std::memory_order_acquire));
-    return arena.at<char>(chunks[index >> log2_items]) + static_cast<u64>(index & ((1u << log2_items) - 1)) * stride;
+    return chunks[index >> log2_items] + static_cast<u64>(index & ((1u << log2_items) - 1)) * stride;
   }
+  NOWGRAPH_INLINE char* item(const Arena& arena, u32 index) const { return arena.at<char>(place(arena, index)); }
 };
 
 // ------------------------------------------------------------------------------------------------------------------
@@ -188,7 +201,7 @@ struct ColumnHeader {
   u8 is_outcome;
   u8 reserved;
   u32 dim;           // of an embedding
-  u32 offset;        // of the cell in the record
+  u32 offset;        // of the cell in the record, or in the slot
   u32 kind_index;    // among the table's columns of this kind; for embeddings the first component's index
   u64 dictionary;    // offset of Dictionary, for coded ones
 };
@@ -224,6 +237,7 @@ struct TableHeader {
   u8 has_key;
   u8 has_time;
   KnownTimeKind known_time;
+  bool columns_on_disk;
   u32 key_parts;
   u8 key_part_is_text[16];
   i64 lateness_us;  // INT64_MAX: no bound
@@ -246,6 +260,8 @@ struct TableHeader {
   std::atomic<u32> mapped;  // whether any key is in the map
   u64 map;                  // offset of Map
   Chunks rows;
+  Chunks slots;    // in the columns' file, where columns_on_disk
+  u32 slot_count;  // the writer's
   Chunks keys;  // i64, or the arena offset of the key's bytes: apart, as sampling never asks for them
   std::atomic<u32> row_count;  // written, published or not
   std::atomic<i64> latest_event_us;

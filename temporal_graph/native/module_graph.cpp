@@ -37,6 +37,7 @@ GraphSpec spec_of(nb::list tables, const std::vector<LinkTuple>& links) {
     table.future_us = nb::cast<i64>(entry.attr("future_us"));
     table.retention_age_us = nb::cast<i64>(entry.attr("retention_age_us"));
     table.retention_degree = nb::cast<u32>(entry.attr("retention_degree"));
+    table.columns_on_disk = nb::cast<bool>(entry.attr("columns_on_disk"));
     for (auto& [name, kind, joined, outcome, dim] : nb::cast<std::vector<ColumnTuple>>(entry.attr("columns")))
       table.columns.push_back({name, static_cast<Kind>(kind), joined, outcome, dim});
   }
@@ -48,12 +49,14 @@ GraphSpec spec_of(nb::list tables, const std::vector<LinkTuple>& links) {
 struct Graph {
   std::shared_ptr<Arena> arena;
   std::unique_ptr<Writer> writer;
-  bool migrated = false;  // the image's graph had fewer tables, columns or links
+  bool migrated = false;  // the image's graph had fewer tables, columns or links, or its columns elsewhere
 
   // Empty, or what `image` holds.
   Graph(nb::list tables, const std::vector<LinkTuple>& links, const std::string& fingerprint, i64 generation,
-        u64 bytes, const std::optional<std::string>& path, const std::optional<std::string>& image)
+        u64 bytes, const std::optional<std::string>& path, const std::optional<std::string>& columns, u64 columns_bytes,
+        const std::optional<std::string>& image)
       : arena(path ? std::make_shared<Arena>(*path, bytes, true) : std::make_shared<Arena>(bytes)) {
+    if (columns) arena->add_columns(*columns, columns_bytes);
     const GraphSpec spec = spec_of(tables, links);
     nb::gil_scoped_release released;
     std::string state;
@@ -145,6 +148,7 @@ nb::dict memory_of(const Graph& graph) {
   out["idle_bytes"] = memory.idle_bytes;
   out["version_bytes"] = memory.version_bytes;
   out["versions"] = memory.versions;
+  out["columns_bytes"] = memory.columns_bytes;
   out["adjacency_entries"] = memory.adjacency.entries;
   out["adjacency_bytes"] = memory.adjacency.live;
   out["late_entries"] = memory.adjacency.late;
@@ -157,6 +161,7 @@ nb::dict memory_of(const Graph& graph) {
     part["key_bytes"] = table.key_bytes;
     part["key_map_bytes"] = table.key_map_bytes;
     part["cell_bytes"] = table.cell_bytes;
+    part["disk_bytes"] = table.disk_bytes;
     part["dictionary_bytes"] = table.dictionary_bytes;
     part["version_head_bytes"] = table.version_head_bytes;
     tables.append(part);
@@ -180,9 +185,11 @@ void bind_graph(nb::module_& module) {
   nb::class_<Evicted>(module, "Evicted").def_ro("rows", &Evicted::rows).def_ro("entries", &Evicted::entries);
   nb::class_<Graph>(module, "Graph")
       .def(nb::init<nb::list, const std::vector<LinkTuple>&, const std::string&, i64, u64,
-                    const std::optional<std::string>&, const std::optional<std::string>&>(),
+                    const std::optional<std::string>&, const std::optional<std::string>&, u64,
+                    const std::optional<std::string>&>(),
            nb::arg("tables"), nb::arg("links"), nb::arg("fingerprint"), nb::arg("generation"), nb::arg("bytes"),
-           nb::arg("path").none(), nb::arg("image").none() = nb::none())
+           nb::arg("path").none(), nb::arg("columns").none() = nb::none(), nb::arg("columns_bytes") = 0,
+           nb::arg("image").none() = nb::none())
       .def("apply", &apply, nb::arg("events"), nb::arg("broker_time_us").none(), nb::arg("topic"),
            nb::arg("partition").none(), nb::arg("offset").none(), nb::arg("backfill"), nb::arg("positions"))
       .def("append", &append, nb::arg("table"), nb::arg("keys"), nb::arg("event_time_us"),

@@ -272,7 +272,9 @@ nb::list row_children(View& view, u32 link_index, u32 row) {
 
 void bind_view(nb::module_& module) {
   nb::class_<Arena>(module, "Arena")
-      .def_static("attach", [](const std::string& path) { return std::make_shared<Arena>(path, 0, false); }, nb::arg("path"))
+      .def_static("attach", [](const std::string& path, const std::string& columns) {
+        return std::make_shared<Arena>(path, 0, false, columns);
+      }, nb::arg("path"), nb::arg("columns"))
       .def_prop_ro("bytes", &Arena::bytes)
       .def_prop_ro("generation", [](const Arena& arena) { return arena.header().generation; })
       .def_prop_ro("fingerprint", [](const Arena& arena) {

@@ -79,7 +79,7 @@ const char* Reader::inline_cell(const TableHeader& table, const char* record, u3
     return load<u32>(payload) == NONE ? nullptr : payload;
   }
   const ColumnHeader& column = columns(table)[index];
-  const char* payload = record + column.offset;
+  const char* payload = cells(table, record) + column.offset;
   switch (column.kind) {
     case Kind::numerical: return std::isnan(load<double>(payload)) ? nullptr : payload;
     case Kind::timestamp: return load<i64>(payload) == NULL_TIMESTAMP_US ? nullptr : payload;
@@ -91,14 +91,19 @@ const char* Reader::inline_cell(const TableHeader& table, const char* record, u3
 }
 
 CellRef Reader::version_cell(const TableHeader& table, const VersionRecord& version, u32 index) const {
-  const char* cursor = reinterpret_cast<const char*>(&version + 1);
-  for (u16 i = 0; i < version.cell_count; ++i) {
-    const u16 at = load<u16>(cursor);
-    const bool is_null = load<u16>(cursor + 2) != 0;
-    if (at == index) return {is_null ? nullptr : cursor + 4, true};
-    cursor += 4 + (is_null ? 0 : (payload_bytes(table, at) + 3) / 4 * 4);
-  }
+  VersionCells cells = version_cells(table, version, table.columns_on_disk && index >= table.column_count);
+  for (; cells.count > 0; next_cell(table, cells))
+    if (cells.index() == index) return {cells.payload(), true};
   return {nullptr, static_cast<Operation>(version.operation) == Operation::insert};
+}
+
+void Reader::ask_cells(const TableHeader& table, const char* record) const {
+  const ColumnFile& columns = *arena_.columns();
+  columns.ask(slot_place(table, record), table.slots.stride);
+  const u32 head = version_head(table, record).load(std::memory_order_acquire);
+  if (head == EVICTED || version_unit(head) == NO_VERSION) return;
+  const DiskCells& newest = disk_cells(*version(version_unit(head)));
+  if (newest.count > 0) columns.ask(newest.offset, newest.bytes);
 }
 
 const char* Reader::cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index,
@@ -129,6 +134,13 @@ const char* Reader::first_cell(const Snapshot& snapshot, const TableHeader& tabl
     return true;
   });
   return found;
+}
+
+void Reader::ask_cells_from(const TableHeader& table, u32 row) const {
+  if (!table.columns_on_disk || row % CHUNK_ROWS != 0) return;
+  const ColumnFile& columns = *arena_.columns();
+  const u64 place = slot_place(table, this->row(table, row));
+  columns.ask(place, std::min(columns.bytes() - place, u64{table.slots.stride} << CHUNK_ROWS_LOG2));
 }
 
 void Reader::versions(const TableHeader& table, const char* record, u64 sequence, std::vector<VersionKey>& out) const {

@@ -88,6 +88,15 @@ class Reader {
   NOWGRAPH_INLINE static std::atomic<u32>& version_head(const TableHeader& table, const char* record) {
     return *reinterpret_cast<std::atomic<u32>*>(const_cast<char*>(record) + table.version_offset);
   }
+  // What the columns' offsets count from: the record, or its slot on disk.
+  NOWGRAPH_INLINE const char* cells(const TableHeader& table, const char* record) const {
+    return __builtin_expect(table.columns_on_disk, 0) ? arena_.columns_at(slot_place(table, record)) : record;
+  }
+  // Starts to read the cells of a row from disk, with those of its newest version, without waiting for them.
+  void ask_cells(const TableHeader& table, const char* record) const;
+  // As much for the rows from `row` on as a table is read at once, where it is read from end to end: slots are in the
+  // order in which rows came.
+  void ask_cells_from(const TableHeader& table, u32 row) const;
   NOWGRAPH_INLINE static u32 inline_parent(const TableHeader& table, const char* record, u32 index_in_child) {
     return load<u32>(record + table.parents_offset + 4 * index_in_child);
   }
@@ -294,18 +303,18 @@ class Reader {
   // Calls visit(index, payload or nullptr) for each cell that a version record sets.
   template <class Visit>
   void each_cell(const TableHeader& table, const VersionRecord& version, Visit visit) const {
-    const char* cursor = reinterpret_cast<const char*>(&version + 1);
-    for (u16 i = 0; i < version.cell_count; ++i) {
-      const u16 index = load<u16>(cursor);
-      const bool is_null = load<u16>(cursor + 2) != 0;
-      visit(index, is_null ? nullptr : cursor + 4);
-      cursor += 4 + (is_null ? 0 : (payload_bytes(table, index) + 3) / 4 * 4);
+    for (const bool of_links : {false, true}) {
+      VersionCells cells = version_cells(table, version, of_links);
+      for (; cells.count > 0; next_cell(table, cells)) visit(cells.index(), cells.payload());
     }
   }
   // One cell of a version record.
   CellRef version_cell(const TableHeader& table, const VersionRecord& version, u32 index) const;
   // Where the inline record holds a cell, or nullptr when it is null there.
   const char* inline_cell(const TableHeader& table, const char* record, u32 index) const;
+  static const DiskCells& disk_cells(const VersionRecord& version) {
+    return *reinterpret_cast<const DiskCells*>(&version + 1);
+  }
   u32 payload_bytes(const TableHeader& table, u32 index) const {
     if (index >= table.column_count) return 4;
     const ColumnHeader& column = columns(table)[index];
@@ -327,6 +336,28 @@ class Reader {
   NOWGRAPH_INLINE bool opened(const Entry& entry, const TableHeader& child_table, u32 tick, i64 cutoff_time_us) const {
     if (entry.tick() != tick) return entry.tick() < tick;
     return is_visible(open_time_us(child_table, entry), cutoff_time_us);
+  }
+  // Cells of a version that lie behind one another, from `at` on.
+  struct VersionCells {
+    const char* at;
+    u32 count;
+    u16 index() const { return load<u16>(at); }
+    const char* payload() const { return load<u16>(at + 2) != 0 ? nullptr : at + 4; }
+  };
+  // All of them first and then none; of a table with its columns on disk the columns', then the links'.
+  VersionCells version_cells(const TableHeader& table, const VersionRecord& version, bool of_links) const {
+    const auto* first = reinterpret_cast<const char*>(&version + 1);
+    if (!table.columns_on_disk) return {first, of_links ? 0u : version.cell_count};
+    const DiskCells& disk = disk_cells(version);
+    if (!of_links) return {arena_.columns_at(disk.offset), disk.count};
+    return {first + sizeof(DiskCells), version.cell_count - disk.count};
+  }
+  void next_cell(const TableHeader& table, VersionCells& cells) const {
+    cells.at += 4 + (cells.payload() == nullptr ? 0 : (payload_bytes(table, cells.index()) + 3) / 4 * 4);
+    --cells.count;
+  }
+  NOWGRAPH_INLINE u64 slot_place(const TableHeader& table, const char* record) const {
+    return table.slots.place(arena_, load<u32>(record + table.cells_offset));
   }
   Visible resolve_versions(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 head,
                            i64 cutoff_time_us) const;

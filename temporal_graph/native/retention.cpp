@@ -68,6 +68,7 @@ Memory Writer::memory() const {
   memory.idle_bytes = blocks_.idle_bytes();
   memory.version_bytes = version_bytes_;
   memory.versions = versions_;
+  memory.columns_bytes = arena_.header().columns_used.load(std::memory_order_relaxed);
   memory.adjacency = adjacency_.bytes();
   for (u32 t = 0; t < graph_.table_count; ++t) {
     const TableHeader& table = table_of(t);
@@ -80,6 +81,7 @@ Memory Writer::memory() const {
     part.key_map_bytes = state.key_map_bytes + state.dense_bytes;
     part.version_head_bytes = part.rows * 4;
     part.cell_bytes = part.rows * (table.stride - table.cells_offset);
+    part.disk_bytes = u64{table.slot_count} * table.slots.stride;
     part.dictionary_bytes = state.dictionary_bytes;
     memory.tables.push_back(part);
   }

@@ -10,6 +10,7 @@ std::unique_ptr<Sample> Sampler::begin(u64 request) {
   const u32 tables = reader_.graph().table_count;
   sample->clear(tables);
   sessions_.clear();
+  gather_.clear();
   snapshot_ = pin_at(reader_, *sample);
   tables_.clear();
   for (u32 table = 0; table < tables; ++table) tables_.emplace_back(reader_, table, snapshot_);
@@ -35,6 +36,7 @@ void Sampler::walk_all(Sample& sample) {
     sample.seed_offset.push(static_cast<i64>(sample.table.size()));
     sample.edge_offset.push(static_cast<i64>(sample.edge_source.size()));
   }
+  gather_.fill(sample.gathered, snapshot_);
 }
 
 // Room for `more` nodes and edges; sets the cursor's pointers anew.

@@ -25,6 +25,7 @@ struct TableSpec {
   i64 future_us = INT64_MAX;
   i64 retention_age_us = INT64_MAX;
   u32 retention_degree = NONE;
+  bool columns_on_disk = false;
   std::vector<ColumnSpec> columns;
 };
 
@@ -40,10 +41,11 @@ struct GraphSpec {
   std::vector<LinkSpec> links;
 };
 
-// Writes headers, empty maps and directories; the arena is then a graph without rows.
+// Writes headers, empty maps and directories; the arena is then a graph without rows. It must have a file for columns
+// where a table wants one.
 void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerprint, i64 generation);
 
-// Whether a graph has the spec's tables, columns and links, in its order.
+// Whether a graph has the spec's tables, columns and links, in its order, and the cells where the spec wants them.
 bool fits_spec(const Arena& arena, const GraphSpec& spec);
 
 // Takes what changes no row, bounds and retention, from a spec that fits; ImageRefused for one that does not.

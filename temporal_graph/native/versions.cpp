@@ -156,7 +156,10 @@ void RowArrivals::add(const Reader& reader, const Snapshot& snapshot, const Tabl
 RowStates row_states(const Reader& reader, const Snapshot& snapshot, u32 table_index) {
   RowStates out;
   StateWriter writer(reader, snapshot, table_index, out);
-  for (u32 row = 0; row < snapshot.row_limit[table_index]; ++row) writer.add(row);
+  for (u32 row = 0; row < snapshot.row_limit[table_index]; ++row) {
+    reader.ask_cells_from(reader.table(table_index), row);
+    writer.add(row);
+  }
   return out;
 }
 

@@ -24,6 +24,7 @@ Outcomes View::outcomes(u32 table_index, u32 column_index) {
   const ColumnHeader& column = reader.columns(table)[column_index];
   std::vector<Reader::VersionKey> versions;
   for (u32 row = 0; row < pinned.snapshot.row_limit[table_index]; ++row) {
+    reader.ask_cells_from(table, row);
     const char* record = reader.row(table, row);
     const u32 head = Reader::version_head(table, record).load(std::memory_order_acquire);
     if (head == NO_VERSION) {

@@ -18,6 +18,21 @@ void publish_value(T& to, T value) {
   reinterpret_cast<std::atomic<T>*>(&to)->store(value, std::memory_order_release);
 }
 
+void fill_nulls(const TableHeader& table, const ColumnHeader* columns, char* cells) {
+  for (u32 c = 0; c < table.column_count; ++c) {
+    char* cell = cells + columns[c].offset;
+    switch (columns[c].kind) {
+      case Kind::numerical: store<double>(cell, std::nan("")); break;
+      case Kind::timestamp: store<i64>(cell, NULL_TIMESTAMP_US); break;
+      case Kind::coded: store<u32>(cell, CODE_NULL); break;
+      case Kind::boolean: store<u8>(cell, BOOLEAN_NULL); break;
+      case Kind::embedding:
+        for (u32 i = 0; i < columns[c].dim; ++i) store<float>(cell + 4 * i, std::nanf(""));
+        break;
+    }
+  }
+}
+
 }  // namespace
 
 Writer::Writer(Arena& arena, std::string_view state)
@@ -39,22 +54,16 @@ Writer::Writer(Arena& arena, std::string_view state)
     store<i64>(blank.data() + table.event_offset + 8, BARE_US);
     store<u32>(blank.data() + table.version_offset, NO_VERSION);
     for (u32 l = 0; l < table.link_count; ++l) store<u32>(blank.data() + table.parents_offset + 4 * l, NONE);
-    const ColumnHeader* columns = reader_.columns(table);
-    for (u32 c = 0; c < table.column_count; ++c) {
-      char* cell = blank.data() + columns[c].offset;
-      switch (columns[c].kind) {
-        case Kind::numerical: store<double>(cell, std::nan("")); break;
-        case Kind::timestamp: store<i64>(cell, NULL_TIMESTAMP_US); break;
-        case Kind::coded: store<u32>(cell, CODE_NULL); break;
-        case Kind::boolean: store<u8>(cell, BOOLEAN_NULL); break;
-        case Kind::embedding:
-          for (u32 i = 0; i < columns[c].dim; ++i) store<float>(cell + 4 * i, std::nanf(""));
-          break;
-      }
-    }
+    std::vector<char>& blank_slot = states_[t].blank_slot;
+    if (table.columns_on_disk) blank_slot.assign(table.slots.stride, 0);
+    fill_nulls(table, reader_.columns(table), table.columns_on_disk ? blank_slot.data() : blank.data());
+    columns_headroom_ = std::max<u64>(columns_headroom_, u64{table.slots.stride} << CHUNK_ROWS_LOG2);
   }
+  columns_headroom_ += VERSION_CELLS_SLAB_BYTES;
   headroom_ = largest_chunk * (graph_.table_count + 1) + (u64{4} << 20) + arena_.bytes() / DENSE_ARENA_SHARE;
   if (!state.empty()) resume(state);
+  for (u32 t = 0; t < graph_.table_count; ++t)
+    if (TableHeader& table = table_of(t); table.columns_on_disk && table.slot_count == 0) take_slot(t, table);
   publish();
 }
 
@@ -64,7 +73,8 @@ std::string Writer::save() const {
   out.put_all(overwrites_);
   out.put(sequence_);
   out.put_all(offsets_);
-  for (const u64 one : {string_next_, string_end_, u64{version_next_}, u64{version_end_}, version_bytes_, versions_})
+  for (const u64 one : {string_next_, string_end_, u64{version_next_}, u64{version_end_}, version_bytes_, versions_,
+                        version_cells_next_, version_cells_end_})
     out.put(one);
   for (const TableState& state : states_)
     for (const u64 one : {state.key_string_bytes, state.key_map_bytes, state.dense_bytes, state.dictionary_bytes})
@@ -89,6 +99,8 @@ void Writer::resume(std::string_view state) {
   version_end_ = static_cast<u32>(in.take<u64>());
   version_bytes_ = in.take<u64>();
   versions_ = in.take<u64>();
+  version_cells_next_ = in.take<u64>();
+  version_cells_end_ = in.take<u64>();
   for (TableState& table : states_)
     for (u64* one : {&table.key_string_bytes, &table.key_map_bytes, &table.dense_bytes, &table.dictionary_bytes})
       *one = in.take<u64>();
@@ -102,6 +114,7 @@ void Writer::ensure_headroom(u64 event_bytes) const {
   if (arena_.free_bytes() < headroom_ + 16 * event_bytes)
     throw ArenaFull("arena of " + std::to_string(arena_.bytes()) + " bytes is full: " +
                     std::to_string(arena_.free_bytes()) + " bytes left");
+  if (arena_.columns() != nullptr) arena_.ensure_columns(columns_headroom_ + 16 * event_bytes);
 }
 
 void Writer::apply(std::string_view bytes, u64 index, const LogPosition& at, bool backfill, Applied& result) {
@@ -207,7 +220,7 @@ bool Writer::position_key(const LogPosition& at, RowChange& change, Refusal& ref
 
 // ---- rows ----------------------------------------------------------------------------------------------------------
 
-void Writer::grow_chunks(Chunks& chunks) {
+void Writer::grow_chunks(Chunks& chunks, bool on_disk) {
   if (chunks.chunk_count == chunks.directory_capacity) {
     // The old directory stays where it is: a reader may be in it, and it is small.
     const u64 grown = arena_.allocate(16ull * chunks.directory_capacity);
@@ -215,7 +228,8 @@ void Writer::grow_chunks(Chunks& chunks) {
     chunks.directory_capacity *= 2;
     chunks.directory.store(grown, std::memory_order_release);
   }
-  const u64 chunk = arena_.allocate(u64{chunks.stride} << chunks.log2_items);
+  const u64 bytes = u64{chunks.stride} << chunks.log2_items;
+  const u64 chunk = on_disk ? arena_.allocate_columns(bytes) : arena_.allocate(bytes);
   publish_value(arena_.at<u64>(chunks.directory.load(std::memory_order_relaxed))[chunks.chunk_count], chunk);
   ++chunks.chunk_count;
 }
@@ -272,13 +286,15 @@ void Writer::insert_row(u32 table_index, TableHeader& table, const RowChange& ch
   widen(table, visible_time_us(change.event_time_us, change.known_time_us) == ALWAYS_US ? Shape::timeless : Shape::mixed);
   store<i64>(record + table.event_offset, change.event_time_us);
   store<i64>(record + table.event_offset + 8, change.known_time_us);
+  char* cells = new_cells(table_index, table, change, record);
   for (const CellValue& cell : change.cells) {
     if (cell.is_null) continue;
     if (cell.index < table.column_count)
-      store_cell(table_index, table, cell, record + reader_.columns(table)[cell.index].offset);
+      store_cell(table_index, table, cell, cells + reader_.columns(table)[cell.index].offset);
     else
       store_cell(table_index, table, cell, record + table.parents_offset + 4 * (cell.index - table.column_count));
   }
+  if (cells != record) cells_written(cells, table.slots.stride);
   link_row(table, row, record);
 }
 

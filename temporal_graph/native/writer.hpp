@@ -46,7 +46,8 @@ struct TableMemory {
   u64 topology_bytes = 0;  // clocks, parents, list words
   u64 key_bytes = 0;       // key words and key strings
   u64 key_map_bytes = 0;
-  u64 cell_bytes = 0;
+  u64 cell_bytes = 0;  // in the arena
+  u64 disk_bytes = 0;  // slots in the columns' file
   u64 dictionary_bytes = 0;
   u64 version_head_bytes = 0;
 };
@@ -57,6 +58,7 @@ struct Memory {
   u64 idle_bytes = 0;  // retired blocks, waiting for readers or free to be used again
   u64 version_bytes = 0;
   u64 versions = 0;
+  u64 columns_bytes = 0;  // of the columns' file, versions' cells among them
   AdjacencyBytes adjacency;
   std::vector<TableMemory> tables;
 };
@@ -125,6 +127,7 @@ class Writer {
   void release_version(TableHeader& table, u32 unit);
   void release_inline(u32 table_index, TableHeader& table, char* record);
   void overwrite_later(const void* at, u32 bytes, u32 table = NONE, u32 from = 0);
+  void overwrite_cells_later(u64 offset, u32 bytes);
   void overwrite(u64 oldest_epoch);
 
   u32 find(const TableHeader& table, const KeyValue& key) const {
@@ -164,13 +167,18 @@ class Writer {
   NOWGRAPH_INLINE static std::atomic<u64>& list_word_in(char* parent_record, const LinkHeader& link) {
     return reinterpret_cast<std::atomic<u64>*>(parent_record)[link.word_in_parent];
   }
+  u32 take_slot(u32 table_index, TableHeader& table);
+  char* new_cells(u32 table_index, TableHeader& table, const RowChange& change, char* record);
+  void cells_written(const char* cells, u64 bytes);
+  u64 take_version_cells(u32 bytes);
+  void give_back_cells(const TableHeader& table, u32 unit);
   u32 store_cell(u32 table_index, TableHeader& table, const CellValue& cell, char* to);
   CodeEntry& code_entry(const Dictionary& dictionary, u32 code) const;
   u32 code_of(ColumnHeader& column, std::string_view text, u64& account);
   u64 keep_string(std::string_view text, u64& account);
   u32 version_units(u32 bytes);
   u64 trim_lists(const LinkHeader& link);
-  void grow_chunks(Chunks& chunks);
+  void grow_chunks(Chunks& chunks, bool on_disk = false);
   void map_insert(u64 map_offset, u64 hash, u32 value, u64& account);
   MapSlots grow(MapShard& shard, const MapSlots& old, u64& account);
   static void put_slot(const MapSlots& slots, u64 slot, std::memory_order order);
@@ -187,6 +195,7 @@ class Writer {
 
   struct TableState {
     std::vector<char> blank;  // a record of nulls
+    std::vector<char> blank_slot;  // where columns lie on disk
     u64 key_string_bytes = 0;
     u64 key_map_bytes = 0;
     u64 dense_bytes = 0;  // pages of dense keys
@@ -198,9 +207,9 @@ class Writer {
     u64 offset;
     u64 epoch;
     u32 bytes;
-    u32 table;  // NONE: zeros
-    u32 from;   // in the blank record
-    u32 reserved;
+    u32 table;    // NONE: zeros
+    u32 from;     // in the blank record
+    u32 on_disk;  // 1: in the columns' file
   };
 
   Arena& arena_;
@@ -223,8 +232,11 @@ class Writer {
   u32 version_next_ = 0;  // unit
   u32 version_end_ = 0;
   u64 version_bytes_ = 0;
+  u64 version_cells_next_ = 0;  // in the columns' file
+  u64 version_cells_end_ = 0;
   u64 versions_ = 0;
   u64 headroom_ = 0;
+  u64 columns_headroom_ = 0;
   u64 publishes_ = 0;
 };
 

@@ -61,18 +61,31 @@ u32 Writer::version_units(u32 bytes) {
 
 u32 Writer::write_version(u32 table_index, TableHeader& table, const RowChange& change) {
   const u32 total = table.column_count + table.link_count;
-  const bool whole = change.operation == Operation::insert;
-  u32 bytes = sizeof(VersionRecord);
-  for (const CellValue& cell : change.cells) bytes += 4 + (reader_.payload_bytes(table, cell.index) + 3) / 4 * 4;
-  if (whole) bytes += 4 * (total - static_cast<u32>(change.cells.size()));
-  const u32 unit = version_units(bytes);
+  const bool whole = change.operation == Operation::insert, apart = table.columns_on_disk;
+  u32 column_bytes = 0, link_bytes = 0;
+  for (const CellValue& cell : change.cells)
+    (cell.index < table.column_count ? column_bytes : link_bytes) += (reader_.payload_bytes(table, cell.index) + 3) / 4 * 4;
+  const auto is_column = [&](const CellValue& cell) { return cell.index < table.column_count; };
+  const u32 given_columns = static_cast<u32>(std::count_if(change.cells.begin(), change.cells.end(), is_column));
+  column_bytes += 4 * (whole ? table.column_count : given_columns);
+  link_bytes += 4 * (whole ? table.link_count : static_cast<u32>(change.cells.size()) - given_columns);
+  const u32 unit = version_units(sizeof(VersionRecord) + link_bytes + (apart ? u32{sizeof(DiskCells)} : column_bytes));
   char* at = graph_.versions.item(arena_, unit);
   auto* version = reinterpret_cast<VersionRecord*>(at);
-  char* cursor = at + sizeof(VersionRecord);
+  char* const inlined = at + sizeof(VersionRecord) + (apart ? sizeof(DiskCells) : 0);
+  char* cursor = inlined;
+  if (apart) {
+    const u64 offset = column_bytes == 0 ? 0 : take_version_cells(column_bytes);
+    const u32 count = whole ? table.column_count : given_columns;
+    *reinterpret_cast<DiskCells*>(version + 1) = {offset, count, column_bytes};
+    cursor = arena_.columns_at(offset);
+  }
+  char* const first = cursor;
   u8 flags = 0;
   u16 count = 0;
   auto cell = change.cells.begin();
   for (u32 index = 0; index < total; ++index) {
+    if (apart && index == table.column_count) cursor = inlined;
     const bool given = cell != change.cells.end() && cell->index == index;
     if (!given && !whole) continue;
     const bool is_null = !given || cell->is_null;
@@ -84,6 +97,7 @@ u32 Writer::write_version(u32 table_index, TableHeader& table, const RowChange& 
     if (given) ++cell;
     ++count;
   }
+  if (apart && column_bytes > 0) cells_written(first, column_bytes);
   version->operation = static_cast<u8>(change.operation);
   version->flags = flags;
   version->cell_count = count;
@@ -165,6 +179,7 @@ bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const Row
 // The version that was written last goes, and nothing of it stays: the row has it already.
 void Writer::give_back(TableHeader& table, u32 unit) {
   each_code(table, *reader_.version(unit), [&](const ColumnHeader& column, u32 code) { release_code(table, column, code); });
+  give_back_cells(table, unit);
   std::memset(graph_.versions.item(arena_, unit), 0, u64{version_next_ - unit} * VERSION_UNIT_BYTES);
   version_bytes_ -= u64{version_next_ - unit} * VERSION_UNIT_BYTES;
   version_next_ = unit;

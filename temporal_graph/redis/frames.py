@@ -1,7 +1,8 @@
 """A version of a row as bytes, and what the walk must know of it without decoding its cells.
 
     frame: uint32 size of the rest, visible time (8 ordered bytes), operation, links set: uint8, for each: link uint8,
-           uint32 size, parent's ordered key (none: set to null), then the event: a RowEvent without its table
+           size uint8 (255: a uint32 follows), parent's ordered key (none: set to null), then the event: a RowEvent
+           without its table
 
 A row in Redis is its frames, one after another in the order of their arrival; the scripts read their first 12 bytes.
 """
@@ -20,7 +21,8 @@ DELETE: Final = 3
 ERASE: Final = 4
 
 _HEAD = struct.Struct(">I8sBB")
-_LINK = struct.Struct(">BI")
+_LONG = struct.Struct(">I")
+_LONG_FROM = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,15 @@ class Version:
 
 def pack(version: Version, event: bytes) -> bytes:
     """Return the frame of a version and its event."""
-    links = b"".join([_LINK.pack(link, len(key)) + key for link, key in version.links])
+    links = b"".join([bytes((link,)) + _sized(key) for link, key in version.links])
     size = _HEAD.size - 4 + len(links) + len(event)
     return _HEAD.pack(size, time_bytes(version.visible_time_us), version.operation, len(version.links)) + links + event
+
+
+def _sized(key: bytes) -> bytes:
+    if len(key) < _LONG_FROM:
+        return bytes((len(key),)) + key
+    return bytes((_LONG_FROM,)) + _LONG.pack(len(key)) + key
 
 
 def unpack(frames: bytes) -> list[tuple[Version, bytes]]:
@@ -56,8 +64,11 @@ def unpack(frames: bytes) -> list[tuple[Version, bytes]]:
         at += _HEAD.size
         links = []
         for _ in range(count):
-            link, length = _LINK.unpack_from(frames, at)
-            at += _LINK.size
+            link, length = frames[at], frames[at + 1]
+            at += 2
+            if length == _LONG_FROM:
+                (length,) = _LONG.unpack_from(frames, at)
+                at += _LONG.size
             links.append((link, frames[at : at + length]))
             at += length
         found.append((Version(time_of(visible), operation, tuple(links)), frames[at:end]))

@@ -139,6 +139,8 @@ class RedisGraph:
     ) -> Applied:
         """Apply serialized RowEvents and then publish their positions; arguments as `TemporalGraph.apply`.
 
+        Positions of a batch of which some is rejected wait for `settle`: they would outlive a writer that dies before
+        it has put what was rejected somewhere safe.
         A batch without positions is written in the name of all partitions that were claimed. A duplicate that says the
         same in other bytes counts as applied; readers see one version.
 
@@ -168,15 +170,16 @@ class RedisGraph:
                     rejected[index] = Rejected(index, "erasure_unsupported", "a graph in Redis cannot erase")
                 else:
                     changes.append(change)
-        head: list[bytes | int] = [len(places)]
-        for place_ in places:
-            head += [field_of(place_), self._tokens[place_]]
-        applied = self._write(changes, head)
-        if positions:
-            fields = [(self._names.positions, field_of(place), at) for place, at in positions.items()]
-            self._shards.run(SET_POSITIONS, [(0, field) for field in fields], head=head)
+        applied = self._write(changes, self._head(places))
+        if positions and not rejected:
+            self.settle(positions)
         self.watermark_us = max([self.watermark_us, *(change.event_time_us for change in changes)])
         return Applied(applied, len(changes) - applied, tuple(rejected[index] for index in sorted(rejected)))
+
+    def settle(self, positions: Mapping[Place, int]) -> None:
+        """Publish the positions of a batch of which some was rejected: what was rejected is safe elsewhere by now."""
+        fields = [(self._names.positions, field_of(place), at) for place, at in positions.items()]
+        self._shards.run(SET_POSITIONS, [(0, field) for field in fields], head=self._head(positions))
 
     def bytes_used(self) -> int:
         """The memory of all shards, replicas not counted, with whatever else they hold."""
@@ -221,6 +224,11 @@ class RedisGraph:
                 if fresh:
                     raise
         raise AssertionError("unreachable")
+
+    def _head(self, places: Iterable[Place]) -> list[bytes | int]:
+        """What guarded scripts are told: each partition, and this writer's token."""
+        told = [word for place in places for word in (field_of(place), self._tokens[place])]
+        return [len(told) // 2, *told]
 
     def _write(self, changes: Sequence[Change], head: Sequence[bytes | int]) -> int:
         """Rows first, then the lists that name them; returns how many versions were new."""

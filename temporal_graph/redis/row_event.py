@@ -90,7 +90,8 @@ class EventReader:
         stored = named + _number(_OPERATION, operation)
         happened, known = clocks or (ALWAYS_US, ALWAYS_US)
         if clocks is not None:
-            stored += _number(_EVENT_TIME, happened) + _number(_KNOWN_TIME, known)
+            stored += _number(_EVENT_TIME, happened)
+            stored += _number(_KNOWN_TIME, known) if known != happened else b""  # read back, it is the event time
         cells = [] if operation == DELETE else raw.cells  # those of a delete say nothing
         stored += b"".join([_sized(_CELL, cell) for cell in cells])
         version = Version(visible_time_us(happened, known), operation, self._links(table, cells))

@@ -8,7 +8,8 @@ The only module that knows the Redis client.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,7 +92,7 @@ class Shards:
 
     def __len__(self) -> int:
         """The number of shards."""
-        return len(self._shards)
+        return len(self._placed[0])
 
     def run(self, script: Script, items: Sequence[Item], *, head: Sequence[bytes | int] = ()) -> list[Any]:
         """Runs a script over items, `head` before each call's; returns their replies in order.
@@ -115,7 +116,7 @@ class Shards:
 
     def drop(self, pattern: str, *, keep: bytes) -> None:
         """Deletes every key of a pattern, as far as shards answer, but those that begin with `keep`."""
-        for shard in self._shards:
+        for shard in self._placed[0]:
             try:
                 connection = shard.pool.get_connection()
                 try:
@@ -139,7 +140,7 @@ class Shards:
     def bytes_used(self) -> int:
         """The memory that all shards use, replicas not counted, by their own account."""
         used = 0
-        for shard in self._shards:
+        for shard in self._placed[0]:
             connection = shard.pool.get_connection()
             try:
                 connection.send_command("INFO", "memory")
@@ -158,8 +159,7 @@ class Shards:
     def _place(self) -> None:
         """Notes which shard owns each slice."""
         if self._cluster is None:
-            self._shards = [_Shard("redis", self._one.connection_pool)]
-            self._owner = [0] * SLICES
+            self._placed = [_Shard("redis", self._one.connection_pool)], [0] * SLICES
             return
         nodes = self._cluster.nodes_manager
         shards: dict[str, _Shard] = {}
@@ -172,7 +172,7 @@ class Shards:
             if node.name not in shards:
                 shards[node.name] = _Shard(node.name, self._cluster.get_redis_connection(node).connection_pool)
             owner.append(list(shards).index(node.name))
-        self._shards, self._owner = list(shards.values()), owner
+        self._placed = list(shards.values()), owner
 
     def _look_again(self) -> None:
         if self._cluster is None:
@@ -184,7 +184,7 @@ class Shards:
             log.warning("the cluster does not say where its slots are", error=_said(error))
 
     def _round(self, script: Script, items: Sequence[Item], head: Sequence[bytes | int]) -> list[Any]:
-        shards, owner = self._shards, self._owner
+        shards, owner = self._placed  # both at once: another thread may look again
         by_shard: dict[int, list[int]] = {}
         for at, (number, _) in enumerate(items):
             by_shard.setdefault(owner[number], []).append(at)
@@ -195,9 +195,11 @@ class Shards:
             for place, mine in by_shard.items():
                 shard = shards[place]
                 calls = [mine[at : at + CALL_ITEMS_MAX] for at in range(0, len(mine), CALL_ITEMS_MAX)]
-                connection = self._ask(shard, lambda s=shard: s.pool.get_connection())
+                with self._answering(shard):
+                    connection = shard.pool.get_connection()
                 open_.append((shard, connection, calls))
-                self._ask(shard, lambda c=connection, k=calls: self._send(c, script, items, head, k))
+                with self._answering(shard):
+                    self._send(connection, script, items, head, calls)
             errors: list[Exception] = []
             for shard, connection, calls in open_:
                 for call in calls:
@@ -235,17 +237,17 @@ class Shards:
 
     def _read(self, shard: _Shard, connection: Any, errors: list[Exception]) -> Any:
         """A reply; a refusal is noted, so that the other replies are read."""
-        try:
-            return connection.read_response()
-        except self._refused as error:
-            errors.append(error)
-            return None
-        except self._lost_connection as error:
-            raise _TryAgain(f"shard {shard.name} does not answer: {_said(error)}") from error
+        with self._answering(shard):
+            try:
+                return connection.read_response()
+            except self._refused as error:
+                errors.append(error)
+        return None
 
-    def _ask(self, shard: _Shard, call: Any) -> Any:
+    @contextmanager
+    def _answering(self, shard: _Shard) -> Iterator[None]:
         try:
-            return call()
+            yield
         except self._lost_connection as error:
             raise _TryAgain(f"shard {shard.name} does not answer: {_said(error)}") from error
 
@@ -267,7 +269,7 @@ class Shards:
             raise StoreError(f"a script was refused: {_said(error)}") from error
 
     def _load(self, script: Script) -> None:
-        for shard in self._shards:
+        for shard in self._placed[0]:
             try:
                 connection = shard.pool.get_connection()
                 try:

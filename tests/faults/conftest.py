@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,8 @@ from stream.decode import Decoder
 from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
+from temporal_graph.errors import ArenaError
+from temporal_graph.generations import CurrentGeneration
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import load_schema
 from temporal_graph.snapshots import Snapshots
@@ -154,6 +156,13 @@ class World:
         held = self.offsets()
         return all(held.get(place, 0) == len(records) * piece // pieces for place, records in self.log.items())
 
+    @property
+    def generation(self) -> int:
+        """The one that serves, 0 before the first: an updater is ready once it is its own."""
+        with suppress(ArenaError), closing(CurrentGeneration(self.arena)) as current:
+            return current.get()
+        return 0
+
     def restored(self) -> str:
         """The hash of the newest snapshot."""
         restored = Snapshots(self.snapshots).restore(self.schema, arena_bytes=ARENA_BYTES)
@@ -229,7 +238,9 @@ class Updaters:
     def finish(self, world: World, *, timeout_s: float = TIMEOUT_S, **options: str) -> None:
         """Returns once the newest snapshot holds all of the log; the updater, started if none is running, has ended."""
         if self._pid is None:
+            before = world.generation
             self.start(world, **options)
+            self.until(lambda: world.generation > before, timeout_s=timeout_s)
         self.until(lambda: world.holds(1, 1), timeout_s=timeout_s)
         self.send(signal.SIGTERM)
         assert self.ended() == 0, self.said()

@@ -14,7 +14,7 @@ from temporal_graph.view import GraphPosition
 
 
 def answer_to(
-    order: tuple[int, ...], *, history: int = 0, session: int = 0, effects: tuple[Effect, ...] = ()
+    order: tuple[int, ...], *, history: int = 0, session: int = 0, age_us: int = 0, effects: tuple[Effect, ...] = ()
 ) -> object:
     """The response that shows these places of three ranked items."""
     ranked = RankedList(
@@ -25,7 +25,7 @@ def answer_to(
         first_seen_us=np.array([0, 0, 0]),
         history_count=history,
         session_count=session,
-        newest_age_us=0 if history else None,
+        newest_age_us=age_us if history else None,
         candidate_count=3,
     )
     question = RankQuestion(None, (), 1_000)
@@ -58,6 +58,12 @@ def test_a_fallback_is_a_list_that_rests_on_nothing() -> None:
     assert not answer_to((0,)).HasField("newest_age_us")
     assert not answer_to((0,), session=1).fallback
     assert answer_to((0,), history=1).HasField("newest_age_us")
+
+
+def test_an_age_is_one_that_the_wire_can_say() -> None:
+    """Of a session that began before the least time there is."""
+    assert answer_to((0,), history=1, age_us=2**63 - 2).newest_age_us == 2**63 - 2
+    assert answer_to((0,), history=1, age_us=2**64).newest_age_us == 2**63 - 1
 
 
 def test_what_rules_did_is_told_in_keys() -> None:

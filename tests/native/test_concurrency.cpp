@@ -193,7 +193,9 @@ class Questioner {
 
 // One writer and two readers over one arena; with `degree`, the writer evicts all the while.
 void run(Arena& arena, u32 degree, u32 seed) {
-  format_graph(arena, payments_spec(degree), "fingerprint", 1);
+  GraphSpec spec = payments_spec(degree);
+  spec.tables[PAYMENTS].columns_on_disk = arena.columns() != nullptr;
+  format_graph(arena, spec, "fingerprint", 1);
   Writer writer(arena);
   std::atomic<bool> done{false};
   std::vector<std::thread> readers;
@@ -244,8 +246,11 @@ TEST("eviction under their feet takes nothing that a pinned reader holds") {
   run(arena, 64, 3);
 }
 
-TEST("the graph that was built under readers is the graph that is built alone, in another order") {
+TEST("the graph that was built under readers, its columns on disk, is the one that is built alone in memory, in another order") {
+  const std::string path = std::filesystem::temp_directory_path() / ("nowgraph-" + std::to_string(::getpid()) + ".columns");
   Arena busy(ARENA_BYTES), alone(ARENA_BYTES);
+  busy.add_columns(path, ARENA_BYTES);
+  std::filesystem::remove(path);
   run(busy, NONE, 4);
   format_graph(alone, payments_spec(NONE), "fingerprint", 1);
   Writer writer(alone);

@@ -28,7 +28,7 @@ constexpr u32 BATCHES = 200;
 constexpr u32 BATCHES = 1500;
 #endif
 
-GraphSpec payments_spec() {
+GraphSpec payments_spec(bool on_disk = false) {
   GraphSpec spec;
   TableSpec customers, payments;
   customers.name = "customers";
@@ -37,6 +37,7 @@ GraphSpec payments_spec() {
   payments.key_parts_are_text = {false};
   payments.has_time = true;
   payments.columns = {{"amount", Kind::numerical, false, false, 0}, {"merchant", Kind::coded, false, false, 0}};
+  payments.columns_on_disk = on_disk;
   spec.tables = {customers, payments};
   spec.links = {{"customer_id", 1, 0}};
   return spec;
@@ -46,6 +47,13 @@ std::string folder() {
   const auto path = std::filesystem::temp_directory_path() / ("nowgraph-image-" + std::to_string(::getpid()));
   std::filesystem::create_directories(path);
   return path.string();
+}
+
+// With a columns' file that has no name any more.
+void give_columns(Arena& arena) {
+  const std::string path = folder() + "/columns";
+  arena.add_columns(path, ARENA_BYTES);
+  std::filesystem::remove(path);
 }
 
 // One batch of the log: inserts, some changed later, some of a hub, some with strings never seen.
@@ -68,6 +76,12 @@ void apply_batch(Writer& writer, u32 batch) {
                        .times(now, now)
                        .bytes(),
                    i, LogPosition{}, false, applied);
+    if (random() % 4 == 0)
+      writer.apply(RowEventBuilder("payments", Operation::upsert, old)
+                       .times(now, now)
+                       .number("amount", static_cast<double>(random() % 100))
+                       .bytes(),
+                   i, LogPosition{}, false, applied);
   }
   CHECK_EQUAL(applied.rejected.size(), std::size_t{0});
   writer.set_position("payments", 0, batch + 1);
@@ -79,6 +93,7 @@ std::string hash_of(const Writer& writer) { return canonical_hash(writer.reader(
 // An image of the graph after some batches, copied while they were applied.
 std::string image_beside(Writer& writer, Arena& arena, u32 batches, const std::string& path) {
   std::filesystem::remove(path);
+  std::filesystem::remove(columns_of_image(path));
   ImageWriter image(arena, path);
   std::atomic<bool> copied{false};
   std::thread copying([&] {
@@ -99,25 +114,29 @@ std::string image_beside(Writer& writer, Arena& arena, u32 batches, const std::s
 }  // namespace
 
 TEST("an image written beside a busy writer is the graph as it was when the writer rested, and goes on as that graph") {
-  const std::string path = folder() + "/beside";
-  Arena arena(ARENA_BYTES);
-  format_graph(arena, payments_spec(), "fingerprint", 7);
-  Writer writer(arena);
-  const std::string hash = image_beside(writer, arena, BATCHES, path);
-  verify_image(path);
+  for (const bool on_disk : {false, true}) {
+    const std::string path = folder() + "/beside";
+    Arena arena(ARENA_BYTES), other(2 * ARENA_BYTES);
+    if (on_disk) give_columns(arena);
+    if (on_disk) give_columns(other);
+    format_graph(arena, payments_spec(on_disk), "fingerprint", 7);
+    Writer writer(arena);
+    const std::string hash = image_beside(writer, arena, BATCHES, path);
+    verify_image(path);
 
-  Arena other(2 * ARENA_BYTES);
-  const std::string state = restore_image(other, path, "fingerprint", 8);
-  take_spec(other, payments_spec());
-  Writer restored(other, state);
-  CHECK_EQUAL(hash_of(restored), hash);
-  CHECK_EQUAL(other.header().generation, 8);
-  for (u32 more = 0; more < 50; ++more) apply_batch(restored, BATCHES + more);
-  CHECK_EQUAL(hash_of(restored), hash_of(writer));
-  CHECK_EQUAL(restored.sequence(), writer.sequence());
-  CHECK_EQUAL(restored.memory().adjacency.entries, writer.memory().adjacency.entries);
-  CHECK_EQUAL(restored.memory().used_bytes, writer.memory().used_bytes);
-  std::filesystem::remove_all(folder());
+    const std::string state = restore_image(other, path, "fingerprint", 8);
+    take_spec(other, payments_spec(on_disk));
+    Writer restored(other, state);
+    CHECK_EQUAL(hash_of(restored), hash);
+    CHECK_EQUAL(other.header().generation, 8);
+    for (u32 more = 0; more < 50; ++more) apply_batch(restored, BATCHES + more);
+    CHECK_EQUAL(hash_of(restored), hash_of(writer));
+    CHECK_EQUAL(restored.sequence(), writer.sequence());
+    CHECK_EQUAL(restored.memory().adjacency.entries, writer.memory().adjacency.entries);
+    CHECK_EQUAL(restored.memory().used_bytes, writer.memory().used_bytes);
+    CHECK_EQUAL(restored.memory().columns_bytes, writer.memory().columns_bytes);
+    std::filesystem::remove_all(folder());
+  }
 }
 
 TEST("an image is restored into a file that others map, and its readers' slots are free") {
@@ -200,6 +219,56 @@ TEST("an image of other tables, or too large for the arena, is refused; bounds c
     if (change == 5) spec.tables.push_back(spec.tables[0]);
     CHECK_THROWS(take_spec(other, spec), ImageRefused);
   }
+  std::filesystem::remove_all(folder());
+}
+
+TEST("columns move to the disk, and back into memory, with a graph that is taken over") {
+  for (const bool to_disk : {false, true}) {
+    const std::string path = folder() + "/moved";
+    Arena arena(ARENA_BYTES), moved(ARENA_BYTES);
+    give_columns(to_disk ? moved : arena);
+    format_graph(arena, payments_spec(!to_disk), "fingerprint", 1);
+    Writer writer(arena);
+    image_beside(writer, arena, 60, path);  // of 60 batches, and 50 more
+    const std::string state = restore_image(moved, path, "fingerprint", 2);
+    CHECK(!fits_spec(moved, payments_spec(to_disk)));
+    moved.clear();
+    format_graph(moved, payments_spec(to_disk), "fingerprint", 2);
+    Writer other(moved);
+    {
+      const std::unique_ptr<Arena> mapped = Arena::of_image(path);
+      other.take_over(Reader(*mapped), state);
+    }
+    for (u32 batch = 60; batch < 110; ++batch) apply_batch(other, batch);
+    CHECK_EQUAL(hash_of(other), hash_of(writer));
+    std::filesystem::remove_all(folder());
+  }
+}
+
+TEST("an image whose columns are damaged, cut off or gone is refused") {
+  const std::string path = folder() + "/columns-of", columns = columns_of_image(path);
+  Arena arena(ARENA_BYTES);
+  give_columns(arena);
+  format_graph(arena, payments_spec(true), "fingerprint", 1);
+  Writer writer(arena);
+  image_beside(writer, arena, 30, path);
+  verify_image(path);
+  const auto refused = [&] {
+    CHECK_THROWS(verify_image(path), ImageRefused);
+    Arena other(ARENA_BYTES);
+    give_columns(other);
+    CHECK_THROWS(restore_image(other, path, "fingerprint", 2), ImageRefused);
+  };
+  {
+    std::fstream file(columns, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(100'000);
+    file.put('x');
+  }
+  refused();
+  std::filesystem::resize_file(columns, std::filesystem::file_size(columns) - 1);
+  refused();
+  std::filesystem::remove(columns);
+  refused();
   std::filesystem::remove_all(folder());
 }
 

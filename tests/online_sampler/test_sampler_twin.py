@@ -189,6 +189,12 @@ def _key_text(key: Any) -> str:
     return key_text(key)
 
 
+def stored(schema: Schema) -> st.SearchStrategy[Schema]:
+    """The schema with all its columns in memory, and on disk."""
+    tables = tuple(replace(table, storage="disk" if table.columns else "memory") for table in schema.tables)
+    return st.sampled_from([schema, replace(schema, tables=tables)])
+
+
 def world(shop: Schema, encode: Callable[..., bytes], found: Sequence[ReferenceEvent]) -> World:
     """Both graphs after the events, the native one in two batches."""
     graph, twin = TemporalGraph.create(shop, arena_bytes=1 << 26), ReferenceGraph(shop)
@@ -209,7 +215,7 @@ def encode_reference(encode: Callable[..., bytes], event: ReferenceEvent) -> byt
 @given(data=st.data())
 def test_entities_as_of_a_time_are_seen_alike(shop: Schema, encode: Callable[..., bytes], data: st.DataObject) -> None:
     """Around any key at any cut-off both see the same rows in the same order, the same edges, states and cells."""
-    both = world(shop, encode, without_ties(data.draw(st.lists(events(), max_size=40))))
+    both = world(data.draw(stored(shop)), encode, without_ties(data.draw(st.lists(events(), max_size=40))))
     plan, reference = data.draw(plan_of(shop))
     table = data.draw(st.sampled_from(sorted(KEYS)))
     keys = data.draw(st.lists(KEYS[table], min_size=1, max_size=4))
@@ -228,7 +234,7 @@ def test_rows_are_seen_alike_in_their_first_version(
 ) -> None:
     """A seed given by row shows how it arrived, its links followed from then, its outcome left out."""
     history = without_ties(data.draw(st.lists(events(), min_size=1, max_size=40)))
-    both = world(shop, encode, history)
+    both = world(data.draw(stored(shop)), encode, history)
     plan, reference = data.draw(plan_of(shop))
     table = data.draw(st.sampled_from([event.table for event in history]))
     view = both.graph.view()
@@ -250,7 +256,7 @@ def test_events_that_are_not_in_the_graph_are_seen_alike(
     shop: Schema, encode: Callable[..., bytes], data: st.DataObject
 ) -> None:
     """A payment being scored sees what it would see had it arrived, whether its key is already there or not."""
-    both = world(shop, encode, without_ties(data.draw(st.lists(events(), max_size=40))))
+    both = world(data.draw(stored(shop)), encode, without_ties(data.draw(st.lists(events(), max_size=40))))
     plan, reference = data.draw(plan_of(shop))
     seeds = data.draw(st.lists(events().filter(lambda event: event.operation == "insert"), min_size=1, max_size=4))
     cutoffs = data.draw(st.lists(TIMES, min_size=len(seeds), max_size=len(seeds)))
@@ -293,7 +299,7 @@ def test_sessions_are_seen_alike(shop: Schema, encode: Callable[..., bytes], dat
         history += [
             replace(event, cells={**event.cells, link.name: key}) for event in session if data.draw(st.booleans())
         ]
-    both = world(shop, encode, without_ties(history))
+    both = world(data.draw(stored(shop)), encode, without_ties(history))
     named: list[Any] = [key if len(key) > 1 else key[0] for key in seeds]
     view = both.graph.view()
     rows = view.row_index(link.parent, named)

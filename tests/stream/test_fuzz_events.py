@@ -143,7 +143,7 @@ def customer(chance: random.Random) -> dict[str, Any]:
 
 def row_event(chance: random.Random) -> dict[str, Any]:
     cells = [{"column": "amount", "number": 5.5}, {"column": "tags", "texts": {"values": ["a"]}}]
-    cells += [{"column": "taste", "vector": {"values": [1, 2, 3]}}, {"column": "customerId", "null": None}]
+    cells += [{"column": "taste", "vector": {"values": [1, 2, 3]}}, {"column": "customer_id", "null": None}]
     return {
         "table": "orders",
         "operation": chance.choice(["OPERATION_INSERT", 2, "OPERATION_DELETE"]),

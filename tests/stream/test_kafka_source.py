@@ -224,6 +224,25 @@ def test_records_deleted_by_retention_are_an_error(kafka_settings: StreamSetting
 
 
 @pytest.mark.kafka
+def test_a_partition_that_came_and_lost_its_beginning_is_an_error(
+    kafka_settings: StreamSettings, kafka_topic: Topic
+) -> None:
+    """Whoever has read the topic before would miss records of it; whoever begins takes the log as it is."""
+    from confluent_kafka import TopicPartition, admin
+
+    topic = kafka_topic(2)
+    publish(kafka_settings, topic, [b"%d" % i for i in range(10)], partition=1)
+    client = admin.AdminClient({"bootstrap.servers": kafka_settings.kafka_bootstrap})
+    KafkaSource([topic], positions={(topic, 0): 0}, settings=kafka_settings).close()
+    for future in client.delete_records([TopicPartition(topic, 1, 6)]).values():
+        future.result(20)
+    with pytest.raises(GapError) as caught:
+        KafkaSource([topic], positions={(topic, 0): 0}, settings=kafka_settings)
+    assert (caught.value.partition, caught.value.expected_offset, caught.value.found_offset) == (1, 0, 6)
+    KafkaSource([topic], settings=kafka_settings).close()
+
+
+@pytest.mark.kafka
 def test_gaps_of_transactions_are_normal_where_they_are_allowed(
     kafka_settings: StreamSettings, kafka_topic: Topic
 ) -> None:

@@ -21,8 +21,10 @@ def test_tables_links_and_bounds_are_said_in_native_terms(schema: Schema) -> Non
     assert native_links(schema) == [("customer_id", 1, 0, False), ("customer_id", 2, 0, False)]
 
 
-def test_retention_is_carried() -> None:
-    """Age in microseconds and degree as they are written."""
-    table_text = "{primary_key: {id: string}, time_column: t, retention: {age: 2s, degree: 4}}"
+def test_retention_and_storage_are_carried() -> None:
+    """Age in microseconds and degree as they are written, and where the cells lie."""
+    options = "retention: {age: 2s, degree: 4}, storage: disk, columns: {a: text}"
+    table_text = f"{{primary_key: {{id: string}}, time_column: t, {options}}}"
     (table,) = native_tables(parse_schema(f"{{version: 1, name: n, tables: {{b: {table_text}}}}}"))
     assert (table.retention_age_us, table.retention_degree, table.key_parts_are_text) == (2_000_000, 4, [True])
+    assert table.columns_on_disk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from temporal_graph.graph import TemporalGraph
 from temporal_graph.reference import HIDDEN, ReferenceEvent, ReferenceGraph
 from temporal_graph.reference_sampler import ReferencePlan, sample_most_recent
 from temporal_graph.reference_values import Key, Value, key_text
-from temporal_graph.schema import ColumnKind, parse_schema
+from temporal_graph.schema import ColumnKind, Schema, parse_schema
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, visible_time_us
 
 ARENA_BYTES = 64 << 20
@@ -168,9 +169,9 @@ def put_cell(cell: pb.Cell, kind: ColumnKind | None, value: Any) -> None:
         setattr(cell, fields.get(kind, "text"), value)
 
 
-def both(batches: Iterable[Sequence[ReferenceEvent]]) -> tuple[TemporalGraph, ReferenceGraph]:
+def both(batches: Iterable[Sequence[ReferenceEvent]], schema: Schema = SCHEMA) -> tuple[TemporalGraph, ReferenceGraph]:
     """The native graph and the twin with the same batches applied, each batch judged and counted alike."""
-    graph = TemporalGraph.create(SCHEMA, arena_bytes=ARENA_BYTES)
+    graph = TemporalGraph.create(schema, arena_bytes=ARENA_BYTES)
     twin = ReferenceGraph(SCHEMA)
     for batch in batches:
         applied, expected = graph.apply([wire(event) for event in batch]), twin.apply(batch)
@@ -274,27 +275,31 @@ def expected_walks(twin: ReferenceGraph, seeds: Sequence[tuple[str, Key]], cutof
 
 
 SEQUENCES = st.lists(events(), min_size=1, max_size=14)
+ON_DISK = replace(SCHEMA, tables=tuple(replace(t, storage="disk" if t.columns else "memory") for t in SCHEMA.tables))
+SCHEMAS = st.sampled_from([SCHEMA, ON_DISK])
 CUTS = st.lists(st.integers(0, 20), max_size=4)
 SLOWER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @SLOWER
-@given(SEQUENCES, CUTS)
-def test_the_graph_is_the_twins(sequence: list[ReferenceEvent], cuts: list[int]) -> None:
-    """Versions, bare rows, link intervals, counts and refusals are the twin's, in whichever batches events arrive."""
-    graph, twin = both(split(sequence, cuts))
+@given(SEQUENCES, CUTS, SCHEMAS)
+def test_the_graph_is_the_twins(sequence: list[ReferenceEvent], cuts: list[int], schema: Schema) -> None:
+    """Versions, bare rows, link intervals, counts and refusals are the twin's, whatever the batches and the storage."""
+    graph, twin = both(split(sequence, cuts), schema)
     assert graph.dump() == twin.dump()
     graph.close()
 
 
 @SLOWER
-@given(SEQUENCES, CUTS, st.randoms(use_true_random=False))
-def test_the_hash_knows_no_order(sequence: list[ReferenceEvent], cuts: list[int], shuffler: random.Random) -> None:
-    """Shuffled, split and partly repeated, the same events give the same graph and the same canonical hash."""
+@given(SEQUENCES, CUTS, SCHEMAS, st.randoms(use_true_random=False))
+def test_the_hash_knows_no_order(
+    sequence: list[ReferenceEvent], cuts: list[int], schema: Schema, shuffler: random.Random
+) -> None:
+    """Shuffled, split and partly repeated, their columns in memory or on disk, the same events give the same hash."""
     graph, twin = both([sequence])
     shuffled = [*sequence, *sequence[::3]]
     shuffler.shuffle(shuffled)
-    again, _ = both(split(shuffled, cuts))
+    again, _ = both(split(shuffled, cuts), schema)
     assert again.dump() == graph.dump() == twin.dump()
     assert again.canonical_hash() == graph.canonical_hash()
     graph.close()
@@ -313,9 +318,9 @@ def test_the_hash_knows_every_difference(sequence: list[ReferenceEvent], more: R
     graph.close()
 
 
-def assert_same_walks(sequence: Sequence[ReferenceEvent]) -> None:
+def assert_same_walks(sequence: Sequence[ReferenceEvent], schema: Schema) -> None:
     """Sample around every key at both sides of every visible time."""
-    graph, twin = both([sequence])
+    graph, twin = both([sequence], schema)
     sampler = Sampler(graph.view(), SamplingPlan.from_dict(PLAN))
     for table, keys in KEYS.items():
         asked = [((table, key), cutoff) for cutoff in cutoffs_of(sequence) for key in keys]
@@ -326,23 +331,24 @@ def assert_same_walks(sequence: Sequence[ReferenceEvent]) -> None:
 
 
 @SLOWER
-@given(SEQUENCES)
-def test_the_sampler_walks_as_the_twin_does(sequence: list[ReferenceEvent]) -> None:
+@given(SEQUENCES, SCHEMAS)
+def test_the_sampler_walks_as_the_twin_does(sequence: list[ReferenceEvent], schema: Schema) -> None:
     """At both sides of every visible time and around every key: the same rows, edges, versions, clocks and cells."""
-    assert_same_walks(sequence)
+    assert_same_walks(sequence, schema)
 
 
-def test_a_patch_that_comes_before_its_row() -> None:
+@pytest.mark.parametrize("schema", [SCHEMA, ON_DISK], ids=["memory", "disk"])
+def test_a_patch_that_comes_before_its_row(schema: Schema) -> None:
     """A row that a patch makes visible before its insert shows nothing of the insert until then, its links neither."""
     row = ReferenceEvent("payments", "insert", (2,), 100, None, {"amount": 1.5, "order_region+order_number": ("a", 1)})
-    assert_same_walks([row, ReferenceEvent("payments", "upsert", (2,), 50, None, {"fraud": True})])
+    assert_same_walks([row, ReferenceEvent("payments", "upsert", (2,), 50, None, {"fraud": True})], schema)
 
 
 @SLOWER
-@given(SEQUENCES)
-def test_outcomes_and_times_are_the_twins(sequence: list[ReferenceEvent]) -> None:
+@given(SEQUENCES, SCHEMAS)
+def test_outcomes_and_times_are_the_twins(sequence: list[ReferenceEvent], schema: Schema) -> None:
     """Every version that sets an outcome is listed with the row's own time; a row's times are its first version's."""
-    graph, twin = both([sequence])
+    graph, twin = both([sequence], schema)
     view, versions = graph.view(), {key: row["versions"] for key, row in twin.dump()["payments"].items()}
     keys = [key_text((key,)) for key in view.keys("payments", np.arange(view.row_count("payments")))]  # type: ignore[arg-type]
     outcomes = view.outcomes("payments", "fraud")

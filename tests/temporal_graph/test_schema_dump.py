@@ -57,6 +57,7 @@ def tables(draw: st.DrawFn, name: str, parents: list[Table]) -> Table:
         columns=tuple(columns),
         links=tuple(links),
         retention=Retention(draw(st.none() | DURATIONS), draw(st.none() | st.integers(1, 2**31 - 1))),
+        storage=draw(st.sampled_from(["memory", "disk"])) if columns else "memory",
     )
 
 

@@ -35,6 +35,7 @@ tables:
     lateness: 7d
     future: 10m
     retention: {age: 365d, degree: 10000}
+    storage: disk
     columns:
       tx_amount: numerical
       tx_fraud: {kind: boolean, outcome: true}
@@ -64,6 +65,7 @@ def test_payments() -> None:
     assert (table.time_column, table.known_time) == ("tx_datetime", KnownTime())
     assert (table.lateness_us, table.future_us) == (7 * DAY_US, 600_000_000)
     assert table.retention == Retention(365 * DAY_US, 10_000)
+    assert [each.storage for each in schema.tables] == ["memory", "memory", "disk"]
     assert table.columns == (
         Column("tx_amount", ColumnKind.NUMERICAL),
         Column("tx_fraud", ColumnKind.BOOLEAN, outcome=True),
@@ -159,6 +161,8 @@ WRONG_TABLES = [
     ("retention: 7d\ntime_column: at", "retention", "a mapping with the keys age, degree"),
     ("retention: {degree: 0}", "retention.degree", "a whole number from 1"),
     ("retention: {degree: 1.5}", "retention.degree", "a whole number from 1"),
+    ("storage: ssd\ncolumns: {a: text}", "storage", "memory or disk, where the cells of the table's rows lie"),
+    ("storage: disk", "storage", "memory, as a table without columns has no cells"),
     ("retention: {ages: 7d}", "retention.ages", "did you mean 'age'"),
     ("columns: [a]", "columns", "a mapping"),
     ("columns: {a: numeric}", "columns.a", "did you mean 'numerical'"),

@@ -85,6 +85,7 @@ def test_fingerprint_is_stable(schema: Schema) -> None:
         ("name: shop", "name: mall"),
         ("lateness: 7d", "lateness: 9d"),
         ("retention: {age: 365d}", "retention: {degree: 10}"),
+        ("retention: {age: 365d}", "storage: disk"),
         ("  - {topic: orders, table: orders, format: json}", "  - {topic: o, table: orders, format: protobuf}"),
     ],
 )

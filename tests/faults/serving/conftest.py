@@ -201,8 +201,9 @@ def start_server(pytestconfig: pytest.Config) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def fraud_server(start_server: Callable[..., Any], fraud_model: Path) -> Iterator[Served]:
-    """A server of scores whose connections are looked after every second; tests leave it as they found it."""
-    with start_server(fraud_model, "--fixed-shape", keepalive_time_ms=1_000, keepalive_timeout_ms=1_000) as served:
+    """A server of scores that looks after its connections every second, and waits three for a token."""
+    settings = {"keepalive_time_ms": 1_000, "keepalive_timeout_ms": 1_000, "deadline_default_ms": 3_000}
+    with start_server(fraud_model, "--fixed-shape", **settings) as served:
         yield served
 
 

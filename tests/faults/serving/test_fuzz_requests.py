@@ -31,7 +31,7 @@ IN_FLIGHT = 24
 BATCH = 256
 GROWTH_BYTES_MAX = 300 << 20
 
-INTEGERS = (0, 1, -1, 2, 5, 100, 2**31 - 1, -(2**31), 2**53, 2**63 - 1, -(2**63), 1 - 2**63, 253_402_300_800_000_000)
+INTEGERS = (0, 1, -1, 2, 5, 100, 2**31 - 1, -(2**31), 2**53, 2**63 - 1, -(2**63), 1 - 2**63, 2 - 2**63)
 FLOATS = (0.0, -0.0, 0.5, 1.0, 2.0, -1.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 3.5e38)
 TEXTS = (
     "", "a", "web", "north", "\x00", "\x1f", "\U0010ffff", "é" * 40, "0" * 300, "-1", "../..", "%s%n", "null",
@@ -143,8 +143,9 @@ def wrong_of(response: Any) -> str:
     """What is no answer about a response; empty where all is well."""
     match response:
         case service_pb2.ScoreResponse():
-            if not 0.0 <= response.probability <= 1.0 or not math.isfinite(response.logit):
-                return f"probability {response.probability}, logit {response.logit}"
+            numbers = [response.logit, response.value, *(one.value for one in response.quantiles)]
+            if not 0.0 <= response.probability <= 1.0 or not all(map(math.isfinite, numbers)):
+                return f"probability {response.probability}, numbers {numbers}"
         case service_pb2.RankResponse():
             if not all(math.isfinite(item.score) for item in response.items):
                 return f"scores {[item.score for item in response.items]}"
@@ -344,7 +345,7 @@ async def stand(
 
 
 @pytest.mark.parametrize(
-    "count", [4_000, pytest.param(1_000_000, marks=[pytest.mark.faults, pytest.mark.timeout(3_000)])]
+    "count", [4_000, pytest.param(500_000, marks=[pytest.mark.faults, pytest.mark.timeout(3_000)])]
 )
 async def test_requests_about_rows(fraud_server: Any, count: int) -> None:
     """Score, ScoreBatch, ScoreStream, Neighborhood: no INTERNAL; afterwards the same request has the same bits."""

@@ -15,6 +15,7 @@ import fsspec
 import pytest
 
 from stream.embedded_broker import EmbeddedBroker
+from temporal_graph.errors import ArenaError
 from temporal_graph.generations import CurrentGeneration
 from temporal_graph.schema import load_schema
 from temporal_graph.snapshots import IMAGE, Snapshots
@@ -133,6 +134,54 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait(timeout=20)
+
+
+@pytest.mark.faults
+def test_of_several_who_stand_by_each_has_its_turn(
+    example: Path, broker: EmbeddedBroker, publish: Callable, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    """Three start at once and the writer is killed again and again: one takes over, the others stand by for it."""
+    arena, ports = tmp_path / "arena", [str(free_port()) for _ in range(4)]
+    command = [
+        sys.executable, "-m", "nowgraph.cli", "update", "--schema", example / "schema.yaml", "--arena", arena,
+        "--standby", "--bootstrap-servers", broker.bootstrap, "--quiet", "--metrics-port",
+    ]  # fmt: skip
+    processes = {port: subprocess.Popen([*command, port]) for port in ports}
+    try:
+        published = 0
+        while processes:
+            publish(broker, range(published, published + 30))
+            published += 30
+            _until(lambda: all(_metric_or_none(port, "nowgraph_standing_by") is not None for port in processes))
+            _until(lambda: [_metric_or_none(port, "nowgraph_standing_by") for port in processes].count(0.0) == 1)
+            _until(lambda: _whole(arena, example, published))  # noqa: B023
+            (writer,) = (port for port in processes if _metric(port, "nowgraph_standing_by") == 0)
+            process = processes.pop(writer)
+            process.kill()
+            process.wait(timeout=20)
+        assert len(list(arena.glob("*.arena"))) == 1
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait(timeout=20)
+
+
+def _whole(arena: Path, example: Path, count: int) -> bool:
+    """Whether the generation that serves holds so many payments."""
+    try:
+        view = GraphView.attach(load_schema(example / "schema.yaml"), arena)
+    except ArenaError:
+        return False
+    rows = view.row_count("transactions")
+    view.close()
+    return rows == count
+
+
+def _metric_or_none(port: str, name: str) -> float | None:
+    try:
+        return _metric(port, name)
+    except OSError:
+        return None
 
 
 def test_a_standby_needs_a_log_that_goes_on(run_command: Callable, example: Path, tmp_path: Path) -> None:

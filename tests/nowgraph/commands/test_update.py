@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -98,6 +99,31 @@ def test_every_start_is_a_new_generation_with_the_same_graph(
     assert first["graph"] == second["graph"]
     assert view.superseded
     assert view.row_count("transactions") == pq.read_metadata(town[0]).num_rows
+    view.close()
+
+
+def test_columns_move_to_the_disk_by_the_schema_alone(
+    run_json: Callable, run_command: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The graph stays the same by hash, and readers with the old schema go on; without a folder the table is named."""
+    old, new = example / "schema.yaml", tmp_path / "schema.yaml"
+    new.write_text(
+        old.read_text().replace("    time_column: tx_datetime\n", "    time_column: tx_datetime\n    storage: disk\n")
+    )
+    history = [word for path in town for word in ("--history", path)]
+    options = (
+        "update", "--arena", tmp_path / "arena", "--bootstrap-servers", "embedded", "--until-caught-up",
+        "--metrics-port", 0, "--quiet", *history,
+    )  # fmt: skip
+    before = run_json(*options, "--schema", old)
+    refused = run_command(*options, "--schema", new, exit_code=2)
+    assert "the columns of transactions are to lie on disk" in refused.stderr
+    assert "--columns" in refused.stderr
+    after = run_json(*options, "--schema", new, "--columns", tmp_path / "disk")
+    assert after["graph"] == before["graph"]
+    assert len(list((tmp_path / "disk").glob("*/gen-*.columns"))) == 1
+    view = GraphView.attach(load_schema(old), tmp_path / "arena")
+    assert not np.isnan(view.versions("transactions").numerical).any()
     view.close()
 
 

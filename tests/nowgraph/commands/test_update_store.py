@@ -16,6 +16,7 @@ import pytest
 
 from online_sampler import Sampler, SamplingPlan
 from online_sampler.redis_sampler import RedisSampler
+from stream.dead_letters import list_dead_letters
 from stream.decode import Decoder
 from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
@@ -35,6 +36,7 @@ tables:
   payments:
     primary_key: {payment_id: integer}
     time_column: at
+    known_time: broker
     columns: {amount: numerical, shop: categorical}
     links: {customer_id: customers}
 sources:
@@ -87,10 +89,17 @@ def log_alone(settings: StreamSettings, schema: Schema, topic: str, count: int) 
     while read < count:
         batch = source.poll(10_000, 1.0)
         if len(batch):
-            graph.apply(decoder.decode(batch).events)
+            decoded = decoder.decode(batch)
+            graph.apply(decoded.events, broker_time_us=decoded.broker_time_us)
             read += len(batch)
     source.close()
     return answers(Sampler(graph.view(), PLAN))
+
+
+def refused(settings: StreamSettings, topic: str) -> list[str]:
+    """Why records of the topic are dead letters."""
+    where = StreamSettings(kafka_bootstrap=settings.kafka_bootstrap)  # the command's, not this test's
+    return [stored.letter.reason for stored in list_dead_letters(where, topic=topic)]
 
 
 def member(schema_path: Path, store: str, settings: StreamSettings) -> subprocess.Popen[bytes]:
@@ -123,8 +132,12 @@ def test_a_member_alone_keeps_the_whole_graph(
         "--bootstrap-servers", kafka_settings.kafka_bootstrap, "--metrics-port", 0,
     )  # fmt: skip
     publish(kafka_settings, topic, range(600))
+    with EventProducer(kafka_settings) as producer:  # the graph refuses it: it happens long after the broker had it
+        row = {"payment_id": 9_999, "at": 4 * BEGIN_US, "customer_id": 0, "amount": 0.0, "shop": "later"}
+        producer.send(topic, value=json.dumps(row).encode(), partition=0).result(10)
     first = run_json(*command)
     assert first["applied"] == 600
+    assert refused(kafka_settings, topic) == ["future"]
     publish(kafka_settings, topic, range(600, 700))
     assert (run_json(*command)["applied"], run_json(*command)["applied"]) == (100, 0)
     expected = log_alone(kafka_settings, schema, topic, 700)

@@ -24,7 +24,7 @@ def keys_of(store: Any) -> int:
     """How many keys the graph has, fences left out."""
     shards, prefix = Shards(store.url), f"{store.namespace}:{store.graph.graph}"
     found = 0
-    for shard in shards._shards:
+    for shard in shards._placed[0]:
         connection = shard.pool.get_connection()
         connection.send_command("KEYS", prefix + "*")
         found += sum(not key.endswith((b"\xff", b"\xfe")) for key in connection.read_response())
@@ -48,6 +48,18 @@ def test_an_erasure_is_refused_aloud(cluster: Any, payment: Payment) -> None:
     applied = cluster.apply([payment(1, 5), payment(1, 9, operation="ERASE"), b"\xff"])
     assert applied.applied == 1
     assert [(one.index, one.reason) for one in applied.rejected] == [(1, "erasure_unsupported"), (2, "malformed")]
+
+
+def test_positions_wait_until_what_was_rejected_is_safe(cluster: Any, payment: Payment) -> None:
+    """They pass a batch with a rejected event once they are settled, which a writer that was overtaken cannot do."""
+    cluster.graph.apply([payment(1, 5), b"\xff"], positions={PLACE: 2})
+    assert cluster.graph.positions == {}
+    cluster.graph.settle({PLACE: 2})
+    assert cluster.graph.positions == {PLACE: 2}
+    with RedisGraph.open(cluster.url, cluster.schema, namespace=cluster.namespace) as fresh:
+        fresh.claim([PLACE])
+        with pytest.raises(StaleWriterError):
+            cluster.graph.settle({PLACE: 3})
 
 
 def test_positions_are_there_with_the_data(cluster: Any, payment: Payment, schema: Schema) -> None:
