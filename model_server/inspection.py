@@ -116,7 +116,8 @@ def _name(neighbors: Sequence[service_pb2.Neighbor], found: Neighborhood, view: 
         if len(nodes) == 0 or not table.primary_key:
             continue
         for node, key in zip(nodes.tolist(), view.keys(table.name, found.row[nodes]), strict=True):
-            write_key(neighbors[node].key, key)
+            if key is not None:  # erased since it was sampled
+                write_key(neighbors[node].key, key)
 
 
 def _fill(

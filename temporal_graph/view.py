@@ -160,6 +160,11 @@ class GraphView:
         """Return what erasures have removed of the table since the graph was made, snapshots included."""
         return Erased(*self._native.erased(self._table(table)))
 
+    def erased_rows(self, table: str) -> Int64:
+        """Return int64 [N], ascending: the rows whose key was erased; a look at each row of the table."""
+        rows: Int64 = self._native.erased_rows(self._table(table))
+        return rows
+
     @property
     def erasures(self) -> int:
         """Counts how often more was erased than before: one look tells whether `erased` has changed."""

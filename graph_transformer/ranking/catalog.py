@@ -40,6 +40,7 @@ class Catalog:
         self._bare: Mask = np.zeros(0, dtype=bool)
         self._interactions = 0
         self._sequence = -1
+        self._erasures = 0
 
     def __len__(self) -> int:
         """The number of rows of the items' table, taken in so far."""
@@ -54,6 +55,7 @@ class Catalog:
         # Items are read last: what interactions name is then among them, however the graph grows meanwhile.
         tail = self._view.rows_from(self._ranked.interactions, self._interactions)
         items = self._take_items()
+        self._forget()
         if len(tail):
             self._interactions += len(tail)
             seen = ~tail.bare
@@ -75,6 +77,15 @@ class Catalog:
         self.newest.take(row, visible_us)
         self.contents.take(row, visible_us)
         return np.concatenate([row, tail.row[tail.bare]]) if self._timeless else row
+
+    def _forget(self) -> None:
+        """An item that was erased is as one that was never visible: nothing puts it on a list."""
+        if self._view.erasures == self._erasures:
+            return
+        self._erasures = self._view.erasures
+        erased = self._view.erased_rows(self._ranked.items)
+        erased = erased[erased < len(self)]
+        self._first_us[erased], self._bare[erased] = TIME_MAX_US, False
 
     def first_us(self, item: Int64) -> Int64:
         """Return int64[n]: when items were first visible; TIME_MAX_US: not yet, ALWAYS_US in a table without time."""

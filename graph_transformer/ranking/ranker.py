@@ -159,6 +159,8 @@ class Ranker:
         score = scored.score[mine].astype(np.float64)
         order = mine[np.lexsort((found.item[mine], -score))]
         order = self._ties(order, scored, limit)
+        keys = self._view.keys(self._ranked.items, found.item[order])
+        order = order[[key is not None for key in keys]]  # one may have been erased since it was found
         item = found.item[order]
         own = slice(found.own.offset[number], found.own.offset[number + 1])
         sessions = int(found.session_count[number])
@@ -166,7 +168,7 @@ class Ranker:
         newest_us = int(found.own.event_time_us[own].max()) if own.stop > own.start else None
         return RankedList(
             item=item,
-            key=[key for key in self._view.keys(self._ranked.items, item) if key is not None],
+            key=[key for key in keys if key is not None],
             score=scored.score[order].astype(np.float64),
             source=found.source[order],
             first_seen_us=self._scorer.catalog.first_us(item),
@@ -187,6 +189,7 @@ class Ranker:
             first: Int64 = shown[:limit]
             return first
         keys = self._view.keys(self._ranked.items, scored.found.item[shown])
-        places = sorted(range(len(shown)), key=lambda place: (-score[place], keys[place]))
+        known = [place for place in range(len(shown)) if keys[place] is not None]
+        places = sorted(known, key=lambda place: (-score[place], keys[place]))
         sorted_out: Int64 = shown[np.array(places[:limit], dtype=np.int64)]
         return sorted_out

@@ -107,6 +107,16 @@ nb::list keys_of(View& view, u32 table_index, In<i64> rows) {
   return keys;
 }
 
+// Rows whose key was erased, ascending.
+Out<i64> erased_rows(View& view, u32 table_index) {
+  const Pinned pinned(view.reader);
+  const TableHeader& table = view.reader.table(table_index);
+  std::vector<i64> rows;
+  for (u32 row = 0; row < pinned.snapshot.row_limit[table_index]; ++row)
+    if (Reader::version_head(table, view.reader.row(table, row)).load(std::memory_order_acquire) == ERASED) rows.push_back(row);
+  return to_array(std::move(rows));
+}
+
 nb::list strings(View& view, u32 table_index, u32 column_index, In<i32> codes) {
   const ColumnHeader& column = view.reader.columns(view.reader.table(table_index))[column_index];
   if (column.kind != Kind::coded) throw nb::value_error("the column has no dictionary");
@@ -285,6 +295,7 @@ void bind_view(nb::module_& module) {
         const ErasedCounts& counts = view.reader.table(table).erased;
         return nb::make_tuple(counts.rows.load(), counts.versions.load(), counts.links.load(), counts.strings.load());
       }, nb::arg("table"))
+      .def("erased_rows", &erased_rows, nb::arg("table"))
       .def("erasures", [](const View& view) { return view.reader.graph().erasures.load(); })
       .def("overwrites_due", [](const View& view) { return view.reader.graph().overwrites_due.load(); })
       .def("readers", [](const View& view) { return view.arena->slots_taken(); })

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from protos.nowgraph.v1 import row_event_pb2 as pb
 from temporal_graph.graph import TemporalGraph
-from temporal_graph.schema import parse_schema
+from temporal_graph.schema import dump_schema, parse_schema
 from temporal_graph.snapshot_erasure import erase_in_snapshots
 from temporal_graph.snapshots import IMAGE, MANIFEST, Snapshot, Snapshots
 from temporal_graph.view import Erased
@@ -97,6 +98,51 @@ def test_the_arenas_file_holds_nothing_of_what_is_erased(tmp_path: Path) -> None
         assert "[1]" not in orders
         assert graph.apply(PEOPLE).erased == 3
         assert held(tmp_path) == set(OTHERS)
+
+
+def test_columns_of_rows_are_asked_too() -> None:
+    """The bulk path drops what is erased, and leaves the rest as it is without an erasure."""
+    schema = parse_schema("""
+version: 1
+name: bulk
+tables:
+  people: {primary_key: {id: integer}}
+  visits: {primary_key: {id: integer}, time_column: at, links: {person: {table: people, erase: true}}}
+""")
+    keys, times, people = np.arange(6), np.arange(6) * 10, np.array([1, 2, 1, 2, 1, 2])
+    with TemporalGraph.create(schema, arena_bytes=ARENA_BYTES) as graph:
+        graph.apply([event("people", 1, 25, "ERASE")])
+        applied = graph.append("visits", keys, event_time_us=times, parents={"person": people})
+        assert (applied.applied, applied.duplicate, applied.erased) == (4, 0, 2)
+        applied = graph.append("visits", keys, event_time_us=times, parents={"person": people})
+        assert (applied.applied, applied.duplicate, applied.erased) == (0, 4, 2)
+        with TemporalGraph.create(schema, arena_bytes=ARENA_BYTES) as other:
+            other.append("visits", keys, event_time_us=times, parents={"person": people})
+            other.apply([event("people", 1, 25, "ERASE")])
+            assert other.canonical_hash() == graph.canonical_hash()
+            assert other.dump() == graph.dump()
+
+
+def test_a_schema_that_grew_takes_erasures_over(tmp_path: Path) -> None:
+    """Tables move, and what was erased stays so: a late change is dropped, also of what was its own."""
+    snapshots = Snapshots(tmp_path)
+    with TemporalGraph.create(SCHEMA, arena_bytes=ARENA_BYTES) as graph:
+        graph.apply([*PEOPLE, ERASURE, event("orders", 1, 200, "UPSERT", note="later")])
+        snap(snapshots, graph)
+    text = dump_schema(SCHEMA).replace("tables:", "tables:\n  cities: {primary_key: {name: string}}")
+    grown = parse_schema(text)
+    restored = snapshots.restore(grown, arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as graph, TemporalGraph.create(grown, arena_bytes=ARENA_BYTES) as clean:
+        assert graph.migrated
+        assert "[1]" in graph.dump()["orders"]
+        again = event("people", "ada@example.org", 300, "ERASE")
+        graph.apply([again])
+        assert "[1]" not in graph.dump()["orders"]  # hers, as only changes said that are gone
+        assert graph.apply(PEOPLE).erased == 3
+        clean.apply([*PEOPLE, ERASURE, event("orders", 1, 200, "UPSERT", note="later"), again])
+        assert graph.canonical_hash() == clean.canonical_hash()
+        assert graph.dump() == clean.dump()
 
 
 def test_snapshots_made_before_are_written_anew(tmp_path: Path) -> None:

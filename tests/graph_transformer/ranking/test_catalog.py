@@ -6,11 +6,12 @@ import pytest
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.target import Ranked
+from protos.nowgraph.v1 import row_event_pb2 as pb
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.time_rule import TIME_MAX_US
 from temporal_graph.versions import RowTail
 
-from .store import at, item, opened, order, orders
+from .store import at, event, item, opened, order, orders
 
 RANKED = Ranked("orders", "user_id", "item_id", "items", 3)
 
@@ -41,6 +42,19 @@ def test_what_arrives_is_taken_in_once(graph: TemporalGraph) -> None:
     assert catalog.newest.newest(at(40) - 1, 5).tolist() == [car]
     assert catalog.visited.counts(np.array([car, doll, doll]), np.array([at(60), at(60), at(49)])).tolist() == [2, 2, 1]
     assert len(catalog) == 2
+
+
+def test_an_item_that_was_erased_is_as_one_that_never_came(graph: TemporalGraph) -> None:
+    """Nothing that lists items by the catalog finds it, in the refresh after it went; the others stay."""
+    view = graph.view()
+    catalog = Catalog(view, RANKED, RankingConfig(half_life="1d"))
+    car, doll = view.row_index("items", ["car", "doll"]).tolist()
+    catalog.refresh()
+    graph.apply([event("items", "car", at(60), pb.OPERATION_ERASE), item("doll", 70)])
+    catalog.refresh()
+    assert view.keys("items", np.array([car, doll])) == [None, "doll"]
+    assert view.erased_rows("items").tolist() == [car]
+    assert catalog.first_us(np.array([car, doll])).tolist() == [TIME_MAX_US, at(70)]
 
 
 def test_a_graph_that_grows_while_it_is_read(graph: TemporalGraph, monkeypatch: pytest.MonkeyPatch) -> None:
