@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from temporal_graph.redis.errors import StoreError, StoreUnavailableError
-from temporal_graph.redis.keys import SLICES, Names
-from temporal_graph.redis.scripts import COUNT_FENCES, RAISE_FENCES
+from temporal_graph.redis.frames import Version, pack
+from temporal_graph.redis.keys import SLICES, Names, entity, key_bytes, time_bytes
+from temporal_graph.redis.scripts import APPEND_VERSIONS, COUNT_FENCES, RAISE_FENCES, READ
 from temporal_graph.redis.shards import CALL_ITEMS_MAX, Shards
 
 pytestmark = pytest.mark.integration
@@ -37,6 +39,32 @@ def test_a_cluster_is_its_three_shards(shared_redis_cluster: Callable[[], str]) 
     """Each slice is asked of the node that owns it."""
     shards = Shards(shared_redis_cluster())
     assert len(shards) == 3
+    shards.close()
+
+
+def test_a_slot_that_moves_is_never_taken_for_an_empty_one(redis_cluster: Any) -> None:
+    """While a slot is between two shards its slices are unavailable, not lost; once it has moved they are found."""
+    shards, names = Shards(redis_cluster.url, timeout_s=0.5, patience_s=0.2), Names("moving")
+    cluster = redis.RedisCluster.from_url(redis_cluster.url)
+    number, row = names.row(entity(0, key_bytes((1,))))
+    shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
+    shards.run(APPEND_VERSIONS, [(number, (row, pack(Version(5, 1, ()), b"event")))], head=[0])
+    want = time_bytes(9) + bytes(4) + time_bytes(0)
+    [whole] = shards.run(READ, [(number, (row, want))])
+    slot = cluster.keyslot(str(number))
+    source = cluster.nodes_manager.get_node_from_slot(slot)
+    target = next(node for node in cluster.get_primaries() if node != source)
+    here, there = (redis.Redis(host=node.host, port=node.port) for node in (source, target))
+    its_id, other_id = (one.execute_command("CLUSTER MYID").decode() for one in (here, there))
+    there.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", its_id)
+    here.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", other_id)
+    for key in [*here.scan_iter(match=f"*{{{number}}}*")]:
+        assert here.execute_command("MIGRATE", target.host, target.port, key, 0, 1_000) == b"OK"
+        with pytest.raises(StoreUnavailableError):
+            shards.run(READ, [(number, (row, want)), (number, (names.fence(number), want))])
+    for one in (there, here):
+        one.execute_command("CLUSTER SETSLOT", slot, "NODE", other_id)
+    assert shards.run(READ, [(number, (row, want))]) == [whole]
     shards.close()
 
 
