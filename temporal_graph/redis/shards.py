@@ -139,16 +139,7 @@ class Shards:
 
     def bytes_used(self) -> int:
         """The memory that all shards use, replicas not counted, by their own account."""
-        used = 0
-        for shard in self._placed[0]:
-            connection = shard.pool.get_connection()
-            try:
-                connection.send_command("INFO", "memory")
-                told = bytes(connection.read_response())
-            finally:
-                shard.pool.release(connection)
-            used += int(told.split(b"used_memory:")[1].split(b"\r\n")[0])
-        return used
+        return sum(int(self._told(shard, "memory", "used_memory")) for shard in self._placed[0])
 
     def close(self) -> None:
         """Closes all connections."""
@@ -164,15 +155,27 @@ class Shards:
         nodes = self._cluster.nodes_manager
         shards: dict[str, _Shard] = {}
         owner = []
-        slots = [self._cluster.keyslot(str(number)) for number in range(SLICES)]
-        if self._replicas_found and all(len(nodes.slots_cache[slot]) > 1 for slot in slots):
-            self._replicas = 1  # from now on: where one is away for a while, writing waits for it
-        for slot in slots:
-            node = nodes.get_node_from_slot(slot)
+        for number in range(SLICES):
+            node = nodes.get_node_from_slot(self._cluster.keyslot(str(number)))
             if node.name not in shards:
                 shards[node.name] = _Shard(node.name, self._cluster.get_redis_connection(node).connection_pool)
             owner.append(list(shards).index(node.name))
         self._placed = list(shards.values()), owner
+        if self._replicas_found and all(
+            int(self._told(one, "replication", "connected_slaves")) for one in shards.values()
+        ):
+            self._replicas = 1  # from now on: where one is away for a while, writing waits for it
+
+    @staticmethod
+    def _told(shard: _Shard, section: str, name: str) -> str:
+        """One figure of what a shard tells of itself."""
+        connection = shard.pool.get_connection()
+        try:
+            connection.send_command("INFO", section)
+            told = bytes(connection.read_response()).decode()
+        finally:
+            shard.pool.release(connection)
+        return dict(line.split(":", 1) for line in told.splitlines() if ":" in line)[name]
 
     def _look_again(self) -> None:
         if self._cluster is None:
