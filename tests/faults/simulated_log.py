@@ -43,6 +43,8 @@ sources:
   - {topic: visits, table: visits, format: protobuf}
 """
 SCHEMA = parse_schema(SCHEMA_YAML)
+ON_DISK = parse_schema(SCHEMA_YAML.replace("    columns:", "    storage: disk\n    columns:"))
+"""The same with all columns on disk."""
 
 
 class Crash(BaseException):

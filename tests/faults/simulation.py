@@ -2,7 +2,8 @@
 
 seed ─► a world's events ─► a log: duplicates, shuffles, late, of the future, poison, deletes, moved rows, erasures
      ─► updater ─► crashes ─► restart from the newest good snapshot, else from the log's begin ─► ... ─► the log's end
-        │  the broker goes away, the clock is stepped, snapshots fail, rot and are cut off, retention forgets
+        │  the broker goes away, the clock is stepped, snapshots fail, rot and are cut off, retention forgets,
+        │  columns move to the disk and back
         └─► readers sample all the while: nothing of the future, one publication at a time
 the same log, read once without a fault ─► the same graph, by hash; every poison record a dead letter with its bytes
 
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the simulation's own modules; 
 from simulated_log import (
     DAY,
     HOUR,
+    ON_DISK,
     SCHEMA,
     START_US,
     Clock,
@@ -196,13 +198,15 @@ class World:
         )
 
     def _open(self) -> TemporalGraph:
+        # Columns in memory and on disk, each for two starts: snapshots are restored as they are, and moved.
+        schema = SCHEMA if (self.seed + self.restarts // 2) % 2 == 0 else ON_DISK
         try:
-            restored = self.snapshots.restore(SCHEMA, arena_bytes=ARENA_BYTES)
+            restored = self.snapshots.restore(schema, arena_bytes=ARENA_BYTES)
         except TemporalGraphError as error:
             raise Broken(f"restore raised {error!r}") from error
         if restored is None:
             self.tell("from the log's begin")
-            return TemporalGraph.create(SCHEMA, arena_bytes=ARENA_BYTES)
+            return TemporalGraph.create(schema, arena_bytes=ARENA_BYTES)
         self.restored += 1
         self.tell(f"from {restored.snapshot.name}, refused {len(restored.refused)}")
         if restored.graph.positions != dict(restored.snapshot.offsets):
