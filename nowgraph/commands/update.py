@@ -62,7 +62,8 @@ def update(
         typer.Option("--history", help="Parquet or JSONL to load first; named as its topic or table."),
     ] = None,
     from_: Annotated[
-        list[str] | None, typer.Option("--from", help="Where the history ends on Kafka: topic/partition=offset.")
+        list[str] | None,
+        typer.Option("--from", help="Where the history ends on Kafka: topic/partition=offset, of all partitions."),
     ] = None,
     arena_bytes: Annotated[
         int, typer.Option(help="Size of the arena: address space, pages as they are used.")
