@@ -262,4 +262,5 @@ def test_a_session_is_read_as_its_rows_are_once_they_are_stored() -> None:
     model = build_model(encoding.layout(), ModelConfig(), 1).eval()
     logits = model(before)
     assert torch.equal(logits, model(stored))
-    assert (logits != model(without)).flatten().tolist() == [True, True, False]
+    same_logits = torch.isclose(logits, model(without), rtol=0, atol=1e-6)  # batches of other shapes round otherwise
+    assert same_logits.flatten().tolist() == [False, False, True]
