@@ -172,10 +172,10 @@ class Kafka:
         admin = self.admin()  # its calls end with it
         admin.create_topics([topic])[name].result(30)
 
-    def leader(self, topic: str, partition: int) -> Broker:
-        """The broker that leads a partition now."""
+    def leader(self, topic: str, partition: int) -> Broker | None:
+        """The broker that leads a partition now; None while none does."""
         node = self.admin().list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
-        return next(one for one in self.brokers if one.node == node)
+        return next((one for one in self.brokers if one.node == node), None)
 
     def wait(self) -> None:
         """Returns once every broker that was started answers and all know of each other."""
