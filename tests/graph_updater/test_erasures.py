@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
 import structlog
 
 from graph_updater.erasures import ErasureReport
@@ -29,18 +33,27 @@ def event(operation: int, table: str, name: str | None = None, person: str | Non
     return made.SerializeToString()
 
 
-def test_each_erasure_is_told_once_and_without_a_key() -> None:
+@pytest.fixture
+def lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, of every level, whatever another test made of the process's logging."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+    structlog.configure(**before)
+
+
+def test_each_erasure_is_told_once_and_without_a_key(lines: list[MutableMapping[str, Any]]) -> None:
     """Rows by table in the metrics, everything in one log line; nothing for a batch without one."""
     metrics = UpdaterMetrics()
     with TemporalGraph.create(SCHEMA, arena_bytes=64 << 20) as graph:
         report = ErasureReport(graph.view(), metrics)
         graph.apply([event(pb.OPERATION_INSERT, "people", "ada"), event(pb.OPERATION_INSERT, "visits", person="ada")])
-        with structlog.testing.capture_logs() as lines:
-            report.look()
-            assert lines == []
-            graph.apply([event(pb.OPERATION_ERASE, "people", "ada")])
-            report.look()
-            report.look()
+        report.look()
+        assert lines == []
+        graph.apply([event(pb.OPERATION_ERASE, "people", "ada")])
+        report.look()
+        report.look()
         assert [line["event"] for line in lines] == ["erased"]
         assert lines[0]["removed"] == {
             "people": {"rows": 1, "versions": 1, "links": 0, "strings": 0},
