@@ -306,9 +306,8 @@ class Engine(Generic[QuestionT, AnswerT]):
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome)
-        if len(self._backlog):
-            assert self._gathering is not None
-            self._gathering.watch()
+        assert self._gathering is not None
+        self._gathering.answered(len(jobs))
 
 
 def _report(error: Exception, *, rows: int) -> None:

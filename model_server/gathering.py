@@ -1,7 +1,8 @@
 """When what came together may be answered together: once the event loop has read it all.
 
-    row ─► came alone: now
-        └► others came a moment ago ─► turns of the event loop until no more come ─► now
+    row ─► idle, and the last batch was of one row: now
+        └► turns of the event loop until no more rows come ─► now
+    batch answered ─► rows came meanwhile: turns of the event loop, the same
 
 Between a row's bytes and the backlog lie some turns of the event loop, each of which brings more rows where many came
 at once. A batch that is taken before costs its base and two changes of threads for a few of them, and takes the time
@@ -16,38 +17,40 @@ from collections.abc import Callable
 
 # So many turns without a new row: whatever had come is read.
 QUIET_TURNS = 8
-# A row that comes so long after the one before it is alone.
-ALONE_S = 0.001
-# No row waits longer for others.
-GATHER_S = 0.005
+# No row waits longer for others: an event loop that is never quiet is the one that has no time.
+GATHER_S = 0.02
 
 
 class Gathering:
-    """Counts the event loop's turns; all of it belongs to the event loop."""
+    """Counts the event loop's turns between batches; all of it belongs to the event loop."""
 
     def __init__(
-        self, waiting: Callable[[], int], ready: Callable[[], None], *, clock_s: Callable[[], float] = time.monotonic
+        self, waiting: Callable[[], int], take: Callable[[], None], *, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """`waiting` says how many rows wait, `ready` is called when they are all that had come."""
+        """`waiting` says how many rows wait, `take` is called when they are all that had come."""
         self._waiting = waiting
-        self._ready = ready
+        self._take = take
         self._clock_s = clock_s
         self._loop = asyncio.get_running_loop()
+        self._busy = False
+        self._alone = True
         self._until_s: float | None = None
-        self._last_s = 0.0
 
     def row_came(self, *, urgent: bool) -> None:
         """Notes a row that waits now; an `urgent` one waits for nobody."""
-        now_s = self._clock_s()
-        alone = now_s - self._last_s > ALONE_S
-        self._last_s = now_s
-        if alone or urgent:
+        if urgent or (self._alone and not self._busy and self._waiting() == 1):
             self._ready()
-        else:
-            self.watch()
+        elif not self._busy:
+            self._watch()
 
-    def watch(self) -> None:
-        """Waits for quiet, as rows are waiting and what else came with them is still to be read."""
+    def answered(self, rows: int) -> None:
+        """Notes that a batch of so many rows is answered: what came meanwhile is the next one."""
+        self._busy = False
+        self._alone = rows <= 1
+        if self._waiting():
+            self._watch()
+
+    def _watch(self) -> None:
         if self._until_s is None:
             self._until_s = self._clock_s() + GATHER_S
             self._loop.call_soon(self._turn, self._waiting(), QUIET_TURNS)
@@ -60,4 +63,9 @@ class Gathering:
             self._loop.call_soon(self._turn, waiting, left)
             return
         self._until_s = None
-        self._ready()
+        if waiting and not self._busy:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._busy = True
+        self._take()
