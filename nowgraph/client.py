@@ -20,8 +20,8 @@ from nowgraph.client_batches import (
     batch_to_wire,
     list_result_from_wire,
     lists_to_wire,
-    numbered,
     result_from_wire,
+    stream_to_wire,
 )
 from nowgraph.client_channel import TIMEOUT_DEFAULT_S, Calls, Connection, Tls, Token, open_channel
 from nowgraph.client_errors import (
@@ -175,7 +175,7 @@ class Client:
 
         A row without a request id gets its number in the stream. Raises ClientError when the stream breaks.
         """
-        requests = (service_pb2.ScoreStreamRequest(request=row_to_wire(row, **self._to)) for row in numbered(rows))
+        requests = (stream_to_wire(number, row, self._to) for number, row in enumerate(rows))
         try:
             for response in self._connection.stub.ScoreStream(
                 requests, timeout=timeout_s, metadata=self._calls.metadata()

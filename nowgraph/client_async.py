@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
-from nowgraph.client_batches import batch_to_wire, list_result_from_wire, lists_to_wire, result_from_wire
+from nowgraph.client_batches import (
+    batch_to_wire,
+    list_result_from_wire,
+    lists_to_wire,
+    result_from_wire,
+    stream_to_wire,
+)
 from nowgraph.client_channel import TIMEOUT_DEFAULT_S, Calls, Connection, Tls, Token, open_async_channel
 from nowgraph.client_errors import ClientError, error_from_call
 from nowgraph.client_lists import ListOptions, ListRequest, RankedItems, list_from_wire, list_to_wire
@@ -101,8 +106,7 @@ class AsyncClient:
         async def requests() -> AsyncIterator[service_pb2.ScoreStreamRequest]:
             number = 0
             async for row in rows:
-                numbered = row if row.request_id else replace(row, request_id=str(number))
-                yield service_pb2.ScoreStreamRequest(request=row_to_wire(numbered, **self._to))
+                yield stream_to_wire(number, row, self._to)
                 number += 1
 
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nowgraph.client_errors import ClientError, error_from_item
@@ -21,10 +21,10 @@ def lists_to_wire(requests: Sequence[ListRequest], to: Addressed) -> service_pb2
     return service_pb2.RankBatchRequest(requests=[list_to_wire(one, **to) for one in requests])
 
 
-def numbered(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows of a stream; one without a request id gets its number."""
-    for number, row in enumerate(rows):
-        yield row if row.request_id else replace(row, request_id=str(number))
+def stream_to_wire(number: int, row: Row, to: Addressed) -> service_pb2.ScoreStreamRequest:
+    """A row of a stream; one without a request id gets its number there."""
+    named = row if row.request_id else replace(row, request_id=str(number))
+    return service_pb2.ScoreStreamRequest(request=row_to_wire(named, **to))
 
 
 def result_from_wire(item: service_pb2.ScoreResult) -> Score | ClientError:

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from nowgraph.client_batches import batch_to_wire, list_result_from_wire, lists_to_wire, numbered, result_from_wire
+from nowgraph.client_batches import (
+    batch_to_wire,
+    list_result_from_wire,
+    lists_to_wire,
+    result_from_wire,
+    stream_to_wire,
+)
 from nowgraph.client_errors import InvalidRequestError, UnavailableError
 from nowgraph.client_lists import ListRequest, RankedItems
 from nowgraph.client_values import Addressed, Row, Score
@@ -21,7 +27,8 @@ def test_each_request_of_many_says_to_whom_it_goes() -> None:
 def test_rows_without_an_id_get_their_number() -> None:
     """Their own ids stay, and count."""
     rows = [Row("payments", 1), Row("payments", 2, request_id="mine"), Row("payments", 3)]
-    assert [row.request_id for row in numbered(rows)] == ["0", "mine", "2"]
+    requests = [stream_to_wire(number, row, TO).request for number, row in enumerate(rows)]
+    assert [request.request_id for request in requests] == ["0", "mine", "2"]
 
 
 def test_an_item_is_its_answer_or_its_error() -> None:
