@@ -6,11 +6,11 @@ The one place, with the demo, that knows every package's constructors; the comma
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Positions = Mapping[tuple[str, int], int]
+SourceT = TypeVar("SourceT")
 
 HISTORY_SUFFIXES = (".parquet", ".pq", ".jsonl", ".ndjson")
 
@@ -143,23 +144,23 @@ def live_source(
     """
     schema = graph.schema
     positions = {**(from_positions or {}), **graph.positions}
-    kafka = _kafka_source(topics_of(schema), positions, gaps, settings)
+    kafka = with_ingest_topic(
+        topics_of(schema), lambda topics: KafkaSource(topics, positions=positions, gaps=gaps, settings=settings)
+    )
     if not files:
         return kafka, [kafka]
     history = history_source(schema, files, settings, positions=graph.positions)
     return ChainSource([history, kafka]), [history, kafka]
 
 
-def _kafka_source(
-    topics: Sequence[str], positions: Positions, gaps: Literal["error", "allow"], settings: StreamSettings
-) -> KafkaSource:
+def with_ingest_topic(topics: Sequence[str], read: Callable[[Sequence[str]], SourceT]) -> SourceT:
     """Reads the topics, and where the broker has it, also the topic of events that come by the server's Ingest."""
     if EVENTS_TOPIC not in topics:
         try:
-            return KafkaSource((*topics, EVENTS_TOPIC), positions=positions, gaps=gaps, settings=settings)
+            return read((*topics, EVENTS_TOPIC))
         except ConfigurationError as error:
             log.info("no_topic_for_ingest", topic=EVENTS_TOPIC, reason=str(error))
-    return KafkaSource(topics, positions=positions, gaps=gaps, settings=settings)
+    return read(topics)
 
 
 def updater_of(

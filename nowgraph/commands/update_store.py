@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,15 +13,14 @@ from graph_updater.embedded import UpdaterThread
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
 from graph_updater.updater import Updater
-from nowgraph.assembly import privacy_of, topics_of
+from nowgraph.assembly import privacy_of, topics_of, with_ingest_topic
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.report import positions_text
 from stream.dead_letters import DeadLetters
 from stream.decode import Decoder
-from stream.errors import ConfigurationError
 from stream.group_source import GroupSource, Place
 from stream.producer import EventProducer
-from stream.settings import EVENTS_TOPIC, StreamSettings
+from stream.settings import StreamSettings
 from temporal_graph.redis.errors import StaleWriterError, StoreLostError, StoreUnavailableError
 from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.schema import Schema
@@ -85,7 +84,9 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack) -> Updater
         return positions
 
     producer = stack.enter_context(EventProducer(member.stream))
-    source = _joined(topics_of(member.schema), take, member.stream)
+    source = with_ingest_topic(
+        topics_of(member.schema), lambda topics: GroupSource(topics, group=GROUP, take=take, settings=member.stream)
+    )
     try:
         graph.expect(source.all_end_positions())
         decoder = Decoder(member.schema, privacy_of(member.schema, member.stream), settings=member.stream)
@@ -95,18 +96,6 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack) -> Updater
         source.close()
         raise
     return made[0]
-
-
-def _joined(
-    topics: Sequence[str], take: Callable[[Sequence[Place]], dict[Place, int]], stream: StreamSettings
-) -> GroupSource:
-    """A member that reads the topics, and where the broker has it, that of events that come by the server's Ingest."""
-    if EVENTS_TOPIC not in topics:
-        try:
-            return GroupSource((*topics, EVENTS_TOPIC), group=GROUP, take=take, settings=stream)
-        except ConfigurationError as error:
-            log.info("no_topic_for_ingest", topic=EVENTS_TOPIC, reason=str(error))
-    return GroupSource(topics, group=GROUP, take=take, settings=stream)
 
 
 def _keep(member: Membership, updater: Updater, running: UpdaterThread, stop: Stop) -> None:
