@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -210,12 +210,33 @@ def _free_port(*, with_bus: bool) -> int:
             return port
 
 
+ServerT = TypeVar("ServerT", RedisServer, RedisCluster)
+
+
+def _started(kind: type[ServerT], folder: Path) -> ServerT:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    return kind(folder)
+
+
+def _shared(kind: type[ServerT], folders: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Gives a function that starts one when it is first asked for its URL."""
+    started: list[ServerT] = []
+
+    def url() -> str:
+        if not started:
+            started.append(_started(kind, folders.mktemp("redis")))
+        return started[0].url
+
+    yield url
+    for server in started:
+        server.kill()
+
+
 @pytest.fixture
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis of the test's own, to be frozen and killed."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server = _started(RedisServer, tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
 
@@ -223,26 +244,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
     """Gives the URL of a Redis that is started once and not disturbed."""
-    servers: list[RedisServer] = []
-
-    def url() -> str:
-        if shutil.which("redis-server") is None:
-            pytest.skip("redis-server is not installed")
-        if not servers:
-            servers.append(RedisServer(tmp_path_factory.mktemp("redis")))
-        return servers[0].url
-
-    yield url
-    for server in servers:
-        server.kill()
+    yield from _shared(RedisServer, tmp_path_factory)
 
 
 @pytest.fixture
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
     """A cluster of the test's own, to be frozen and killed."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    cluster = _started(RedisCluster, tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.kill()
 
@@ -250,15 +258,4 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
 @pytest.fixture(scope="session")
 def shared_redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
     """Gives the URL of a cluster that is started once and not disturbed; tests take namespaces of their own."""
-    clusters: list[RedisCluster] = []
-
-    def url() -> str:
-        if shutil.which("redis-server") is None:
-            pytest.skip("redis-server is not installed")
-        if not clusters:
-            clusters.append(RedisCluster(tmp_path_factory.mktemp("cluster")))
-        return clusters[0].url
-
-    yield url
-    for cluster in clusters:
-        cluster.kill()
+    yield from _shared(RedisCluster, tmp_path_factory)

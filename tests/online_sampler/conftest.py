@@ -61,6 +61,12 @@ def graph(shop: Schema) -> Iterator[TemporalGraph]:
         yield graph
 
 
+@pytest.fixture
+def cluster(redis_stores: Any, shared_redis_cluster: Callable[[], str], shop: Schema) -> Any:
+    """An empty graph of the shop in a Redis Cluster."""
+    return redis_stores(shared_redis_cluster(), shop)
+
+
 @pytest.fixture(scope="session")
 def encode(shop: Schema) -> Encode:
     """Writes an event of the shop as a RowEvent's bytes; keys and foreign keys are tuples of parts."""

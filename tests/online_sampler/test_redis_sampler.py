@@ -58,12 +58,6 @@ class InRam:
         self._graph.close()
 
 
-@pytest.fixture
-def cluster(redis_stores: Any, shared_redis_cluster: Callable[[], str], shop: Schema) -> Any:
-    """A graph in the cluster."""
-    return redis_stores(shared_redis_cluster(), shop)
-
-
 @pytest.fixture(params=["ram", "redis", "cluster"])
 def store(
     request: pytest.FixtureRequest,

@@ -21,12 +21,6 @@ Encode = Callable[..., bytes]
 PLACE = ("events", 0)
 
 
-@pytest.fixture
-def cluster(redis_stores: Any, shared_redis_cluster: Callable[[], str], shop: Schema) -> Any:
-    """A graph in the cluster."""
-    return redis_stores(shared_redis_cluster(), shop)
-
-
 def plan(*hops: object, **more: object) -> SamplingPlan:
     """A plan of these hops."""
     return SamplingPlan.from_dict({"num_neighbors": [{f"hop{i + 1}": hop} for i, hop in enumerate(hops)], **more})
