@@ -120,13 +120,14 @@ class RedisCluster:
         return self.nodes[0].url
 
     def wait_until_whole(self) -> None:
-        """Returns once every node knows all slots served, and every replica has its primary's data."""
+        """Returns once every node knows all slots served, and every replica and its primary agree that it follows."""
         until_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < until_s:
             served = all("cluster_state:ok" in node.say("cluster", "info") for node in self.nodes)
             told = [node.say("info", "replication") for node in self.nodes]
-            whole = sum("role:slave" in one and "master_link_status:up" in one for one in told)
-            if served and whole == CLUSTER_NODES - CLUSTER_SHARDS:
+            following = sum("role:slave" in one and "master_link_status:up" in one for one in told)
+            followed = sum("role:master" in one and "state=online" in one for one in told)
+            if served and following == CLUSTER_NODES - CLUSTER_SHARDS and followed == CLUSTER_SHARDS:
                 return
             time.sleep(0.05)
         raise TimeoutError("the Redis cluster does not come up")

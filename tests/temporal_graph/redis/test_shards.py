@@ -44,7 +44,8 @@ def test_a_cluster_is_its_three_shards(shared_redis_cluster: Callable[[], str]) 
 
 def test_a_slot_that_moves_is_never_taken_for_an_empty_one(redis_cluster: Any) -> None:
     """While a slot is between two shards its slices are unavailable, not lost; once it has moved they are found."""
-    shards, names = Shards(redis_cluster.url, timeout_s=0.5, patience_s=0.2), Names("moving")
+    shards, names = Shards(redis_cluster.url), Names("moving")
+    impatient = Shards(redis_cluster.url, patience_s=0.2)
     cluster = redis.RedisCluster.from_url(redis_cluster.url)
     number, row = names.row(entity(0, key_bytes((1,))))
     shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
@@ -61,22 +62,23 @@ def test_a_slot_that_moves_is_never_taken_for_an_empty_one(redis_cluster: Any) -
     for key in [*here.scan_iter(match=f"*{{{number}}}*")]:
         assert here.execute_command("MIGRATE", target.host, target.port, key, 0, 1_000) == b"OK"
         with pytest.raises(StoreUnavailableError):
-            shards.run(READ, [(number, (row, want)), (number, (names.fence(number), want))])
+            impatient.run(READ, [(number, (row, want)), (number, (names.fence(number), want))])
     for one in (there, here):
         one.execute_command("CLUSTER SETSLOT", slot, "NODE", other_id)
     assert shards.run(READ, [(number, (row, want))]) == [whole]
     shards.close()
+    impatient.close()
 
 
 def test_what_is_frozen_or_gone_is_said_in_time(redis_server: Any) -> None:
     """A Redis that does not answer is an error within the bound, and is used again once it does."""
-    shards, names = Shards(redis_server.url, timeout_s=0.2, patience_s=0.5), Names("frozen")
+    shards, names = Shards(redis_server.url, timeout_s=0.5, patience_s=1.0), Names("frozen")
     shards.run(RAISE_FENCES, fences(names)[:1])
     redis_server.freeze()
     begun_s = time.monotonic()
     with pytest.raises(StoreUnavailableError):
         shards.run(COUNT_FENCES, fences(names)[:1])
-    assert time.monotonic() - begun_s < 2
+    assert time.monotonic() - begun_s < 4
     redis_server.thaw()
     assert shards.run(COUNT_FENCES, fences(names)[:1]) == [1]
     redis_server.kill()
@@ -97,7 +99,7 @@ def test_a_write_counts_once_the_replicas_have_it(
     assert cluster._replicas == 1
     cluster.run(RAISE_FENCES, fences(names))
     cluster.close()
-    alone = Shards(shared_redis(), replicas=1, timeout_s=0.2, patience_s=0.3)
+    alone = Shards(shared_redis(), replicas=1, timeout_s=0.5, patience_s=0.5)
     with pytest.raises(StoreUnavailableError, match="0 of 1 replicas"):
         alone.run(RAISE_FENCES, fences(names)[:1])
     alone.close()
