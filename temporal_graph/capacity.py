@@ -144,7 +144,7 @@ def graph_bytes(schema: Schema, counts: Counts) -> GraphBytes:
 def record_bytes(schema: Schema, table: Table) -> int:
     """Return the bytes of a row's record: list words, both clocks, the versions' head, parents, cells or their slot."""
     words = sum(link.parent == table.name for link in schema.links)
-    cells = _SLOT_NUMBER if _on_disk(table) else _cells_bytes(table)
+    cells = _SLOT_NUMBER if table.on_disk else _cells_bytes(table)
     taken = 8 * words + _CLOCKS_AND_HEAD + 4 * len(table.links) + cells
     return max(_RECORD_MIN, _up(taken, 8 if words else 4))
 
@@ -180,7 +180,7 @@ def _table_bytes(schema: Schema, table: Table, counts: Counts) -> TableBytes:
             _dictionary_bytes(counts.strings.get(f"{table.name}.{column.name}", 0), counts.text_bytes)
             for column in table.columns
         ),
-        disk=room * _up(_cells_bytes(table), 4) + changes * _changed_bytes(table) if _on_disk(table) else 0,
+        disk=room * _up(_cells_bytes(table), 4) + changes * _changed_bytes(table) if table.on_disk else 0,
     )
 
 
@@ -258,16 +258,12 @@ def _idle_bytes(spreads: list[Spread]) -> int:
 
 def _version_bytes(table: Table) -> int:
     """A change's record, and its cell or where that is on disk."""
-    return _up(_VERSION + (_DISK_CELLS if _on_disk(table) else _changed_bytes(table)), _VERSION_UNIT)
+    return _up(_VERSION + (_DISK_CELLS if table.on_disk else _changed_bytes(table)), _VERSION_UNIT)
 
 
 def _changed_bytes(table: Table) -> int:
     """A change sets one cell: the outcome's, else a number's."""
     return _VERSION_CELL + (8 if table.outcome is None else _cell_bytes(table.outcome))
-
-
-def _on_disk(table: Table) -> bool:
-    return table.storage == "disk" and bool(table.columns)
 
 
 def _cells_bytes(table: Table) -> int:

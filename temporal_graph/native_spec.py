@@ -60,7 +60,7 @@ def _native_table(table: Table) -> NativeTable:
         future_us=table.future_us,
         retention_age_us=NO_BOUND_US if age_us is None else age_us,
         retention_degree=NO_BOUND_COUNT if degree is None else degree,
-        columns_on_disk=table.storage == "disk",
+        columns_on_disk=table.on_disk,
         columns=[_native_column(column) for column in table.columns],
     )
 

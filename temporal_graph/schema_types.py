@@ -121,6 +121,11 @@ class Table:
     private_keys: frozenset[str] = frozenset()
 
     @property
+    def on_disk(self) -> bool:
+        """Whether there are cells, and they lie on disk."""
+        return self.storage == "disk" and bool(self.columns)
+
+    @property
     def outcome(self) -> Column | None:
         """The column that is predicted, where there is one."""
         return next((column for column in self.columns if column.outcome), None)
@@ -196,7 +201,7 @@ class Schema:
     @property
     def tables_on_disk(self) -> tuple[str, ...]:
         """The names of the tables whose columns lie on disk."""
-        return tuple(table.name for table in self.tables if table.storage == "disk" and table.columns)
+        return tuple(table.name for table in self.tables if table.on_disk)
 
     def link_key_types(self, link: Link) -> tuple[KeyType, ...]:
         """Return the types of the parts of a link's foreign key: those of the parent's primary key."""

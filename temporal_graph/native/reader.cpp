@@ -101,7 +101,7 @@ void Reader::ask_cells(const TableHeader& table, const char* record) const {
   const ColumnFile& columns = *arena_.columns();
   columns.ask(slot_place(table, record), table.slots.stride);
   const u32 head = version_head(table, record).load(std::memory_order_acquire);
-  if (head == EVICTED || version_unit(head) == NO_VERSION) return;
+  if (is_dropped(head) || version_unit(head) == NO_VERSION) return;
   const DiskCells& newest = disk_cells(*version(version_unit(head)));
   if (newest.count > 0) columns.ask(newest.offset, newest.bytes);
 }

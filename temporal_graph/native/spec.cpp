@@ -62,16 +62,13 @@ u32 place_columns(Arena& arena, const TableSpec& spec, TableHeader& table, u32 o
   return offset;
 }
 
-// Without columns there is nothing to lay on disk.
-bool wants_disk(const TableSpec& spec) { return spec.columns_on_disk && !spec.columns.empty(); }
-
 void place_record(Arena& arena, const TableSpec& spec, TableHeader& table) {
   const u32 offset = 8 * table.child_link_count;
   table.event_offset = offset;
   table.version_offset = offset + 16;
   table.parents_offset = offset + 20;
   table.cells_offset = table.parents_offset + 4 * table.link_count;
-  table.columns_on_disk = wants_disk(spec);
+  table.columns_on_disk = spec.columns_on_disk;
   u32 end = place_columns(arena, spec, table, table.columns_on_disk ? 0 : table.cells_offset);
   if (table.columns_on_disk) {
     chunks_into(arena, table.slots, (end + 3) / 4 * 4, CHUNK_ROWS_LOG2);
@@ -88,7 +85,7 @@ void place_record(Arena& arena, const TableSpec& spec, TableHeader& table) {
 void format_graph(Arena& arena, const GraphSpec& spec, std::string_view fingerprint, i64 generation) {
   if (spec.tables.size() > MAX_TABLES) throw ArenaRefused("more than " + std::to_string(MAX_TABLES) + " tables");
   if (spec.links.size() > MAX_LINKS) throw ArenaRefused("more than " + std::to_string(MAX_LINKS) + " links");
-  if (arena.columns() == nullptr && std::any_of(spec.tables.begin(), spec.tables.end(), wants_disk))
+  if (arena.columns() == nullptr && std::ranges::any_of(spec.tables, &TableSpec::columns_on_disk))
     throw ArenaRefused("a table's columns are to lie on disk, and there is no file for them");
   arena.format(fingerprint, generation);
   const u64 offset = arena.allocate(sizeof(GraphHeader));
@@ -141,7 +138,7 @@ bool fits_table(const Arena& arena, const TableSpec& spec, const TableHeader& ta
   const u32 parts = static_cast<u32>(spec.key_parts_are_text.size());
   if (spec.name != table.name || table.has_key != (parts > 0) || table.key_parts != std::max(1u, parts) ||
       table.has_time != spec.has_time || table.column_count != spec.columns.size() ||
-      table.columns_on_disk != wants_disk(spec))
+      table.columns_on_disk != spec.columns_on_disk)
     return false;
   for (u32 p = 0; p < parts; ++p)
     if (table.key_part_is_text[p] != spec.key_parts_are_text[p]) return false;

@@ -237,7 +237,7 @@ void Writer::grow_chunks(Chunks& chunks, bool on_disk) {
 // The record of the row that comes next, blank.
 char* Writer::next_record(TableHeader& table, u32 table_index) {
   const u32 row = table.row_count.load(std::memory_order_relaxed);
-  if (row >= ERASED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
+  if (row + u64{1} >= SLOT_ERASED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
   if ((row >> CHUNK_ROWS_LOG2) == table.rows.chunk_count) {
     grow_chunks(table.keys);
     grow_chunks(table.rows);
