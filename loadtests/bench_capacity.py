@@ -22,11 +22,9 @@ import numpy as np
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed packages, which are what is measured
-sys.path.append(str(Path(__file__).resolve().parent))
-
-from bench_graph import bench_schema, build, powerlaw_events
 
 from graph_transformer.predictor import Predictor
+from loadtests.bench_graph import bench_schema, build, powerlaw_events
 from loadtests.load.events import KEY_FIRST, payment_events
 from loadtests.load.report import append_history
 from loadtests.serving import payments

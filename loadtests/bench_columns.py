@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed packages, which are what is measured
+
+from loadtests.load.places import forget_pages, memory_folder
 from online_sampler import Sampler, SamplingPlan
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.columns import columns_link
@@ -127,14 +131,6 @@ def sampler_of(schema: Schema, arena: Path) -> Iterator[Callable[[Int64], int]]:
     gc.collect()
 
 
-def drop(path: Path) -> None:
-    """Takes a file out of memory; nobody may map it."""
-    file = os.open(path, os.O_RDWR)
-    os.fsync(file)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(file)
-
-
 def timed(sample: Callable[[Int64], int], users: Int64) -> tuple[float, int, int]:
     """Microseconds, rows and KiB read from disk of one call."""
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
@@ -173,7 +169,7 @@ def cold_calls(schema: Schema, arena: Path, users: int) -> list[Latency]:
     for batch in BATCHES:
         found = []
         for _ in range(COLD_CALLS[batch]):
-            drop(path)
+            forget_pages(path)
             with sampler_of(schema, arena) as sample:
                 found.append(timed(sample, random.integers(0, users, batch)))
         results.append(latency("disk, cold", batch, found))
@@ -182,7 +178,7 @@ def cold_calls(schema: Schema, arena: Path, users: int) -> list[Latency]:
 
 def page_read_us(path: Path, written_bytes: int) -> float:
     """The median of reading one page that is not in memory: what a row would cost if each were waited for alone."""
-    drop(path)
+    forget_pages(path)
     file = os.open(path, os.O_RDONLY)
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
     taken = []
@@ -220,9 +216,8 @@ def main() -> None:
     users = rows // ROWS_PER_USER
     in_memory = parse_schema(SCHEMA)
     on_disk = replace(in_memory, tables=(in_memory.tables[0], replace(in_memory.tables[1], storage="disk")))
-    memory_folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with (
-        tempfile.TemporaryDirectory(dir=memory_folder) as arenas,
+        tempfile.TemporaryDirectory(dir=memory_folder()) as arenas,
         tempfile.TemporaryDirectory(dir=arguments.disk) as disk,
     ):
         plain, other = Path(arenas) / "plain", Path(arenas) / "other"

@@ -23,11 +23,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed packages, which are what is measured
-sys.path.append(str(Path(__file__).resolve().parent))
-
-from bench_graph import ARENA_BYTES_PER_EVENT, BATCH, Events, append, bench_schema, powerlaw_events
 
 from graph_updater.settings import UpdaterSettings
+from loadtests.bench_graph import ARENA_BYTES_PER_EVENT, BATCH, Events, append, bench_schema, powerlaw_events
+from loadtests.load.places import forget_pages, memory_folder
 from loadtests.load.report import append_history
 from temporal_graph.graph import TemporalGraph
 
@@ -104,18 +103,9 @@ def read_bytes_per_s(path: Path) -> float:
     return read / (time.perf_counter() - started_s)
 
 
-def forget_pages(path: Path) -> None:
-    """Takes the file out of the page cache, where the file system lets us."""
-    file = os.open(path, os.O_RDONLY)
-    os.fsync(file)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(file)
-
-
 def restore_bytes_per_s(path: Path, arena_bytes: int) -> float:
     """How fast an image becomes a graph in a shared arena, bytes of the graph a second."""
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as arena:
+    with TemporaryDirectory(dir=memory_folder()) as arena:
         started_s = time.perf_counter()
         with TemporalGraph.create(bench_schema(), arena=Path(arena), arena_bytes=arena_bytes, image=path) as graph:
             return graph.memory().used_bytes / (time.perf_counter() - started_s)

@@ -30,6 +30,7 @@ from tempfile import TemporaryDirectory
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed packages, which are what is measured
 
 from loadtests.load.events import Events, payment_events
+from loadtests.load.places import memory_folder
 from loadtests.load.report import append_history
 from loadtests.load.worlds import end, serve, wait_until_serving
 from loadtests.serving import payments
@@ -202,8 +203,7 @@ def takeover(writer: subprocess.Popen[str], asker: Asker, producer: Producer) ->
 def bench(options: argparse.Namespace, stack: ExitStack) -> dict[str, float]:
     """Fills a graph through the broker, then kills one updater after another."""
     count, schema = int(options.events), load_schema(EXAMPLE / "schema.yaml")
-    fast = Path("/dev/shm")
-    folder = Path(stack.enter_context(TemporaryDirectory(dir=fast if fast.is_dir() else None)))
+    folder = Path(stack.enter_context(TemporaryDirectory(dir=memory_folder())))
     snapshots = Path(stack.enter_context(TemporaryDirectory(dir=options.folder, prefix="bench-takeover-")))
     topics = [f"{topic}=1" for topic in ("transactions", "fraud_reports", "nowgraph.dead-letters")]
     command = [sys.executable, "-P", "-m", "stream.embedded_broker"]

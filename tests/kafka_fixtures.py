@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -28,6 +27,8 @@ KAFKA_VERSION = "3.9.1"
 CLUSTER_ID = "bm93Z3JhcGgtdGVzdHMtMQ"  # sixteen bytes in base64
 START_TIMEOUT_S = 90
 USER, PASSWORD = "nowgraph", "known-to-the-tests"
+
+FreePorts = Callable[[int], list[int]]
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -130,13 +131,13 @@ class Broker:
 class Kafka:
     """Brokers that are one cluster: with three, a record is acknowledged once two have it."""
 
-    def __init__(self, folder: Path, *, brokers: int = 1, security: str = "") -> None:
+    def __init__(self, folder: Path, free_ports: FreePorts, *, brokers: int = 1, security: str = "") -> None:
         """`security` are properties that open LOGIN (SASL over TLS) and MUTUAL (TLS both ways)."""
         logging = folder / "log4j.properties"
         logging.write_text(_LOGGING)
         java = ["java", "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", f"-Dlog4j.configuration=file:{logging}"]
         java += ["-XX:TieredStopAtLevel=1", "-cp", f"{_libraries()}/*"]
-        ports = _free_ports(6 * brokers)
+        ports = free_ports(6 * brokers)
         self.brokers = [Broker(1 + n, folder, java, ports[6 * n : 6 * n + 6]) for n in range(brokers)]
         voters = ",".join(f"{one.node}@127.0.0.1:{one.controller}" for one in self.brokers)
         for one in self.brokers:
@@ -241,35 +242,35 @@ def embedded_topic(embedded_broker: EmbeddedBroker) -> Callable[[int], str]:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Iterator[str]:
     """The bootstrap address of an Apache Kafka: KAFKA_BOOTSTRAP, or one started from Maven Central's artifacts."""
     given = os.environ.get("KAFKA_BOOTSTRAP")
     if given:
         yield given
         return
     _needs_java()
-    with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+    with Kafka(tmp_path_factory.mktemp("kafka"), free_ports) as kafka:
         yield kafka.bootstrap
 
 
 @pytest.fixture(scope="module")
-def one_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+def one_kafka(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Iterator[Kafka]:
     """A Kafka of the module's own, whose broker may be killed."""
     _needs_java()
-    with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+    with Kafka(tmp_path_factory.mktemp("kafka"), free_ports) as kafka:
         yield kafka
 
 
 @pytest.fixture(scope="module")
-def three_kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+def three_kafkas(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Iterator[Kafka]:
     """Three brokers, three replicas of everything, two of which must have a record before it counts."""
     _needs_java()
-    with Kafka(tmp_path_factory.mktemp("kafka"), brokers=3) as kafka:
+    with Kafka(tmp_path_factory.mktemp("kafka"), free_ports, brokers=3) as kafka:
         yield kafka
 
 
 @pytest.fixture(scope="module")
-def secured_kafka(tmp_path_factory: pytest.TempPathFactory, authority: Any) -> Iterator[Kafka]:
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts, authority: Any) -> Iterator[Kafka]:
     """A broker whose LOGIN wants USER's PASSWORD (SCRAM-SHA-512 or PLAIN, over TLS) and MUTUAL a certificate."""
     _needs_java()
     pem = authority.issue("kafka", names=["127.0.0.1", "localhost"])
@@ -281,7 +282,7 @@ def secured_kafka(tmp_path_factory: pytest.TempPathFactory, authority: Any) -> I
         user=USER, password=PASSWORD, certificate=written(pem.certificate), key=written(pem.key),
         authority=written(authority.pem),
     )  # fmt: skip
-    with Kafka(tmp_path_factory.mktemp("kafka"), security=security) as kafka:
+    with Kafka(tmp_path_factory.mktemp("kafka"), free_ports, security=security) as kafka:
         yield kafka
 
 
@@ -329,14 +330,3 @@ def _libraries() -> Path:
         assert libraries.is_dir()  # another test process was faster
     shutil.rmtree(work, ignore_errors=True)
     return libraries
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -23,6 +23,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from loadtests.load.clients import Request
+from loadtests.load.places import memory_folder
 
 WRITER = Path(__file__).parent / "writer.py"
 SERVICE = "/nowgraph.v1.PredictionService/"
@@ -133,9 +134,8 @@ class Tested:
 @contextmanager
 def written(methods: Sequence[str], *, rows: int, core: int) -> Iterator[dict[str, Writer]]:
     """Fills the arena of each method and saves its model, in `folder` of its writer; ends the writers again."""
-    fast = Path("/dev/shm")
     os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})  # many processes share few cores
-    with TemporaryDirectory(dir=fast if fast.is_dir() else None) as name, ExitStack() as stack:
+    with TemporaryDirectory(dir=memory_folder()) as name, ExitStack() as stack:
         writers = {}
         for method in methods:
             world = WORLD_OF[method]

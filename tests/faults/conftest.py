@@ -8,7 +8,9 @@ import os
 import random
 import re
 import select
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -45,6 +47,25 @@ TIMEOUT_S = 60.0
 TOPIC = {"retention.ms": "-1", "max.message.bytes": str(32 << 20)}
 
 Place = tuple[str, int, int]
+
+
+class Clock:
+    """How far the wall clock of processes with its `variables` runs ahead of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            pytest.skip("needs a C compiler")
+        library = folder / "clock_ahead.so"
+        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, HERE / "clock_ahead.c"], check=True)
+        self._file = folder / "ahead"
+        self._file.write_bytes(struct.pack("<q", 0))
+        self.variables = {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(self._file)}
+
+    def step(self, seconds: int) -> None:
+        """From now on it runs so far ahead."""
+        with self._file.open("r+b") as file:
+            file.write(struct.pack("<q", seconds * 10**9))
 
 
 class Letters:
@@ -270,6 +291,12 @@ class Updaters:
         ready, _, _ = select.select([self._parent.stdout], [], [], TIMEOUT_S)
         assert ready, self.said()
         return int(self._parent.stdout.readline())
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """A wall clock to be stepped."""
+    return Clock(tmp_path)
 
 
 @pytest.fixture(scope="session")

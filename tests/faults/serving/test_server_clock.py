@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -26,28 +23,9 @@ from temporal_graph.schema import load_schema
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
-CLOCK = Path(__file__).parents[1] / "clock_ahead.c"
 STEP_S = 300
 BOUND_S = 2.0
 STALE = "{stale_graph: {bound: 2s, answer: flag}}"
-
-
-class Clock:
-    """How far a process's wall clock runs ahead of ours."""
-
-    def __init__(self, folder: Path) -> None:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            pytest.skip("needs a C compiler")
-        library = folder / "clock_ahead.so"
-        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, CLOCK], check=True)
-        self._file = folder / "ahead"
-        self._file.write_bytes(struct.pack("<q", 0))
-        self.variables = {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(self._file)}
-
-    def step(self, seconds: int) -> None:
-        with self._file.open("r+b") as file:
-            file.write(struct.pack("<q", seconds * 10**9))
 
 
 @contextmanager
@@ -67,10 +45,8 @@ def complete(graph: TemporalGraph) -> Iterator[None]:
 
 
 @contextmanager
-def server(model: Path, arena: Path, secret: str, variables: dict[str, str]) -> Iterator[str]:
+def server(model: Path, arena: Path, port: int, secret: str, variables: dict[str, str]) -> Iterator[str]:
     """`nowgraph serve --arena` with a bound for staleness."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     policy = arena.parent / "degraded.yaml"
     policy.write_text(STALE)
     settings = {
@@ -106,13 +82,16 @@ def until(holds: Callable[[], bool], why: str) -> None:
         time.sleep(0.1)
 
 
-def test_the_servers_clock_is_stepped_by_five_minutes(fraud_model: Path, tmp_path: Path, pytestconfig: Any) -> None:
+def test_the_servers_clock_is_stepped_by_five_minutes(
+    fraud_model: Path, tmp_path: Path, clock: Any, free_ports: Callable[[int], list[int]], pytestconfig: Any
+) -> None:
     """Back and forward. A clock that was set back makes no graph fresh whose updater has ended."""
     secret = pytestconfig.pluginmanager.get_plugin("served_world").SECRET
-    clock, arena = Clock(tmp_path), tmp_path / "arena"
+    arena, [port] = tmp_path / "arena", free_ports(1)
     with TemporalGraph.create(load_schema(fraud_model / "schema.yaml"), arena=arena, arena_bytes=1 << 26) as graph:
         graph.set_complete_time(time.time_ns() // 1_000)
-        with server(fraud_model, arena, secret, clock.variables) as target, Client(target, timeout_s=20) as client:
+        serving = server(fraud_model, arena, port, secret, clock.variables)
+        with serving as target, Client(target, timeout_s=20) as client:
             with complete(graph):
                 until(lambda: staleness_s(client) is None, "the graph is fresh")
                 for ahead_s in (-STEP_S, STEP_S, 0):
