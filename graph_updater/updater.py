@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import structlog
@@ -30,8 +30,11 @@ from graph_updater.tracing import ApplyTraces
 from stream.batch import NO_TIMESTAMP_US, Batch, DeadLetter, Decoded
 from stream.source import Source
 from temporal_graph.graph import TemporalGraph
-from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.time_rule import ALWAYS_US
+from temporal_graph.view import GraphView
+
+if TYPE_CHECKING:
+    from temporal_graph.redis.graph import RedisGraph
 
 log = structlog.get_logger(__name__)
 
@@ -84,8 +87,8 @@ class Updater:
         self._settings = settings if settings is not None else UpdaterSettings()
         self.metrics = metrics if metrics is not None else UpdaterMetrics()
         # A graph in Redis forgets nothing and counts no rows, and its memory is Redis's to tell.
-        self._arena = None if isinstance(graph, RedisGraph) else graph
-        self._view = graph if isinstance(graph, RedisGraph) else graph.view()
+        self._arena = graph if isinstance(graph, TemporalGraph) else None
+        self._view = graph.view() if isinstance(graph, TemporalGraph) else graph
         self._positions = graph.positions
         ends = logs if logs is not None else [source for source in sources if isinstance(source, HasEnds)]
         self._begin(ends)
@@ -96,7 +99,7 @@ class Updater:
         self._snapshots = snapshots
         self._clock_s = clock_s
         self._progress = Progress()
-        self._erasures = None if self._arena is None else ErasureReport(self._arena.view(), self.metrics)
+        self._erasures = ErasureReport(self._view, self.metrics) if isinstance(self._view, GraphView) else None
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -211,7 +214,7 @@ class Updater:
             batch.dead_letter(record, one.reason, one.detail) for record, one in sorted(refused.items())
         ]
         self._send(self._unconfirmed)
-        if refused and isinstance(self._graph, RedisGraph):  # its positions outlive this process
+        if refused and not isinstance(self._graph, TemporalGraph):  # its positions outlive this process
             self._graph.settle(positions)
         self._progress.read(batch)
         metrics.records.labels(topic=batch.topic).inc(len(batch))
@@ -252,7 +255,7 @@ class Updater:
         watermark_us = self._view.watermark_us
         if watermark_us != ALWAYS_US:
             self.metrics.watermark.set(watermark_us / 1e6)
-        if self._arena is None or isinstance(self._view, RedisGraph):
+        if self._arena is None or not isinstance(self._view, GraphView):
             return
         self.metrics.set_memory(memory_parts(self._arena.memory()))
         for table in self._arena.schema.tables:

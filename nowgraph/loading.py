@@ -6,7 +6,7 @@ What does not fit is counted, kept and reported.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,15 +112,19 @@ def restored_graph(
     columns: Path | None = None,
     columns_bytes: int = COLUMNS_BYTES,
     standby: bool = False,
+    until: Mapping[tuple[str, int], int] | None = None,
     quiet: bool,
 ) -> TemporalGraph:
-    """The graph of the newest good snapshot, else an empty one, not published; says which, and what was refused."""
+    """The graph of the newest good snapshot, else an empty one, not published; says which, and what was refused.
+
+    `until` leaves out those that hold a record at or beyond these offsets, as `Snapshots.restore` does.
+    """
     restored = (
         None
         if store is None
         else store.restore(
             schema, arena=arena, arena_bytes=arena_bytes, columns=columns, columns_bytes=columns_bytes, publish=False,
-            standby=standby,
+            standby=standby, until=until,
         )
     )  # fmt: skip
     if restored is None:

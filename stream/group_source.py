@@ -15,7 +15,7 @@ from typing import Any, Final
 from confluent_kafka import TopicPartition
 
 from stream.batch import Positions
-from stream.errors import ConfigurationError, SourceError
+from stream.errors import SourceError
 from stream.kafka_source import KafkaSource, Start
 from stream.settings import StreamSettings
 
@@ -74,20 +74,13 @@ class GroupSource(KafkaSource):
             "heartbeat.interval.ms": HEARTBEAT_MS,
         }
 
-    def _starting_positions(self, topics: Sequence[str], known: Positions, start: Start) -> Positions:  # noqa: ARG002
+    def _starting_positions(self, known: Positions, start: Start) -> Positions:  # noqa: ARG002
         self._all_places()  # a topic that does not exist is said now
-        self._consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return {}
 
     def _add_new_partitions(self) -> None:
         """The group finds them."""
-
-    def _all_places(self) -> list[Place]:
-        metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
-        for topic in self._topics:
-            if topic not in metadata.topics or not metadata.topics[topic].partitions:
-                raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")
-        return [(topic, number) for topic in self._topics for number in sorted(metadata.topics[topic].partitions)]
 
     def _on_assign(self, consumer: Any, given: Sequence[TopicPartition]) -> None:
         places = [(one.topic, one.partition) for one in given]

@@ -60,7 +60,7 @@ class KafkaSource:
         self._errors = ClientErrors()
         self._consumer = make_client(confluent_kafka.Consumer, self._config(), self._errors)
         try:
-            self._positions = self._starting_positions(topics, dict(positions or {}), start)
+            self._positions = self._starting_positions(dict(positions or {}), start)
             self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._positions.items()])
         except KafkaException as error:
             self._consumer.poll(0)  # nothing is assigned: this only hands over what its connections complain of
@@ -171,24 +171,27 @@ class KafkaSource:
             "log_level": 4,
         }
 
-    def _starting_positions(self, topics: Sequence[str], known: Positions, start: Start) -> Positions:
-        metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+    def _starting_positions(self, known: Positions, start: Start) -> Positions:
         begun = {topic for topic, _ in known}
         positions: Positions = {}
-        for topic in topics:
-            found = metadata.topics.get(topic)
-            if found is None or not found.partitions:
-                raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")
-            for partition in sorted(found.partitions):
-                if (topic, partition) in known:
-                    positions[topic, partition] = known[topic, partition]
-                    continue
-                low, high = self._watermarks(topic, partition)
-                # A partition that is new to who has read the topic before has come since, and is missing from 0 on.
-                if (self._dense or topic in begun) and start == "beginning" and low > 0:
-                    raise GapError(topic, partition, 0, low)
-                positions[topic, partition] = low if start == "beginning" else high
+        for topic, partition in self._all_places():
+            if (topic, partition) in known:
+                positions[topic, partition] = known[topic, partition]
+                continue
+            low, high = self._watermarks(topic, partition)
+            # A partition that is new to who has read the topic before has come since, and is missing from 0 on.
+            if (self._dense or topic in begun) and start == "beginning" and low > 0:
+                raise GapError(topic, partition, 0, low)
+            positions[topic, partition] = low if start == "beginning" else high
         return positions
+
+    def _all_places(self) -> list[tuple[str, int]]:
+        """Every partition of the topics; raises ConfigurationError for a topic that does not exist."""
+        metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+        for topic in self._topics:
+            if topic not in metadata.topics or not metadata.topics[topic].partitions:
+                raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")
+        return [(topic, number) for topic in self._topics for number in sorted(metadata.topics[topic].partitions)]
 
     def _add_new_partitions(self) -> None:
         self._next_check_s = time.monotonic() + self._settings.partition_check_s

@@ -64,7 +64,6 @@ def _rewrite(
     folder = snapshots.making()
     try:
         image = graph.image(folder / IMAGE)
-        image.copy()
         settled = image.settle()
         size = image.finish()
     except ArenaError as error:

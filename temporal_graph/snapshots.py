@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -165,7 +165,7 @@ class Snapshots:
             SnapshotError: there is no room for it.
         """
         try:
-            self._remove(self._left())
+            self._remove(self._left(self.inventory()[1]))
             if self._local:
                 Path(self._root).mkdir(parents=True, exist_ok=True)
             base = Path(self._root) if self._local else self._cache
@@ -225,17 +225,16 @@ class Snapshots:
         Those go too that hold what the newest has erased, once every byte of the newest was found to be good.
         A snapshot whose manifest is there but can't be used stays: another version of this package may have made it.
         """
-        found, _ = self.inventory()
+        found, refused = self.inventory()
         stale = [each.name for each in found[1:count] if each.erasures < found[0].erasures]
         if stale:
             self.verify(found[0])
-        names = [*(each.name for each in found[count:]), *stale, *self._left()]
+        names = [*(each.name for each in found[count:]), *stale, *self._left(refused)]
         self._remove(names)
         return names
 
-    def _left(self) -> list[str]:
+    def _left(self, refused: Iterable[Refused]) -> list[str]:
         """The names of what was not made, or not removed, to the end."""
-        _, refused = self.inventory()
         names = [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
         if self._local and Path(self._root).is_dir():
             names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]

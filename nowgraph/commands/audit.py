@@ -122,14 +122,12 @@ class _Log:
         from graph_updater.dead_letter_file import DeadLetterFile
         from nowgraph.assembly import live_source, updater_of
         from nowgraph.commands.verify import rebuild
+        from nowgraph.loading import restored_graph
         from stream.bounded_source import BoundedSource
         from temporal_graph.snapshots import Snapshots
 
-        restored = None
-        if self.snapshots is not None:
-            store = Snapshots(self.snapshots)
-            restored = store.restore(self.schema, arena_bytes=self.arena_bytes, until=position)
-        made = TemporalGraph.create(self.schema, arena_bytes=self.arena_bytes) if restored is None else restored.graph
+        store = None if self.snapshots is None else Snapshots(self.snapshots)
+        made = restored_graph(self.schema, store, arena_bytes=self.arena_bytes, until=position, quiet=True)
         with made as graph, tempfile.TemporaryDirectory() as folder, DeadLetterFile(Path(folder) / "dead") as dead:
             source, _ = live_source(graph, self.history, self.stream)
             bounded = BoundedSource(source, position, begin=graph.positions)

@@ -16,11 +16,11 @@ from typing import Annotated, Any
 import typer
 
 from graph_updater.erasures import erased_of, removed_since
+from nowgraph.assembly import privacy_of
 from nowgraph.commands.options import AsJson, SchemaPath
 from nowgraph.errors import NowgraphError, UsageError
 from nowgraph.report import emit
 from protos.nowgraph.v1 import row_event_pb2
-from stream.privacy import privacy_for
 from stream.producer import Delivery, EventProducer
 from stream.settings import EVENTS_TOPIC, StreamSettings
 from stream.values import parse_time_us
@@ -113,7 +113,7 @@ def erasure(
     if len(found.primary_key) != len(key) or not key:
         names = ", ".join(part.name for part in found.primary_key) or "no primary key"
         raise UsageError(f"{table}: expected a value for each part of its key ({names}), found {len(key)}")
-    privacy = privacy_for(schema, settings.secret_bytes())
+    privacy = privacy_of(schema, settings)
     event = row_event_pb2.RowEvent(table=table, operation=row_event_pb2.OPERATION_ERASE, event_time_us=until_us)
     for part, value in zip(found.primary_key, key, strict=True):
         if part.type is KeyType.INTEGER:

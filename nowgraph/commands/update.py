@@ -34,7 +34,6 @@ from nowgraph.commands.options import (
     StoreUrl,
 )
 from nowgraph.commands.running import Stop, progress_line
-from nowgraph.commands.update_store import Membership, keep_in_store
 from nowgraph.errors import UsageError
 from nowgraph.loading import restored_graph, snapshot_settings
 from nowgraph.report import emit, positions_text, progress_console
@@ -144,6 +143,8 @@ class _Given:
 
 def _in_store(given: _Given, store: str, stop: Stop) -> dict[str, object]:
     """Keeps a share of the graph in Redis until it is time to stop."""
+    from nowgraph.commands.update_store import Membership, keep_in_store
+
     metrics = UpdaterMetrics()
     member = Membership(
         given.schema,
