@@ -6,7 +6,7 @@ What does not fit is counted, kept and reported.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +44,13 @@ def load_files(
     quiet: bool,
     dead_letters: Path = DEAD_LETTERS,
     speed: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Loaded:
     """Applies every row of the files, merged by event time, as a backfill.
 
-    ``speed`` lets them out at that multiple of real time; None as fast as they are applied. Raises ConfigurationError
-    for a file that is of no table, SourceError for one that cannot be read.
+    ``speed`` lets them out at that multiple of real time; None as fast as they are applied. ``stopped`` is asked
+    between two batches, and ends it. Raises ConfigurationError for a file that is of no table, SourceError for one
+    that cannot be read.
     """
     stream = StreamSettings()
     source = history_source(graph.schema, files, stream, positions=graph.positions, speed=speed)
@@ -56,7 +58,7 @@ def load_files(
     with DeadLetterFile(dead_letters) as letters, row_bar("loading", rows, quiet=quiet) as advance:
         updater = updater_of(graph, source, letters, stream)
         try:
-            while not updater.exhausted:
+            while not updater.exhausted and not stopped():
                 advance(updater.step())
         finally:
             updater.close()

@@ -18,6 +18,10 @@ class SourceError(StreamError):
     """A source cannot be read any more: the broker refused, a file changed its form."""
 
 
+class UnreachableError(SourceError):
+    """No broker answers, and none refused: it may pass by itself, so whoever has patience may try again."""
+
+
 class GapError(SourceError):
     """Records that the graph never saw are gone from the log, so that going on would silently miss them.
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from stream.batch import Positions
 from stream.errors import SourceError
@@ -64,7 +64,11 @@ class GroupSource(KafkaSource):
 
     def all_end_positions(self) -> Positions:
         """Ask the broker for the end of every partition of the topics, whoever reads it; raises SourceError."""
-        return {place: self._watermarks(*place)[1] for place in self._all_places()}
+        try:
+            metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
+        except KafkaException as error:
+            raise SourceError(f"group {self._group!r}: {self._errors.explain(error.args[0])}") from error
+        return {place: self._watermarks(*place)[1] for place in self._all_places(metadata)}
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -75,7 +79,7 @@ class GroupSource(KafkaSource):
         }
 
     def _starting_positions(self, known: Positions, start: Start) -> Positions:  # noqa: ARG002
-        self._all_places()  # a topic that does not exist is said now
+        self._all_places(self._first_metadata())  # a topic that does not exist is said now
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return {}
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stream.batch import NO_TIMESTAMP_US, Batch, Header, Positions, empty_batch
 from stream.client_errors import ClientErrors, make_client
-from stream.errors import ConfigurationError, GapError, SourceError
+from stream.errors import ConfigurationError, GapError, SourceError, UnreachableError
 from stream.settings import StreamSettings
 from stream.source import Hysteresis
 
@@ -39,6 +39,11 @@ class KafkaSource:
 
     Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning.
     `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
+
+    Raises:
+        ConfigurationError: a topic does not exist, or a setting is none that a Kafka client takes.
+        UnreachableError: no broker answers, or a partition has no leader, which may pass by itself.
+        SourceError: the broker refuses this client.
     """
 
     def __init__(
@@ -65,9 +70,8 @@ class KafkaSource:
         except KafkaException as error:
             self._consumer.poll(0)  # nothing is assigned: this only hands over what its connections complain of
             self._consumer.close()
-            raise SourceError(
-                f"Kafka at {self._settings.kafka_bootstrap}: {self._errors.explain(error.args[0])}"
-            ) from error
+            failed = UnreachableError if self._errors.may_pass(error.args[0]) else SourceError
+            raise failed(f"Kafka at {self._settings.kafka_bootstrap}: {self._errors.explain(error.args[0])}") from error
         except Exception:
             self._consumer.close()
             raise
@@ -174,7 +178,7 @@ class KafkaSource:
     def _starting_positions(self, known: Positions, start: Start) -> Positions:
         begun = {topic for topic, _ in known}
         positions: Positions = {}
-        for topic, partition in self._all_places():
+        for topic, partition in self._all_places(self._first_metadata()):
             if (topic, partition) in known:
                 positions[topic, partition] = known[topic, partition]
                 continue
@@ -185,9 +189,24 @@ class KafkaSource:
             positions[topic, partition] = low if start == "beginning" else high
         return positions
 
-    def _all_places(self) -> list[tuple[str, int]]:
+    def _first_metadata(self) -> Any:
+        """What the broker has; asked again within its time, so that a refusal is heard before that is over.
+
+        Only before partitions are assigned: hearing what the connections complain of would also take a record.
+        """
+        left_s, slice_s = self._settings.broker_timeout_s, _CHECK_TIMEOUT_S
+        while True:
+            try:
+                return self._consumer.list_topics(timeout=min(slice_s, left_s))
+            except KafkaException as error:
+                self._consumer.poll(0)
+                left_s -= slice_s
+                if left_s <= 0 or not self._errors.may_pass(error.args[0]):
+                    raise
+                slice_s *= 2  # a broker that is slow to answer is not asked for ever
+
+    def _all_places(self, metadata: Any) -> list[tuple[str, int]]:
         """Every partition of the topics; raises ConfigurationError for a topic that does not exist."""
-        metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
         for topic in self._topics:
             if topic not in metadata.topics or not metadata.topics[topic].partitions:
                 raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")
@@ -215,9 +234,10 @@ class KafkaSource:
                 TopicPartition(topic, partition), timeout=self._settings.broker_timeout_s
             )
         except KafkaException as error:
-            raise SourceError(f"{topic}[{partition}]: no offsets: {self._errors.explain(error.args[0])}") from error
+            failed = UnreachableError if self._errors.may_pass(error.args[0]) else SourceError
+            raise failed(f"{topic}[{partition}]: no offsets: {self._errors.explain(error.args[0])}") from error
         if answer is None:
-            raise SourceError(f"{topic}[{partition}]: no offsets within {self._settings.broker_timeout_s} s")
+            raise UnreachableError(f"{topic}[{partition}]: no offsets within {self._settings.broker_timeout_s} s")
         return int(answer[0]), int(answer[1])
 
     def _partitions(self) -> list[TopicPartition]:

@@ -47,6 +47,9 @@ class StreamSettings(BaseSettings):
     partition_check_s: float = Field(default=30.0, gt=0)
     # What a request may wait for metadata or offsets before the broker counts as gone.
     broker_timeout_s: float = Field(default=10.0, gt=0)
+    # How long a start waits for a broker that does not answer: both may start together, or the broker restart. 0 for
+    # not at all. What the broker refuses ends a start at once.
+    start_patience_s: float = Field(default=60.0, ge=0)
 
     # Waiting this long fills the producer's batches under load and is invisible beside a network round trip.
     producer_linger_ms: float = Field(default=2.0, ge=0)

@@ -30,6 +30,11 @@ class Stop:
         for number in signals:
             self._before[number] = signal.signal(number, self._set)
 
+    @property
+    def came(self) -> bool:
+        """Whether it is time to stop."""
+        return self._event.is_set()
+
     def wait(self, timeout_s: float) -> bool:
         """Waits for the stop at most so long; returns whether it came."""
         return self._event.wait(timeout_s)

@@ -241,7 +241,9 @@ def _in_one_process(settings: ServerSettings, given: _Given, feed: _Feed, *, qui
         if feed.bootstrap:
             fed = _live(schema, feed, stack, stop, quiet=quiet)
         else:
-            fed = _still(schema, feed.history, stack, quiet=quiet)
+            fed = _still(schema, feed.history, stack, stop, quiet=quiet)
+        if fed is None or stop.came:
+            return
         server = stack.enter_context(
             BackgroundServer(
                 lambda: embedded_server(fed.graph, models, settings, stream=fed.stream, producer=fed.producer)
@@ -264,13 +266,16 @@ def _in_one_process(settings: ServerSettings, given: _Given, feed: _Feed, *, qui
             pass
 
 
-def _live(schema: Schema, feed: _Feed, stack: ExitStack, stop: Stop, *, quiet: bool) -> _Fed:
-    """Snapshot or history, then Kafka, by an updater of this process; returns when the graph has caught up."""
+def _live(schema: Schema, feed: _Feed, stack: ExitStack, stop: Stop, *, quiet: bool) -> _Fed | None:
+    """Snapshot or history, then Kafka, by an updater of this process; returns when the graph has caught up, or where
+    it is time to stop.
+    """
     from graph_updater.embedded import UpdaterThread
     from nowgraph.assembly import EMBEDDED, broker_address, live_source, updater_of
     from nowgraph.commands.running import progress_line
     from nowgraph.loading import restored_graph, snapshot_settings
     from stream.dead_letters import DeadLetters
+    from stream.patience import patiently
     from stream.producer import EventProducer
     from stream.settings import StreamSettings
     from temporal_graph.snapshots import Snapshots
@@ -284,7 +289,10 @@ def _live(schema: Schema, feed: _Feed, stack: ExitStack, stop: Stop, *, quiet: b
     producer = stack.enter_context(EventProducer(stream))
     graph = stack.enter_context(restored_graph(schema, store, quiet=quiet))
     gaps: Literal["error", "allow"] = "error" if feed.bootstrap == EMBEDDED else "allow"
-    source, logs = live_source(graph, feed.history, stream, gaps=gaps)
+    live = patiently(lambda: live_source(graph, feed.history, stream, gaps=gaps), stream.start_patience_s, stop.wait)
+    if live is None:
+        return None
+    source, logs = live
     letters = DeadLetters(producer, settings=stream)
     updater = updater_of(graph, source, letters, stream, settings=updating, logs=logs, snapshots=store)
     running = stack.enter_context(UpdaterThread(updater))
@@ -296,12 +304,12 @@ def _live(schema: Schema, feed: _Feed, stack: ExitStack, stop: Stop, *, quiet: b
     return _Fed(graph, stream, stream.kafka_bootstrap, producer, lambda: running.alive, updater.metrics)
 
 
-def _still(schema: Schema, history: list[Path], stack: ExitStack, *, quiet: bool) -> _Fed:
+def _still(schema: Schema, history: list[Path], stack: ExitStack, stop: Stop, *, quiet: bool) -> _Fed:
     """A graph of files alone: answers are not recorded, and there is no log to ingest into."""
     from nowgraph.loading import load_files
     from stream.settings import StreamSettings
     from temporal_graph.graph import TemporalGraph
 
     graph = stack.enter_context(TemporalGraph.create(schema))
-    load_files(graph, history, quiet=quiet)
+    load_files(graph, history, quiet=quiet, stopped=lambda: stop.came)
     return _Fed(graph, StreamSettings(), None, None, lambda: True)

@@ -39,6 +39,7 @@ from nowgraph.loading import restored_graph, snapshot_settings
 from nowgraph.report import emit, positions_text, progress_console
 from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
+from stream.patience import patiently
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.columns import COLUMNS_BYTES
@@ -87,6 +88,7 @@ def update(
     Each start is a new generation, from the newest good snapshot and what the log has since, or rebuilt from files and
     log; servers switch to it once it has caught up.
     """
+    stop = Stop(signal.SIGTERM, signal.SIGINT)
     if snapshots is not None and bootstrap_servers == EMBEDDED:
         raise UsageError("--snapshots: the embedded broker ends with this command, so its offsets mean nothing later")
     if standby and (bootstrap_servers == EMBEDDED or until_caught_up):
@@ -113,7 +115,6 @@ def update(
         quiet=quiet,
     )
     configure_tracing("nowgraph-updater", os.environ)
-    stop = Stop(signal.SIGTERM, signal.SIGINT)
     state = None if store is None else _in_store(given, store, stop)
     while state is None:
         state = _generation(given, stop)  # None: overtaken, so what was built can never serve, and it stands by anew
@@ -162,7 +163,10 @@ def _in_store(given: _Given, store: str, stop: Stop) -> dict[str, object]:
 
 
 def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
-    """Builds a generation and keeps it up to date until it is time to stop; None where another overtook it."""
+    """Builds a generation and keeps it up to date until it is time to stop; None where another overtook it.
+
+    A stop while it starts ends it before the next step: nothing was published, and the next start clears up after it.
+    """
     begun_s = time.monotonic()
     with ExitStack() as stack:
         address = broker_address(given.bootstrap, given.schema, stack)
@@ -178,7 +182,14 @@ def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
             )
         )  # fmt: skip
         gaps: Literal["error", "allow"] = "error" if embedded else "allow"
-        source, logs = live_source(graph, given.history, stream, from_positions=given.from_, gaps=gaps)
+        live = patiently(
+            lambda: live_source(graph, given.history, stream, from_positions=given.from_, gaps=gaps),
+            stream.start_patience_s,
+            stop.wait,
+        )
+        if live is None:
+            return _state(UpdaterMetrics(), graph)
+        source, logs = live
         dead_letters = DeadLetters(producer, settings=stream)
         # Of two that make snapshots in one place each would remove the other's: who stands by makes none.
         snapshots = None if given.standby else given.store
@@ -194,7 +205,7 @@ def _generation(given: _Given, stop: Stop) -> dict[str, object] | None:
             except OvertakenError:
                 return None
             _keep(given, updater, running, graph, stop, begun_s=begun_s)
-        state = _state(updater, graph)
+        state = _state(updater.metrics, graph)
         if given.until_caught_up:
             # Equal for equal graphs, however their events came: what a rebuild is compared by.
             state["graph"] = graph.canonical_hash()
@@ -254,8 +265,8 @@ def _progress(updater: Updater) -> str:
     return f"{applied:,.0f} events applied, {duplicate:,.0f} duplicate; up to {until} UTC; {state}"
 
 
-def _state(updater: Updater, graph: TemporalGraph) -> dict[str, object]:
-    value = updater.metrics.registry.get_sample_value
+def _state(metrics: UpdaterMetrics, graph: TemporalGraph) -> dict[str, object]:
+    value = metrics.registry.get_sample_value
     return {
         "generation": graph.generation,
         "applied": int(value("nowgraph_events_applied_total") or 0),

@@ -19,6 +19,7 @@ from nowgraph.report import positions_text
 from stream.dead_letters import DeadLetters
 from stream.decode import Decoder
 from stream.group_source import GroupSource, Place
+from stream.patience import patiently
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.redis.errors import StaleWriterError, StoreLostError, StoreUnavailableError
@@ -60,7 +61,9 @@ def keep_in_store(member: Membership, stop: Stop) -> dict[str, object]:
         try:
             with ExitStack() as stack:
                 graph = stack.enter_context(RedisGraph.open(member.store, member.schema))
-                updater = _updater(member, graph, stack)
+                updater = _updater(member, graph, stack, stop)
+                if updater is None:
+                    return _state(member, graph)
                 joined = True
                 with UpdaterThread(updater) as running:
                     _keep(member, updater, running, stop)
@@ -73,7 +76,8 @@ def keep_in_store(member: Membership, stop: Stop) -> dict[str, object]:
                 return {"stopped": str(error)}
 
 
-def _updater(member: Membership, graph: RedisGraph, stack: ExitStack) -> Updater:
+def _updater(member: Membership, graph: RedisGraph, stack: ExitStack, stop: Stop) -> Updater | None:
+    """What writes this member's share; None where it is time to stop before the broker answers."""
     made: list[Updater] = []
 
     def take(places: Sequence[Place]) -> dict[Place, int]:
@@ -84,9 +88,16 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack) -> Updater
         return positions
 
     producer = stack.enter_context(EventProducer(member.stream))
-    source = with_ingest_topic(
-        topics_of(member.schema), lambda topics: GroupSource(topics, group=GROUP, take=take, settings=member.stream)
+    topics = topics_of(member.schema)
+    source = patiently(
+        lambda: with_ingest_topic(
+            topics, lambda all_: GroupSource(all_, group=GROUP, take=take, settings=member.stream)
+        ),
+        member.stream.start_patience_s,
+        stop.wait,
     )
+    if source is None:
+        return None
     try:
         graph.expect(source.all_end_positions())
         decoder = Decoder(member.schema, privacy_of(member.schema, member.stream), settings=member.stream)

@@ -25,6 +25,22 @@ def test_what_a_connection_complained_of_is_the_reason() -> None:
     assert "security.protocol" in errors.explain(TIMED_OUT)
 
 
+def test_whether_waiting_helps() -> None:
+    """Where no broker is, one may come; one that refused this client, even a while ago, will do so again."""
+    away = [TIMED_OUT, KafkaError(KafkaError._RESOLVE, "no such host"), KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "")]
+    refused = ClientErrors()
+    refused(KafkaError(KafkaError._TRANSPORT, "Connection refused"))
+    assert all(map(refused.may_pass, away))
+    assert not refused.may_pass(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no"))
+    refused(KafkaError(KafkaError._TRANSPORT, "Disconnected (after 3ms in state SSL_HANDSHAKE)"))
+    refused(KafkaError(KafkaError._TRANSPORT, "Connection refused"))
+    assert not any(map(refused.may_pass, away))
+    for code in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        strict = ClientErrors()
+        strict(KafkaError(code, "no"))
+        assert not strict.may_pass(TIMED_OUT)
+
+
 def test_what_a_broker_answers_needs_no_other_reason() -> None:
     """It was reached, so its connection is not to blame."""
     errors = ClientErrors()

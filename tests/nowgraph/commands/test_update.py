@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,70 @@ def test_a_process_serves_readers_until_it_is_told_to_stop(
     assert process.returncode == 0, err
     assert json.loads(out)["applied"] == rows + 50
     assert "Traceback" not in err
+
+
+def test_a_start_waits_for_its_broker(example: Path, tmp_path: Path) -> None:
+    """While the broker is away the start says so and goes on waiting; when it comes, the graph is made."""
+    with EmbeddedBroker(TOPICS) as broker:
+        broker.set_down(down=True)
+        process = _starting(example, tmp_path, broker.bootstrap, patience_s=300, more=["--until-caught-up"])
+        try:
+            _until_it_waits(process)
+            broker.set_down(down=False)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert json.loads(out)["generation"] == 1
+
+
+def test_a_start_told_to_stop_while_it_waits_ends_cleanly(example: Path, tmp_path: Path) -> None:
+    """Exit code 0 and what was done: nothing; the arena has no generation, and the next start makes the first."""
+    process = _starting(example, tmp_path, "127.0.0.1:1", patience_s=300)
+    try:
+        _until_it_waits(process)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert json.loads(out)["applied"] == 0
+    assert "Traceback" not in err
+    assert not list((tmp_path / "arena").glob("gen-*"))
+
+
+def test_a_broker_that_does_not_come_is_an_error(example: Path, tmp_path: Path) -> None:
+    """Once the patience is over, one line says where nobody answered."""
+    process = _starting(example, tmp_path, "127.0.0.1:1", patience_s=0)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    said = [line for line in err.splitlines() if line.startswith("nowgraph: ")]
+    assert len(said) == 1
+    assert "127.0.0.1:1" in said[0]
+    assert "waiting_for_kafka" not in err
+
+
+def _starting(
+    example: Path, tmp_path: Path, bootstrap: str, *, patience_s: float, more: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "-m", "nowgraph.cli", "update", "--schema", example / "schema.yaml", "--metrics-port", "0",
+        "--arena", tmp_path / "arena", "--bootstrap-servers", bootstrap, "--quiet", "--json", *more,
+    ]  # fmt: skip
+    patience = {"NOWGRAPH_BROKER_TIMEOUT_S": "0.5", "NOWGRAPH_START_PATIENCE_S": str(patience_s)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **patience}
+    )
+
+
+def _until_it_waits(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "waiting_for_kafka" in line:
+            return
+    raise AssertionError("".join(said))
 
 
 def _attached(schema: Path, arena: Path, process: subprocess.Popen[str]) -> GraphView:
