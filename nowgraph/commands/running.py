@@ -45,6 +45,19 @@ class Stop:
             signal.signal(number, handler)
 
 
+def end_on(*signals: signal.Signals) -> None:
+    """From here on these signals end the process with exit code 0, wherever it is: for a start that makes nothing.
+
+    Loading libraries and models takes seconds in which nobody asks whether to stop. What serves sets its own handlers.
+    """
+    for number in signals:
+        signal.signal(number, _end)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
+
+
 @contextmanager
 def progress_line(*, quiet: bool) -> Iterator[Show]:
     """A line on standard error that is replaced on a terminal and printed now and then elsewhere."""

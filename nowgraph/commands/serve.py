@@ -22,6 +22,7 @@ from nowgraph.commands.options import (
     SnapshotEvery,
     SnapshotsUrl,
 )
+from nowgraph.commands.running import Stop, end_on
 from nowgraph.errors import UsageError
 from nowgraph.report import emit_json, progress_console
 from nowgraph.tracing import configure_tracing
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from model_server.config import ServingConfig
     from model_server.models.loader import Models
     from model_server.settings import ServerSettings
-    from nowgraph.commands.running import Stop
     from stream.producer import EventProducer
     from stream.settings import StreamSettings
     from temporal_graph.graph import TemporalGraph
@@ -82,6 +82,7 @@ def serve(
     into a graph of its own.
     Of several --workers each is restarted when it ends; SIGHUP replaces them one by one, under load.
     """
+    end_on(signal.SIGTERM, signal.SIGINT)
     feed = _Feed(bootstrap_servers, history or [], snapshots, snapshot_every)
     given = _Given(context, checkpoint, registry, task, channel, config, schema, arena)
     settings = given.settings({"host": host, "port": port, "metrics_port": metrics_port})
@@ -227,16 +228,15 @@ class _Fed:
 
 
 def _in_one_process(settings: ServerSettings, given: _Given, feed: _Feed, *, quiet: bool, as_json: bool) -> None:
+    stop = Stop(signal.SIGTERM, signal.SIGINT)  # before the imports, which take seconds
     from model_server.background import BackgroundServer
     from nowgraph.assembly import embedded_server, share_one_process
-    from nowgraph.commands.running import Stop
     from nowgraph.hints import example_call
     from temporal_graph.schema import load_schema
 
     share_one_process()
     assert settings.schema_path is not None
     schema, models = load_schema(settings.schema_path), given.models(settings)
-    stop = Stop(signal.SIGTERM, signal.SIGINT)
     with ExitStack() as stack:
         if feed.bootstrap:
             fed = _live(schema, feed, stack, stop, quiet=quiet)

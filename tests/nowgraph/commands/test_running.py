@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from nowgraph.commands.running import Stop, progress_line
+from nowgraph.commands.running import Stop, end_on, progress_line
 
 
 def test_the_first_signal_stops_and_the_second_does_what_it_always_did() -> None:
@@ -18,6 +18,22 @@ def test_the_first_signal_stops_and_the_second_does_what_it_always_did() -> None
     os.kill(os.getpid(), signal.SIGUSR1)
     assert stop.wait(5)
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_start_that_makes_nothing_ends_where_it_is() -> None:
+    """Exit code 0, from the middle of what it does; stops set later take precedence."""
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        end_on(signal.SIGUSR1)
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert ended.value.code == 0
+        stop = Stop(signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.wait(5)
+        assert stop.came
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_lasting_ones_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +59,43 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
+def until_it_listens_to_signals(process: subprocess.Popen[str]) -> None:
+    """Returns once it has a handler for SIGTERM."""
+    deadline_s = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, process.communicate()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (caught,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:"))
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.faults)])
+def test_a_stop_before_there_is_a_graph_ends_it(unread_checkpoint: Path, tmp_path: Path, workers: int) -> None:
+    """Beside an updater that has published nothing yet: exit code 0, and all workers end with it."""
+    with starting("--checkpoint", unread_checkpoint, "--arena", tmp_path / "arena", "--workers", workers) as process:
+        until_said(process, "waiting_for_graph")
+        process.send_signal(signal.SIGTERM)
+        code, err = ended(process)
+    assert code == 0, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside an updater", "one process"])
+def test_a_stop_while_libraries_are_loaded_ends_it(unread_checkpoint: Path, tmp_path: Path, beside: bool) -> None:
+    """From the command's first step on: exit code 0, no traceback."""
+    more = ("--arena", tmp_path / "arena") if beside else ("--bootstrap-servers", "127.0.0.1:1")
+    with starting("--checkpoint", unread_checkpoint, *more) as process:
+        until_it_listens_to_signals(process)
+        process.send_signal(signal.SIGTERM)
+        code, err = ended(process)
+    assert code == 0, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.faults
 def test_one_process_waits_for_its_broker_until_it_is_told_to_stop(unread_checkpoint: Path) -> None:
     """It says that it waits; a stop ends it with exit code 0, before it comes to its model."""
     with starting("--checkpoint", unread_checkpoint, "--bootstrap-servers", "127.0.0.1:1") as process:
