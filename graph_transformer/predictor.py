@@ -83,6 +83,7 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, view: GraphDictionaries, *, fixed_shape: bool = False) -> None:
         """Raises CheckpointMismatch if the graph's schema is not the one the model was trained on."""
         self._model, self._encoding = checkpoint.build(view.schema, view.strings)
+        self._view = view
         self._calibration, self._unit = checkpoint.calibration, checkpoint.unit
         self._fixed_shape = fixed_shape
         self._one_thread = threading.Lock()
@@ -112,6 +113,14 @@ class Predictor:
     def plan(self) -> SamplingPlan:
         """The sampling plan, by its short name."""
         return self.sampling_plan
+
+    def read(self, view: GraphDictionaries) -> None:
+        """From now on read the codes of neighborhoods by another view of the graph's schema.
+
+        Weights stay; what was learned of the other view's codes goes. Not while another thread predicts.
+        """
+        if view is not self._view:
+            self._encoding, self._view = self._encoding.over(view.strings), view
 
     def predict(self, neighborhood: Neighborhood) -> Prediction:
         """Return the calibrated answers for the B seeds of a neighborhood; none for none.

@@ -1,6 +1,6 @@
-"""The server as its own process, beside the updater that writes the arena it reads.
+"""The server as its own process, beside the updaters that write the arena or the store it reads.
 
-settings, serving.yaml ─► schemas, arenas, models ─► Server ─► SIGTERM or SIGINT ─► drain
+settings, serving.yaml ─► schemas, arenas or stores, models ─► Server ─► SIGTERM or SIGINT ─► drain
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import gc
 import os
 import signal
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import structlog
 import uvloop
+from pydantic import SecretStr
 
-from model_server.config import SECRET_ENV, ServingConfig, TaskConfig, TenantConfig, load_serving
+from model_server.config import SECRET_ENV, Place, ServingConfig, TaskConfig, TenantConfig, load_serving
 from model_server.degraded import load_policy
 from model_server.errors import NotConfiguredError
 from model_server.server import Server
 from model_server.serving import Around, names_of, sources_of
 from model_server.settings import ServerSettings
+from model_server.store import ServedView, StoreView, wait_for_store
 from model_server.tracing import TracingInterceptor
 from model_server.worker_link import Ready, SupervisorLink
 from stream.producer import EventProducer
@@ -50,25 +53,26 @@ def serve(
     stream = stream_settings or StreamSettings()
     if config is None:
         config = _one_task(settings) if settings.config is None else load_serving(settings.config)
-    took = Took()
+    took = Took(settings)
     started_s = time.perf_counter()
     around = Around(
         predictions_topic=stream.predictions_topic,
         secret_of=partial(_secret_of, stream),
-        wait_for_graph=partial(took.wait_for_graph, timeout_s=settings.attach_timeout_s),
+        wait_for_graph=took.wait_for_graph,
         attach=took.attach,
         publishes=stream_settings is not None,
     )
-    sources = sources_of(config, settings, around)
-    took.model_ms = (time.perf_counter() - started_s) * 1e3 - took.wait_ms - took.attach_ms
-    log.info("attached", attach_ms=round(took.attach_ms, 2), model_ms=round(took.model_ms, 1), tasks=names_of(sources))
-    producer = None if stream_settings is None else EventProducer(stream_settings)
-    try:
+    with ExitStack() as stack:
+        stack.callback(took.close)
+        sources = sources_of(config, settings, around)
+        took.model_ms = (time.perf_counter() - started_s) * 1e3 - took.wait_ms - took.attach_ms
+        tasks = names_of(sources)
+        log.info("attached", attach_ms=round(took.attach_ms, 2), model_ms=round(took.model_ms, 1), tasks=tasks)
+        producer = None if stream_settings is None else EventProducer(stream_settings)
+        if producer is not None:
+            stack.callback(producer.close)
         server = Server(sources, settings, event_log=producer, interceptors=(TracingInterceptor(),))
         uvloop.run(_run(server, SupervisorLink.of_environment(), took))
-    finally:
-        if producer is not None:
-            producer.close()
 
 
 def wait_for_graph(schema: Schema, arena: Path, *, timeout_s: float) -> None:
@@ -91,24 +95,43 @@ def wait_for_graph(schema: Schema, arena: Path, *, timeout_s: float) -> None:
 
 @dataclass(slots=True)
 class Took:
-    """How long it took until there was a graph, to map the arenas, and to load the models for them."""
+    """The graphs, and how long it took until they were there, to map the arenas, and to load the models for them.
 
+    A store is connected to once, by whoever waits for it; all of its tenant's tasks read it.
+    """
+
+    settings: ServerSettings
     wait_ms: float = 0.0
     attach_ms: float = 0.0
     model_ms: float = 0.0
+    stores: dict[tuple[str, str], StoreView] = field(default_factory=dict)
 
-    def wait_for_graph(self, schema: Schema, arena: Path, *, timeout_s: float) -> None:
-        """As `wait_for_graph`."""
+    def wait_for_graph(self, schema: Schema, place: Place) -> None:
+        """As `wait_for_graph`, and `wait_for_store`."""
         started_s = time.perf_counter()
-        wait_for_graph(schema, arena, timeout_s=timeout_s)
+        if isinstance(place, Path):
+            wait_for_graph(schema, place, timeout_s=self.settings.attach_timeout_s)
+        elif (named := _named(schema, place)) not in self.stores:
+            self.stores[named] = wait_for_store(place.get_secret_value(), schema, self.settings)
         self.wait_ms += (time.perf_counter() - started_s) * 1e3
 
-    def attach(self, schema: Schema, arena: Path) -> GraphView:
-        """As `GraphView.attach`."""
+    def attach(self, schema: Schema, place: Place) -> ServedView:
+        """As `GraphView.attach`; a store is connected to already."""
+        if not isinstance(place, Path):
+            return self.stores[_named(schema, place)]
         started_s = time.perf_counter()
-        view = GraphView.attach(schema, arena)
+        view = GraphView.attach(schema, place)
         self.attach_ms += (time.perf_counter() - started_s) * 1e3
         return view
+
+    def close(self) -> None:
+        """Closes the stores."""
+        for store in self.stores.values():
+            store.close()
+
+
+def _named(schema: Schema, store: SecretStr) -> tuple[str, str]:
+    return store.get_secret_value(), schema.fingerprint()
 
 
 async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
@@ -132,21 +155,24 @@ async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
 
 def _one_task(settings: ServerSettings) -> ServingConfig:
     """The one task that the settings' paths name."""
-    paths = {
-        "NOWGRAPH_SERVER_SCHEMA_PATH": settings.schema_path,
-        "NOWGRAPH_SERVER_ARENA_PATH": settings.arena_path,
-        "NOWGRAPH_SERVER_CHECKPOINT_PATH": settings.checkpoint_path,
-    }
-    given = [path for path in paths.values() if path is not None]
-    if len(given) < len(paths):
-        missing = ", ".join(name for name, path in paths.items() if path is None)
+    graph = "NOWGRAPH_SERVER_ARENA_PATH or NOWGRAPH_SERVER_STORE_URL"
+    schema, checkpoint = settings.schema_path, settings.checkpoint_path
+    if settings.arena_path is not None and settings.store_url is not None:
+        raise NotConfiguredError(f"{graph}: a graph is in one of the two")
+    if schema is None or checkpoint is None or (settings.arena_path or settings.store_url) is None:
+        given = {
+            "NOWGRAPH_SERVER_SCHEMA_PATH": schema,
+            graph: settings.arena_path or settings.store_url,
+            "NOWGRAPH_SERVER_CHECKPOINT_PATH": checkpoint,
+        }
+        missing = ", ".join(name for name, path in given.items() if path is None)
         raise NotConfiguredError(f"the server needs {missing}, or NOWGRAPH_SERVER_CONFIG")
-    schema, arena, checkpoint = given
     policy = None if settings.degraded_path is None else load_policy(settings.degraded_path)
     task = TaskConfig(checkpoint=checkpoint, degraded=policy)
-    return ServingConfig(
-        version=1, tenants=(TenantConfig(name=settings.tenant, schema=schema, arena=arena, tasks=(task,)),)
+    tenant = TenantConfig(
+        name=settings.tenant, schema=schema, arena=settings.arena_path, store=settings.store_url, tasks=(task,)
     )
+    return ServingConfig(version=1, tenants=(tenant,))
 
 
 def _secret_of(stream: StreamSettings, name: str) -> bytes | None:

@@ -9,7 +9,7 @@ What the other kind of server answers is refused, with the name of the task that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
@@ -37,10 +37,10 @@ from model_server.scorer import Question, Scored, Scorer
 from model_server.scoring import Scoring
 from model_server.seeds import unknown_key
 from model_server.settings import ServerSettings
+from model_server.store import ServedView, StoreView
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import row_event_pb2
 from stream.privacy import Privacy
-from temporal_graph.view import GraphView
 
 # How long the first answer may take, compilers and page faults included.
 WARM_UP_S = 60.0
@@ -215,16 +215,21 @@ class RankCalls(Calls):
         await self._engine.close()
 
 
-def freshness_of(view: Callable[[], GraphView], settings: ServerSettings) -> Freshness:
+def freshness_of(view: Callable[[], ServedView], settings: ServerSettings) -> Freshness:
     """Waits for the graph that these calls answer on: a canary's may be another generation than the live model's."""
+
+    def offsets() -> Mapping[tuple[str, int], int]:
+        seen = view()
+        return seen.offsets() if isinstance(seen, StoreView) else seen.position().offsets
+
     return Freshness(
-        lambda: view().position().offsets,
+        offsets,
         poll_s=settings.freshness_poll_ms / 1e3,
         reserve_s=settings.deadline_reserve_ms / 1e3,
     )
 
 
-def bound_of(parts: Parts, view: Callable[[], GraphView]) -> GraphBound | None:
+def bound_of(parts: Parts, view: Callable[[], ServedView]) -> GraphBound | None:
     """How stale the task's graph may be; None where its policy does not say."""
     policy = parts.policy
     return (

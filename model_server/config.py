@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from model_server.degraded import DegradedPolicy
 from model_server.settings import ServerSettings
@@ -38,8 +47,18 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     return path if folder is None else folder / path
 
 
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://")):
+        raise ValueError("expected redis://host:port or rediss://host:port")
+    return url
+
+
 Beside = Annotated[Path, AfterValidator(_from_folder)]
 """A path; a relative one starts at the folder of serving.yaml."""
+
+
+Place = Path | SecretStr
+"""Where a graph is: an arena's folder, or a store's URL."""
 
 
 class ServingConfigError(Exception):
@@ -103,12 +122,14 @@ class TaskConfig(_Part):
 
 
 class TenantConfig(_Part):
-    """One graph with its schema, and the tasks that are answered on it."""
+    """One graph with its schema, in an arena or in Redis, and the tasks that are answered on it."""
 
     # In requests, metrics and the audit trail; may be left out where there is only one tenant.
     name: Name | Literal[""] = ""
     schema_path: Beside = Field(alias="schema")
-    arena: Beside
+    arena: Beside | None = None
+    # redis://host:port or rediss://, of one Redis or any node of a cluster; may hold a password.
+    store: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     # The environment variable with the secret that this tenant's private values are hashed with.
     secret_env: str = Field(default=SECRET_ENV, min_length=1)
     # Rows a second that all its callers may ask together; 0 for no quota. A burst may be as large as a second of it.
@@ -122,6 +143,22 @@ class TenantConfig(_Part):
     def _names(self) -> Self:
         _refuse_twice("tasks", [task.name for task in self.tasks if task.name is not None])
         return self
+
+    @model_validator(mode="after")
+    def _one_graph(self) -> Self:
+        if (self.arena is None) == (self.store is None):
+            raise ValueError("expected either arena (a folder) or store (redis://host:port)")
+        for index, task in enumerate(self.tasks):
+            if self.store is not None and task.shadow:
+                raise ValueError(f"tasks[{index}].shadow: a graph in Redis has no shadows")
+        return self
+
+    @property
+    def place(self) -> Place:
+        """Where the graph is."""
+        place = self.store if self.arena is None else self.arena
+        assert place is not None  # or it would not be a configuration
+        return place
 
 
 class ServingConfig(_Part):

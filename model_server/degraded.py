@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from graph_transformer.target import Kind, Target
 from model_server.errors import (
     DeadlinePassedError,
+    GraphUnavailableError,
     NotConfiguredError,
     OverloadedError,
     PredictionFailedError,
@@ -46,6 +47,7 @@ class Cause(StrEnum):
 
 CAUSES: dict[type[ServerError], Cause] = {
     PredictionFailedError: Cause.FAILED,
+    GraphUnavailableError: Cause.FAILED,
     OverloadedError: Cause.SHED,
     DeadlinePassedError: Cause.LATE,
 }

@@ -23,8 +23,8 @@ from model_server.errors import ServerError, StaleGraphError
 from model_server.metrics import TASK_LABELS, Bound, Families, Metrics
 from model_server.predictions import Predictions
 from model_server.request import RequestReader
+from model_server.store import ServedView
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
-from temporal_graph.view import GraphView
 
 # Kept back from the deadline where a rule answers late requests: its answer has to be there in time.
 LATE_RESERVE_S = 0.02
@@ -42,12 +42,12 @@ class DegradedFamilies:
         )
 
 
-def staleness_us(view: GraphView, now_us: int) -> int:
+def staleness_us(view: ServedView, now_us: int) -> int:
     """How long ago the graph held all that its log held; without a log's word, how long ago it was written."""
     return max(0, now_us - _word_us(view))
 
 
-def _word_us(view: GraphView) -> int:
+def _word_us(view: ServedView) -> int:
     complete_us = view.complete_time_us
     return view.writer_pulse_us if complete_us is None else complete_us
 
@@ -70,7 +70,7 @@ class Staleness:
         self._word_us: int | None = None
         self._heard_s = 0.0
 
-    def of_us(self, view: GraphView) -> int:
+    def of_us(self, view: ServedView) -> int:
         """Microseconds."""
         now_s, word_us = self._monotonic_s(), _word_us(view)
         if word_us != self._word_us:
@@ -84,7 +84,7 @@ class GraphBound:
     def __init__(
         self,
         policy: DegradedPolicy,
-        view: Callable[[], GraphView],
+        view: Callable[[], ServedView],
         metrics: Metrics,
         staleness: Staleness,
     ) -> None:

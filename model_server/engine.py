@@ -27,7 +27,14 @@ import structlog
 
 from model_server.admission import Admission, retry_after_s
 from model_server.backlog import Backlog, Priority
-from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError, ServerError
+from model_server.errors import (
+    DeadlinePassedError,
+    DrainingError,
+    GraphUnavailableError,
+    OverloadedError,
+    PredictionFailedError,
+    ServerError,
+)
 from model_server.expiry import Expiry
 from model_server.gathering import GATHER_S, Gathering
 from model_server.metrics import Metrics
@@ -267,6 +274,8 @@ class Engine(Generic[QuestionT, AnswerT]):
         """Answers the jobs together; when that fails, each alone, so that one bad question fails no other."""
         try:
             return list(self._answers(jobs, started_s))
+        except GraphUnavailableError as error:  # no question's fault: each alone would wait for the store again
+            return [error] * len(jobs)
         except ServerError as error:
             if len(jobs) == 1:
                 return [error]

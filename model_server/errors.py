@@ -49,6 +49,10 @@ class StaleGraphError(ServerError):
     """The graph lies further behind its log than the task allows."""
 
 
+class GraphUnavailableError(ServerError):
+    """The store that the graph lies in cannot be asked, or holds none that serves."""
+
+
 class DeadlinePassedError(ServerError):
     """The request's deadline passed while it waited; the model never saw it."""
 
@@ -87,6 +91,7 @@ CODES: dict[type[ServerError], grpc.StatusCode] = {
     NotFreshError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StaleGraphError: grpc.StatusCode.FAILED_PRECONDITION,
+    GraphUnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
     NotConfiguredError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -30,6 +30,13 @@ class Token:
         return offsets.get((self.topic, self.partition), -1) > self.offset
 
 
+def _not_fresh(token: Token, offsets: Offsets) -> NotFreshError:
+    at = offsets.get((token.topic, token.partition))
+    seen = "nothing of that partition" if at is None else f"offsets below {at}"
+    wanted = f"offset {token.offset} of {token.topic}[{token.partition}]"
+    return NotFreshError(f"the graph has applied {seen}, the token asks for {wanted}")
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     token: Token
@@ -73,11 +80,20 @@ class Freshness:
         finally:
             self._waiters.discard(waiter)
         if not fresh:
-            at = self._offsets().get((token.topic, token.partition))
-            seen = "nothing of that partition" if at is None else f"offsets below {at}"
-            wanted = f"offset {token.offset} of {token.topic}[{token.partition}]"
-            raise NotFreshError(f"the graph has applied {seen}, the token asks for {wanted}")
+            raise _not_fresh(token, self._offsets())
         return time.monotonic() - start_s
+
+    @staticmethod
+    def hold(request: service_pb2.ScoreRequest, offsets: Offsets) -> None:
+        """Raises NotFreshError for an answer at `offsets` that lacks the request's token.
+
+        What was waited for was seen of one graph; another may have been begun in its place before the answer was made.
+        """
+        if request.HasField("freshness_token"):
+            asked = request.freshness_token
+            token = Token(asked.topic, asked.partition, asked.offset)
+            if not token.reached_by(offsets):
+                raise _not_fresh(token, offsets)
 
     async def _poll(self) -> None:
         try:

@@ -8,12 +8,17 @@ meanwhile. The old generation's memory goes with the last batch that used it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
 from model_server.errors import DrainingError
 from model_server.item_columns import ItemColumns
+from model_server.seeds import Seed, sample
+from model_server.store import ServedView, StoreSampler, StoreView
+from online_sampler.neighborhood import Neighborhood
+from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
 from temporal_graph.view import GraphView
 
@@ -23,25 +28,35 @@ class Serving:
     """One generation and the predictor over it, compared by identity.
 
     A view or a sampler belongs to one thread at a time, so each thread has its own: `view` and `sampler` are the
-    engine's (its predictor reads the view too), `watch` is the event loop's, `look` and `look_sampler` are the
-    inspection's; `shadows` read one of their own, and have the predictor's sampling plan. Nobody else keeps them, so
+    engine's (its predictor reads the view too), `watch` is the event loop's, `look_sampler` is the inspection's, with
+    its view; `shadows` read one of their own, and have the predictor's sampling plan. Nobody else keeps them, so
     that a generation's memory goes with its Serving.
     """
 
-    view: GraphView
-    watch: GraphView
-    look: GraphView
+    view: ServedView
+    watch: ServedView
     predictor: Predictor
-    sampler: Sampler
-    look_sampler: Sampler
+    sampler: Sampler | StoreSampler
+    look_sampler: Sampler | StoreSampler
     shadows: tuple[Predictor, ...] = ()
 
     @classmethod
-    def over(cls, view: GraphView, predictor: Predictor) -> Serving:
-        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on."""
-        look = view.twin()
+    def over(cls, view: ServedView, predictor: Predictor) -> Serving:
+        """Serves `view`, which `predictor` was loaded for and which is the engine's from now on.
+
+        Raises PlanError for a plan that a graph in Redis cannot answer.
+        """
         plan = predictor.sampling_plan
-        return cls(view, view.twin(), look, predictor, Sampler(view, plan), Sampler(look, plan))
+        return cls(view, view.twin(), predictor, _sampler(view, plan), _sampler(view.twin(), plan))
+
+    def sample(self, seeds: Sequence[Seed]) -> Neighborhood:
+        """As `seeds.sample`, for the predictor, which reads the answer's codes from now on: the engine's alone.
+
+        Raises SeedError, and GraphUnavailableError where the graph's store cannot answer.
+        """
+        found = sample(self.sampler, self.predictor.task.target, seeds)
+        self.predictor.read(self.sampler.view)
+        return found
 
     @property
     def version(self) -> str:
@@ -73,12 +88,19 @@ class RankServing:
         return self.ranker.version
 
 
+def _sampler(view: ServedView, plan: SamplingPlan) -> Sampler | StoreSampler:
+    return view.sampler(plan) if isinstance(view, StoreView) else Sampler(view, plan)
+
+
 Served = Serving | RankServing
 
 
-def serving_over(view: GraphView, model: Predictor | ListRanker) -> Served:
+def serving_over(view: ServedView, model: Predictor | ListRanker) -> Served:
     """What serves `model`, which was loaded for `view`: both belong to the engine from now on."""
-    return Serving.over(view, model) if isinstance(model, Predictor) else RankServing.over(view, model)
+    if isinstance(model, Predictor):
+        return Serving.over(view, model)
+    assert isinstance(view, GraphView)  # a ranking is bound to nothing else
+    return RankServing.over(view, model)
 
 
 class Generations:

@@ -75,7 +75,7 @@ class Inspection:
         response = service_pb2.NeighborhoodResponse(
             cutoff_time_us=asked.cutoff_time_us, graph_position=position_of(found.position)
         )
-        response.neighbors.extend(neighbors_of(found, serving.look, asked.row.key))
+        response.neighbors.extend(neighbors_of(found, serving.look_sampler.view, asked.row.key))
         return response
 
 

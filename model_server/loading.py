@@ -12,22 +12,27 @@ from graph_transformer.ranking.lists import ListRanker
 from graph_transformer.target import Kind
 from model_server.errors import NotConfiguredError
 from model_server.settings import ServerSettings
-from temporal_graph.view import GraphView
+from model_server.store import ServedView, StoreView
 
 
-def load_model(folder: Path, view: GraphView, settings: ServerSettings) -> Predictor | ListRanker:
+def load_model(folder: Path, view: ServedView, settings: ServerSettings) -> Predictor | ListRanker:
     """Loads a checkpoint for a graph, by the kind of its task; raises as `Checkpoint.load` and `bind_model`."""
     return bind_model(Checkpoint.load(folder, view.schema), view, settings)
 
 
-def bind_model(checkpoint: Checkpoint, view: GraphView, settings: ServerSettings) -> Predictor | ListRanker:
+def bind_model(checkpoint: Checkpoint, view: ServedView, settings: ServerSettings) -> Predictor | ListRanker:
     """Binds a checkpoint to a graph, by the kind of its task; sets PyTorch's threads for the whole process.
 
     Raises CheckpointCorrupt or CheckpointMismatch for a model that cannot be used with this graph, NotConfiguredError
-    for a ranking that is asked for a fixed shape.
+    for a ranking that is asked for a fixed shape, or over a graph in Redis.
     """
     torch.set_num_threads(settings.compute_threads)
     if checkpoint.task.target.kind is Kind.RANKING:
+        if isinstance(view, StoreView):
+            raise NotConfiguredError(
+                f"task {checkpoint.task.name!r} is a ranking: it reads all items of its graph, which one in Redis "
+                "does not give: serve it from an arena"
+            )
         if settings.fixed_shape:
             raise NotConfiguredError(f"task {checkpoint.task.name!r} is a ranking: lists are not made in a fixed shape")
         from graph_transformer.ranking.ranker import Ranker

@@ -14,7 +14,6 @@ from model_server.answer import Answer, History, answers_of, history_of
 from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.models.shadow import Place, Shadows
-from model_server.seeds import sample
 from temporal_graph.view import GraphPosition, Key
 
 
@@ -62,7 +61,7 @@ class Scorer:
         """Scores the questions together. Raises SeedError for an event that is none."""
         serving = self._serving()
         start_s = time.perf_counter()
-        neighborhood = sample(serving.sampler, serving.predictor.task.target, questions)
+        neighborhood = serving.sample(questions)
         sample_us = round((time.perf_counter() - start_s) * 1e6)
         prediction = serving.predictor.predict(neighborhood)
         self._stages["sample"].observe(sample_us / 1e6)

@@ -106,6 +106,7 @@ class Scoring:
         degraded = None if self._bound is None else self._bound.check()
         question = Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key)
         scored = await self._engine.ask(question, priority, admitted=not waited_s)
+        self._freshness.hold(request, scored.position.offsets)
         return self._answer(asked, scored, waited_s, start_s, degraded)
 
     async def result(

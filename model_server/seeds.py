@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graph_transformer.target import Target
 from online_sampler.neighborhood import Neighborhood
-from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.schema import KeyType, Table
 from temporal_graph.view import Key
@@ -34,7 +34,17 @@ class Seed(Protocol):
         """What the question may know."""
 
 
-def sample(sampler: Sampler, target: Target, seeds: Sequence[Seed]) -> Neighborhood:
+class Asks(Protocol):
+    """What is asked: a `Sampler`, or what answers as it does."""
+
+    def sample_keys(self, table: str, keys: Sequence[Key], cutoff_time_us: NDArray[np.int64]) -> Neighborhood:
+        """Around entities as of their cut-offs."""
+
+    def sample_events(self, events: Sequence[bytes], cutoff_time_us: NDArray[np.int64]) -> Neighborhood:
+        """Around rows that are not in the graph."""
+
+
+def sample(sampler: Asks, target: Target, seeds: Sequence[Seed]) -> Neighborhood:
     """Returns the neighborhoods of B seeds, in order: of rows that are not in the graph, or of entities by key.
 
     An entity that nobody knows is a seed alone. Raises SeedError for an event that is none; the request reader lets

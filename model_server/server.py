@@ -101,6 +101,7 @@ class Server:
         self._drained = asyncio.Event()
         self._leaving = False
         self._described = ""
+        self._told_serves: list[bool] = []
         self._describe()
 
     async def start(self) -> None:
@@ -148,7 +149,7 @@ class Server:
         self._background.append(asyncio.create_task(watch_loop(self.metrics.event_loop_stall)))
         for parts in self._tenants:
             self._background += [asyncio.ensure_future(work()) for work in parts.background]
-        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        await self._tell_health()
 
     def show(self, metrics: HasRegistry) -> None:
         """Shows metrics of somebody else in this process beside the server's, such as an updater's; once started."""
@@ -207,6 +208,16 @@ class Server:
         for name in self.health_names:
             await self._health.set(name, status)
 
+    async def _tell_health(self) -> None:
+        """A task serves while its graph does, the process while any of its tasks."""
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        by_task = [parts.serves for parts in self._tenants for _ in parts.tenant.tasks]
+        serves = [any(by_task)] * len(HEALTH_NAMES) + by_task
+        if serves != self._told_serves:
+            self._told_serves = serves
+            for name, one in zip(self.health_names, serves, strict=True):
+                await self._health.set(name, serving if one else not_serving)
+
     async def _warm_up(self) -> None:
         await asyncio.gather(*(lanes.warm_up() for lanes in self._router.lanes))
 
@@ -230,6 +241,7 @@ class Server:
                 for parts in self._tenants:
                     parts.read_gauges()
                 self._describe()
+                await self._tell_health()
             except Exception:  # a gauge that stands still for ever would hide what it is there to show
                 log.exception("gauges_failed")
             await asyncio.sleep(PULSE_S)

@@ -1,6 +1,6 @@
 """From serving.yaml to what a server is built of: graphs attached, models fetched, verified and warmed up.
 
-ServingConfig ─► tenant: schema, secret, arena ─► task: checkpoint or channel ─► Loader ─► TenantSource
+ServingConfig ─► tenant: schema, secret, arena or store ─► task: checkpoint or channel ─► Loader ─► TenantSource
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
 
 from model_server.calls import task_of
-from model_server.config import ServingConfig, TaskConfig, TenantConfig
+from model_server.config import Place, ServingConfig, TaskConfig, TenantConfig
 from model_server.errors import NotConfiguredError
 from model_server.generation import Generations
 from model_server.ingest import topics_of
@@ -22,10 +21,10 @@ from model_server.models.errors import ModelRefused
 from model_server.models.loader import FolderModels, Loader, Models, RegistryModels
 from model_server.models.registry import Registry
 from model_server.settings import ServerSettings
+from model_server.store import ServedView
 from model_server.tenants import Following, TaskSource, TenantSource
 from stream.privacy import privacy_for
 from temporal_graph.schema import Schema, load_schema
-from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +38,17 @@ class Around:
 
     predictions_topic: str
     secret_of: SecretOf
-    wait_for_graph: Callable[[Schema, Path], None]
-    attach: Callable[[Schema, Path], GraphView]
+    wait_for_graph: Callable[[Schema, Place], None]
+    attach: Callable[[Schema, Place], ServedView]
     publishes: bool
 
 
 def sources_of(config: ServingConfig, settings: ServerSettings, around: Around) -> list[TenantSource]:
     """Attaches every tenant's graph and loads every task's models.
 
-    Raises what loading a schema, an arena or a checkpoint raises, ModelRefused for a live model that must not answer,
-    NotConfiguredError for tenants that would mix their events, and for a task that is not the one it is said to be.
+    Raises what loading a schema, an arena or a checkpoint raises, what keeps a store from serving, ModelRefused for a
+    live model that must not answer, NotConfiguredError for tenants that would mix their events, and for a task that is
+    not the one it is said to be.
     """
     sources = []
     topics: dict[str, str] = {}
@@ -57,8 +57,8 @@ def sources_of(config: ServingConfig, settings: ServerSettings, around: Around) 
         own = settings.model_copy(update={"tenant": tenant.name} | _topic(tenant))
         if around.publishes:
             _refuse_mixing(topics, tenant, schema, own)
-        around.wait_for_graph(schema, tenant.arena)
-        attach = partial(around.attach, schema, tenant.arena)
+        around.wait_for_graph(schema, tenant.place)
+        attach = partial(around.attach, schema, tenant.place)
         sources.append(
             TenantSource(
                 settings=own,
@@ -83,7 +83,7 @@ def models_of(task: TaskConfig, settings: ServerSettings) -> Models:
 
 
 def followed(
-    models: Models, settings: ServerSettings, view: GraphView, attach: Callable[[], GraphView] | None
+    models: Models, settings: ServerSettings, view: ServedView, attach: Callable[[], ServedView] | None
 ) -> TaskSource:
     """Loads what is wanted now over a view, to be kept current from then on. Raises as `Loader.live`."""
     loader = Loader(models, settings)
@@ -92,7 +92,7 @@ def followed(
     return TaskSource(Generations(serving), following=Following(loader, wanted, attach))
 
 
-def _task(task: TaskConfig, models: Models, settings: ServerSettings, attach: Callable[[], GraphView]) -> TaskSource:
+def _task(task: TaskConfig, models: Models, settings: ServerSettings, attach: Callable[[], ServedView]) -> TaskSource:
     source = followed(models, settings, attach(), attach)
     name = task_of(source.generations.current()).name
     if task.name is not None and name != task.name:

@@ -45,6 +45,16 @@ class ServerSettings(BaseSettings):
     schema_path: Path | None = None
     arena_path: Path | None = None
     checkpoint_path: Path | None = None
+    # In place of an arena a graph in Redis: redis://host:port or rediss://, of one Redis or any node of a cluster; may
+    # hold a password.
+    store_url: SecretStr | None = None
+    # How long one reply of the store may take, and how long it is asked again: while it is awaited nobody else is
+    # answered, and half of the default deadline is left to say so.
+    store_timeout_ms: int = Field(default=500, gt=0)
+    # How often the store is asked for its positions while a request waits for one: a look is a small script in Redis.
+    store_poll_ms: float = Field(default=5.0, gt=0)
+    # How often it is asked when nobody waits, so that readiness and staleness are told.
+    store_look_ms: float = Field(default=200.0, gt=0)
     # serving.yaml: several tenants and tasks, and models of registries, in place of the paths above.
     config: Path | None = None
     # Versions of registries that lie elsewhere; by default ~/.cache/nowgraph/models.

@@ -31,9 +31,9 @@ from model_server.quotas import Quotas, quotas_of
 from model_server.request import RequestReader
 from model_server.router import Tenant
 from model_server.settings import ServerSettings
+from model_server.store import ServedView, StoreFamilies, StoreView
 from stream.privacy import Privacy
 from temporal_graph.time_rule import ALWAYS_US
-from temporal_graph.view import GraphView
 
 # A tenant's burst is as large as so many seconds of its quota.
 QUOTA_BURST_S = 1.0
@@ -45,7 +45,7 @@ class Following:
 
     loader: Loader
     wanted: Wanted
-    attach: Callable[[], GraphView] | None
+    attach: Callable[[], ServedView] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,12 @@ class TenantParts:
     staleness: Staleness
     background: Sequence[Callable[[], Awaitable[None]]]
 
+    @property
+    def serves(self) -> bool:
+        """Whether the tenant's graph is there: of an arena it always is."""
+        view = next(iter(self.tenant.tasks.values())).generations.current().watch
+        return not isinstance(view, StoreView) or view.serves
+
     def read_gauges(self) -> None:
         """Tells the metrics where the tenant's graph stands, and which models its tasks are served by."""
         tasks = list(self.tenant.tasks.values())
@@ -91,7 +97,10 @@ class TenantParts:
         watermark_s = math.nan if watermark_us == ALWAYS_US else watermark_us / 1e6  # no row has a time yet
         metrics.graph_watermark.set(watermark_s)
         metrics.graph_watermark_age.set(max(time.time() - watermark_s, 0.0))
-        metrics.graph_behind.set(self.staleness.of_us(view) / 1e6)
+        said = view.complete_time_us is not None or view.writer_pulse_us > 0
+        metrics.graph_behind.set(self.staleness.of_us(view) / 1e6 if said else math.nan)
+        if isinstance(view, StoreView):
+            metrics.extension(StoreFamilies).serving.labels(metrics.task_labels[0]).set(view.serves and not view.away)
         for lanes in tasks:
             lanes.tell()
 

@@ -221,7 +221,7 @@ def embedded_server(
         task = TaskSource(Generations(serving_over(view, load_model(models, view, settings))))
     else:
         task = followed(models, settings, view, None)
-    warn_without_labels(task.generations.current().watch, task_of(task.generations.current()).target)
+    warn_without_labels(view, task_of(task.generations.current()).target)
     source = TenantSource(
         settings, [replace(task, policy=policy)], privacy_of(graph.schema, stream), stream.predictions_topic
     )

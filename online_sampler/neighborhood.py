@@ -215,6 +215,12 @@ class Neighborhood(_Frozen):
         offsets = dict(zip(zip(at.topics, at.partitions, strict=True), at.offsets, strict=True))
         return GraphPosition(at.generation, at.sequence, offsets)
 
+    def standing_at(self, position: GraphPosition) -> Neighborhood:
+        """The same sample, of a graph that stood there: it was sampled from a part of it."""
+        found = Neighborhood(self._sample, self.schema)
+        found.__dict__["position"] = position
+        return found
+
     def __len__(self) -> int:
         """The number of seeds."""
         return len(self.cutoff_time_us)

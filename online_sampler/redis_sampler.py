@@ -17,7 +17,7 @@ import numpy.typing as npt
 from online_sampler.errors import PlanError, SeedError
 from online_sampler.neighborhood import Neighborhood
 from online_sampler.plan import ALONE, SamplingPlan
-from online_sampler.redis_walk import Root, Rows, Walk
+from online_sampler.redis_walk import Root, Routes, Rows, Walk
 from online_sampler.resolved_plan import resolve
 from online_sampler.sampler import Sampler
 from temporal_graph.graph import TemporalGraph
@@ -26,7 +26,7 @@ from temporal_graph.redis.keys import Names, entity, key_bytes
 from temporal_graph.redis.row_event import EventReader
 from temporal_graph.redis.view import RedisView
 from temporal_graph.time_rule import TIME_MAX_US
-from temporal_graph.view import GraphView, Key
+from temporal_graph.view import GraphPosition, GraphView, Key
 
 Times = npt.NDArray[np.int64]
 
@@ -59,7 +59,7 @@ class RedisSampler:
         self._store = store
         self._schema = store.schema
         self._reader = EventReader(store.schema)
-        self._parents = [store.schema.table_index(link.parent) for link in store.schema.links]
+        self._routes = Routes(store.schema, self._plan)
         self._walks = 0
         self._graph = ""
         self._begin_anew()
@@ -78,7 +78,7 @@ class RedisSampler:
         """
         cutoffs = _checked(keys, cutoff_time_us)
         self._fetch([Root(*each, each[1]) for each in zip(self._entities(table, keys), cutoffs.tolist(), strict=True)])
-        return self._sampler.sample_keys(table, keys, cutoffs)
+        return self._sampler.sample_keys(table, keys, cutoffs).standing_at(self._position)
 
     def sample_rows(self, table: str, keys: Sequence[Key], cutoff_time_us: Times) -> Neighborhood:
         """Samples around rows, named by their keys, each shown as it arrived, as `Sampler.sample_rows` does.
@@ -90,7 +90,7 @@ class RedisSampler:
         cutoffs = _checked(keys, cutoff_time_us)
         seeds = zip(self._entities(table, keys), cutoffs.tolist(), strict=True)
         self._fetch([Root(*each, TIME_MAX_US) for each in seeds])
-        return self._sampler.sample_rows(table, self._view.row_index(table, keys), cutoffs)
+        return self._sampler.sample_rows(table, self._view.row_index(table, keys), cutoffs).standing_at(self._position)
 
     def sample_events(self, events: Sequence[bytes], cutoff_time_us: Times) -> Neighborhood:
         """Samples around serialized RowEvents that are not in the graph, as `Sampler.sample_events` does.
@@ -104,13 +104,13 @@ class RedisSampler:
         roots = []
         for event, cutoff in zip(events, cutoffs.tolist(), strict=True):
             change = self._reader.read(event)
-            links = self._plan.num_neighbors[0]
+            links, parent = self._plan.num_neighbors[0], self._routes.parent
             named = tuple(
-                entity(self._parents[link], key) for link, key in change.version.links if key and links[2 * link] > 0
+                entity(parent[link], key) for link, key in change.version.links if key and links[2 * link] > 0
             )
             roots.append(Root(change.entity, cutoff, cutoff, named))
         self._fetch(roots)
-        return self._sampler.sample_events(events, cutoffs)
+        return self._sampler.sample_events(events, cutoffs).standing_at(self._position)
 
     def _entities(self, table: str, keys: Iterable[Key]) -> list[bytes]:
         names = [one.name for one in self._schema.tables]
@@ -122,17 +122,19 @@ class RedisSampler:
     def _fetch(self, roots: Sequence[Root]) -> None:
         """Brings all that the roots may reach into the native graph."""
         state = self._store.state()
-        if state.graph != self._graph or self._kept_bytes > KEPT_BYTES_MAX:
+        if self._kept_bytes > KEPT_BYTES_MAX or (self._graph and state.graph != self._graph):
             self._begin_anew()
-            self._graph = state.graph
+        self._graph = state.graph
         self._walks += 1
         names: Names = self._store.names(state)
         try:
-            Walk(self._store, names, self._plan, self._rows, self._walks).run(roots)
+            Walk(self._store, names, self._routes, self._rows, self._walks).run(roots)
+            self._keep(state)
         except BaseException:
             self._begin_anew()  # rows of which the native graph was not told
             raise
-        self._keep(state)
+        # What is kept counts its own events; the answer stands where the graph in Redis does.
+        self._position = GraphPosition(int(state.graph, 16), 0, state.positions)
 
     def _keep(self, state: State) -> None:
         rows = self._rows

@@ -19,6 +19,7 @@ from temporal_graph.redis.errors import StoreLostError
 from temporal_graph.redis.frames import Version, sure_opening, unpack
 from temporal_graph.redis.keys import Names
 from temporal_graph.redis.view import UNKNOWN, Found, ListWant, RedisView, Want
+from temporal_graph.schema import Schema
 from temporal_graph.time_rule import ALWAYS_US
 
 Stop = tuple[bytes, int]
@@ -68,21 +69,30 @@ class Rows:
         self.unseen: list[bytes] = []
 
 
+class Routes:
+    """Where a plan leads over a schema: the same for all walks.
+
+    `forward` and `backward` are, by hop and table, the links to follow to a parent, and those to children with how many
+    to take; `parent` and `child` are the tables of a link.
+    """
+
+    def __init__(self, schema: Schema, plan: ResolvedPlan) -> None:
+        numbers, tables = plan.num_neighbors.tolist(), range(len(schema.tables))
+        self.child = [schema.table_index(link.child) for link in schema.links]
+        self.parent = [schema.table_index(link.parent) for link in schema.links]
+        self.hops = len(numbers)
+        self.forward = [[_followed(hop, self.child, table, 0) for table in tables] for hop in numbers]
+        self.backward = [[_followed(hop, self.parent, table, 1) for table in tables] for hop in numbers]
+        self.backward.append([[] for _ in tables])
+
+
 class Walk:
     """One question's walk. Rows that other walks have fetched are asked again, but only for what changed since."""
 
-    def __init__(self, view: RedisView, names: Names, plan: ResolvedPlan, rows: Rows, number: int) -> None:
+    def __init__(self, view: RedisView, names: Names, routes: Routes, rows: Rows, number: int) -> None:
         self._view, self._names, self._rows, self._number = view, names, rows, number
+        self._routes, self._forward, self._backward = routes, routes.forward, routes.backward
         self._lists: dict[tuple[Stop, int], _List] = {}
-        schema, numbers = view.schema, plan.num_neighbors
-        self._child = [schema.table_index(link.child) for link in schema.links]
-        self._parent = [schema.table_index(link.parent) for link in schema.links]
-        self._hops = len(numbers)
-        tables = range(len(schema.tables))
-        # by hop and table: the links to follow to a parent, and those to children with how many to take
-        self._forward = [[_followed(hop, self._child, table, 0) for table in tables] for hop in numbers.tolist()]
-        self._backward = [[_followed(hop, self._parent, table, 1) for table in tables] for hop in numbers.tolist()]
-        self._backward.append([[] for _ in tables])
 
     def run(self, roots: Sequence[Root]) -> None:
         """Fetches everything around the seeds into the rows."""
@@ -90,7 +100,7 @@ class Walk:
         stops = dict.fromkeys((root.entity, root.cutoff_time_us) for root in roots)
         self._fetch(stops, 0, beyond)
         given = [(name, root.cutoff_time_us) for root in roots for name in root.names]
-        for hop in range(self._hops):
+        for hop in range(self._routes.hops):
             reached = self._reached(stops, hop, beyond)
             reached.update(dict.fromkeys(given) if hop == 0 else {})
             self._fetch(reached, hop + 1, {})
@@ -160,13 +170,13 @@ class Walk:
             row = self._rows.known.get(named)
             upto = max(cutoff, beyond.get(named, ALWAYS_US))
             for link, _ in self._forward[hop][named[0]]:
-                table = bytes((self._parent[link],))
+                table = bytes((self._routes.parent[link],))
                 for version in row.versions if row is not None else ():
                     parent = version.parent(link)
                     if parent and version.visible_time_us <= upto:
                         reached[table + parent, cutoff] = None
             for link, _ in self._backward[hop][named[0]]:
-                table = bytes((self._child[link],))
+                table = bytes((self._routes.child[link],))
                 for _, key in self._lists[stop, link].entries:
                     reached[table + key, cutoff] = None
         return reached
@@ -183,7 +193,7 @@ class Walk:
     def _enough(self, stop: Stop, link: int, number: int) -> bool:
         found = self._lists[stop, link]
         (named, cutoff), entries = stop, found.entries
-        table = bytes((self._child[link],))
+        table = bytes((self._routes.child[link],))
         true: set[bytes] = set()
         for _, key in entries:
             row = self._rows.known.get(table + key)

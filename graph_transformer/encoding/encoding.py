@@ -96,6 +96,10 @@ class Encoding:
         self.is_token = np.array([p.hop < 2 or p.links[-1] not in forward for p in self.paths.paths] + [True])
         self.slots, self.slots_count = self._slots()
 
+    def over(self, strings: Strings) -> Encoding:
+        """Return the same for another graph of this schema: its strings have other codes."""
+        return Encoding(self.statistics, self.schema, strings, identified=self.identified)
+
     def layout(self) -> Layout:
         """Return the shapes a model of this encoding has."""
         return Layout(

@@ -22,6 +22,7 @@ from graph_transformer.errors import CheckpointCorrupt, CheckpointError
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker, RankQuestion
 from graph_transformer.target import Target
+from model_server.errors import GraphUnavailableError
 from model_server.generation import Served, Serving, serving_over
 from model_server.loading import bind_model
 from model_server.models import golden
@@ -29,11 +30,12 @@ from model_server.models.channel import Canary, Channel
 from model_server.models.errors import ModelRefused, Reason, RegistryError
 from model_server.models.registry import GOLDEN_NAME, Registry
 from model_server.scorer import Question
-from model_server.seeds import key_of, sample, unknown_key
+from model_server.seeds import key_of, unknown_key
 from model_server.settings import ServerSettings
+from model_server.store import ServedView, StoreView
+from online_sampler.errors import PlanError
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.schema import Schema
-from temporal_graph.view import GraphView
 
 log = structlog.get_logger(__name__)
 
@@ -178,13 +180,13 @@ class Loader:
         self._settings = settings
         self._target = target
 
-    def live(self, wanted: Wanted, view: GraphView, refuse: Refuse) -> Served:
+    def live(self, wanted: Wanted, view: ServedView, refuse: Refuse) -> Served:
         """Serves the live version with its shadows; a shadow that cannot be is told to `refuse` and left out.
 
         Raises ModelRefused for the live version.
         """
         model = self._model(wanted.live, view)
-        serving = warmed_up(serving_over(view, model))
+        serving = warmed_up(_over(view, model))
         beside = view.twin() if wanted.shadows else view
         shadows: list[Predictor] = []
         for version in wanted.shadows:
@@ -194,11 +196,11 @@ class Loader:
                 refuse("shadow", version, error)
         return replace(serving, shadows=tuple(shadows)) if isinstance(serving, Serving) else serving
 
-    def canary(self, version: str, view: GraphView) -> Served:
+    def canary(self, version: str, view: ServedView) -> Served:
         """Serves another version, without shadows. Raises ModelRefused."""
-        return warmed_up(serving_over(view, self._model(version, view)))
+        return warmed_up(_over(view, self._model(version, view)))
 
-    def _model(self, version: str, view: GraphView) -> Predictor | ListRanker:
+    def _model(self, version: str, view: ServedView) -> Predictor | ListRanker:
         checkpoint = self.models.checkpoint(version, view.schema)
         if self._target is None:
             self._target = checkpoint.task.target
@@ -211,9 +213,13 @@ class Loader:
         except CheckpointError as error:
             raise ModelRefused(Reason.MISMATCH, str(error)) from None
 
-    def _shadow(self, version: str, view: GraphView, serving: Served) -> Predictor:
+    def _shadow(self, version: str, view: ServedView, serving: Served) -> Predictor:
         if not isinstance(serving, Serving):
             raise ModelRefused(Reason.MISMATCH, "a ranking has no shadows: each ranker finds candidates of its own")
+        if isinstance(serving.view, StoreView):
+            raise ModelRefused(
+                Reason.MISMATCH, "a graph in Redis has no shadows: by the time they answer its codes are others'"
+            )
         shadow = self._model(version, view)
         assert isinstance(shadow, Predictor)  # of the same target
         if shadow.sampling_plan != serving.predictor.sampling_plan:
@@ -223,6 +229,13 @@ class Loader:
             )
         _answer_nobody(serving, shadow)
         return shadow
+
+
+def _over(view: ServedView, model: Predictor | ListRanker) -> Served:
+    try:
+        return serving_over(view, model)
+    except PlanError as error:
+        raise ModelRefused(Reason.MISMATCH, f"sampling_plan.{error}") from None
 
 
 def warmed_up(serving: Served) -> Served:
@@ -242,11 +255,12 @@ def warmed_up(serving: Served) -> Served:
 
 
 def _answer_nobody(serving: Serving, model: Predictor) -> None:
-    target = model.task.target
     for rows in WARM_UP_ROWS:
         try:
-            found = sample(serving.sampler, target, [_nobody(serving, number) for number in range(rows)])
+            found = serving.sample([_nobody(serving, number) for number in range(rows)])
             output = model.predict(found).output
+        except GraphUnavailableError as error:  # the model is not to blame
+            raise ModelRefused(Reason.UNAVAILABLE, str(error)) from error
         except Exception as error:  # whatever failed would fail on a caller's request
             raise ModelRefused(Reason.WARM_UP, f"the first answer failed: {error!r}") from error
         if not np.isfinite(output).all():

@@ -19,7 +19,7 @@ from model_server.generation import Served
 from model_server.models.errors import ModelRefused, Reason, RegistryError
 from model_server.models.lanes import Lanes
 from model_server.models.loader import Loader, Wanted
-from temporal_graph.view import GraphView
+from model_server.store import ServedView
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Switch:
         loader: Loader,
         wanted: Wanted,
         *,
-        attach: Callable[[], GraphView] | None,
+        attach: Callable[[], ServedView] | None,
         generation_poll_s: float,
         models_poll_s: float,
     ) -> None:
@@ -180,7 +180,7 @@ class Switch:
     async def _loaded_live(self, wanted: Wanted) -> Served | None:
         return await self._loaded("live", wanted.live, lambda view: self._loader.live(wanted, view, self._refused))
 
-    async def _loaded(self, role: str, version: str, load: Callable[[GraphView], Served]) -> Served | None:
+    async def _loaded(self, role: str, version: str, load: Callable[[ServedView], Served]) -> Served | None:
         """What serves a version, on the newest generation; None where it is refused."""
         watch = self._lanes.generations.current().watch
         twin = watch.twin() if self._attach is None or not watch.superseded else None

@@ -1,4 +1,4 @@
-"""``nowgraph serve``: answers over gRPC, beside an updater's arena or as one process with a graph of its own."""
+"""``nowgraph serve``: answers over gRPC, beside an updater's arena, from a store, or with a graph of its own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from nowgraph.commands.options import (
     Quiet,
     SnapshotEvery,
     SnapshotsUrl,
+    StoreUrl,
 )
 from nowgraph.commands.running import Stop, end_on
 from nowgraph.errors import UsageError
@@ -59,6 +60,7 @@ def serve(
     arena: Annotated[
         Path | None, typer.Option("--arena", help="The live graph of a running `nowgraph update`.")
     ] = None,
+    store: StoreUrl = None,
     bootstrap_servers: Annotated[
         str,
         typer.Option(envvar="KAFKA_BOOTSTRAP", help="Kafka as host:port, or: embedded. Empty: no log, no new events."),
@@ -70,7 +72,7 @@ def serve(
     port: Annotated[int, typer.Option(help="The port of gRPC; 0 takes a free one.")] = 50051,
     metrics_port: Annotated[int, typer.Option(help="The port of Prometheus; 0 takes a free one.")] = 9464,
     workers: Annotated[
-        int, typer.Option(min=1, max=WORKERS_MAX, help="Processes that share the port and the --arena.")
+        int, typer.Option(min=1, max=WORKERS_MAX, help="Processes that share the port, and the --arena or --store.")
     ] = 1,
     fixed_shape: FixedShape = False,
     quiet: Quiet = False,
@@ -78,13 +80,13 @@ def serve(
 ) -> None:
     """Serve answers over gRPC until stopped.
 
-    With --arena beside a `nowgraph update`; without it in one process: the newest good snapshot or history, then Kafka,
-    into a graph of its own.
+    With --arena beside a `nowgraph update`, with --store from the graph that others keep in Redis; without either in
+    one process: the newest good snapshot or history, then Kafka, into a graph of its own.
     Of several --workers each is restarted when it ends; SIGHUP replaces them one by one, under load.
     """
     end_on(signal.SIGTERM, signal.SIGINT)
     feed = _Feed(bootstrap_servers, history or [], snapshots, snapshot_every)
-    given = _Given(context, checkpoint, registry, task, channel, config, schema, arena)
+    given = _Given(context, checkpoint, registry, task, channel, config, schema, arena, store)
     settings = given.settings({"host": host, "port": port, "metrics_port": metrics_port})
     if fixed_shape:  # without the option the environment decides
         settings = settings.model_copy(update={"fixed_shape": True})
@@ -92,7 +94,7 @@ def serve(
         _several(context, settings, workers, quiet=quiet, as_json=as_json)
         return
     configure_tracing("nowgraph-server", os.environ)
-    if arena is not None or config is not None:
+    if arena is not None or store is not None or config is not None:
         _beside(settings, given, feed)
         return
     _in_one_process(settings, given, feed.checked(), quiet=quiet, as_json=as_json)
@@ -110,9 +112,12 @@ class _Given:
     config: Path | None
     schema: Path | None
     arena: Path | None
+    store: str | None
 
     def settings(self, ports: dict[str, Any]) -> ServerSettings:
         """The server's settings, with these on top; serving.yaml's own go before an option that was not given."""
+        from pydantic import SecretStr
+
         from model_server.config import load_serving
         from model_server.settings import ServerSettings
         from nowgraph.assembly import schema_of
@@ -120,10 +125,12 @@ class _Given:
         if sum(one is not None for one in (self.checkpoint, self.registry, self.config)) != 1:
             raise UsageError("one of --checkpoint, --registry and --config says which models are served")
         if self.config is not None:
-            if self.arena is not None or self.schema is not None:
-                raise UsageError("with --config schemas and arenas stand in that file")
+            if self.arena is not None or self.schema is not None or self._said("store"):
+                raise UsageError("with --config schemas, arenas and stores stand in that file")
             said = {name: ports[name] for name in ports if self._said(name)}
             return load_serving(self.config).settings().model_copy(update={**said, "config": self.config})
+        if self.arena is not None and self.store is not None:
+            raise UsageError("--arena or --store: the graph is in one of the two")
         if self.checkpoint is not None:
             schema = schema_of(self.checkpoint, self.schema)
         elif self.schema is None or not self.task:
@@ -131,17 +138,22 @@ class _Given:
         else:
             schema = self.schema
         return ServerSettings(
-            **ports, schema_path=schema, arena_path=self.arena, checkpoint_path=self.checkpoint, config=None
+            **ports,
+            schema_path=schema,
+            arena_path=self.arena,
+            store_url=None if self.store is None else SecretStr(self.store),
+            checkpoint_path=self.checkpoint,
+            config=None,
         )
 
     def serving(self) -> ServingConfig | None:
-        """What serving.yaml would say of a registry's channel beside an arena; None where settings say all."""
+        """What serving.yaml would say of a registry's channel beside a graph of others; None where settings say all."""
         from model_server.config import ServingConfig
 
-        if self.registry is None or self.arena is None:
+        if self.registry is None or (self.arena is None and self.store is None):
             return None
         task = {"name": self.task, "registry": self.registry, "channel": self.channel}
-        tenant = {"schema": self.schema, "arena": self.arena, "tasks": [task]}
+        tenant = {"schema": self.schema, "arena": self.arena, "store": self.store, "tasks": [task]}
         return ServingConfig.model_validate({"version": 1, "tenants": [tenant]})
 
     def models(self, settings: ServerSettings) -> Path | Models:
@@ -174,7 +186,8 @@ class _Feed:
 
         if not self.bootstrap and not self.history:
             raise UsageError(
-                "without --arena, --history or --bootstrap-servers says what the graph holds (embedded starts a broker)"
+                "without --arena or --store, --history or --bootstrap-servers says what the graph holds "
+                "(embedded starts a broker)"
             )
         if self.snapshots is not None and self.bootstrap in ("", EMBEDDED):
             raise UsageError("--snapshots need a log that outlives this command: give --bootstrap-servers")
@@ -188,7 +201,8 @@ def _beside(settings: ServerSettings, given: _Given, feed: _Feed) -> None:
 
     if feed.history or feed.bootstrap == EMBEDDED or feed.snapshots is not None:
         raise UsageError(
-            "with --arena the updater loads history, makes snapshots and runs the broker: give these options to it"
+            "with --arena or --store the updater loads history, makes snapshots and runs the broker: "
+            "give these options to it"
         )
     stream = StreamSettings(kafka_bootstrap=feed.bootstrap) if feed.bootstrap else None
     attached.serve(settings, stream, given.serving())
@@ -197,8 +211,8 @@ def _beside(settings: ServerSettings, given: _Given, feed: _Feed) -> None:
 def _several(context: typer.Context, settings: ServerSettings, workers: int, *, quiet: bool, as_json: bool) -> None:
     from nowgraph.workers import run_workers, worker_command
 
-    if settings.arena_path is None and settings.config is None:
-        raise UsageError("--workers share the graph of a running `nowgraph update`: give its --arena")
+    if settings.arena_path is None and settings.store_url is None and settings.config is None:
+        raise UsageError("--workers share the graph of a running `nowgraph update`: give its --arena or --store")
 
     def say(where: dict[str, object]) -> None:
         if as_json:

@@ -15,7 +15,7 @@ from typing import Final, Self
 from temporal_graph.redis.account import NAMESPACE, Account, State
 from temporal_graph.redis.keys import Names, time_bytes, time_of
 from temporal_graph.redis.scripts import READ
-from temporal_graph.redis.shards import Item, Shards
+from temporal_graph.redis.shards import PATIENCE_S, TIMEOUT_S, Item, Shards
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -66,9 +66,21 @@ class RedisView:
         self._account = account
 
     @classmethod
-    def open(cls, url: str, schema: Schema, *, namespace: str = NAMESPACE) -> Self:
-        """Connect to the graph of a namespace, which may be empty yet; arguments and errors as `RedisGraph.open`."""
-        shards = Shards(url)
+    def open(
+        cls,
+        url: str,
+        schema: Schema,
+        *,
+        namespace: str = NAMESPACE,
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+    ) -> Self:
+        """Connect to the graph of a namespace, which may be empty yet.
+
+        `timeout_s` bounds the wait for a reply, `patience_s` how long a round is tried again; else arguments and errors
+        are those of `RedisGraph.open`.
+        """
+        shards = Shards(url, timeout_s=timeout_s, patience_s=patience_s)
         try:
             return cls(schema, shards, Account(shards, schema, namespace))
         except BaseException:

@@ -10,6 +10,7 @@ from model_server.metrics import Families
 from model_server.models.metrics import ModelFamilies
 from model_server.ranking_metrics import RankFamilies
 from model_server.security.metrics import SecurityMetrics
+from model_server.store import StoreFamilies
 from model_server.worker_endpoints import SupervisorMetrics
 from stream.quality.exposition import QualityMetrics
 
@@ -21,7 +22,7 @@ QUALITY = "nowgraph_quality_"
 def exposed() -> dict[str, str]:
     """Every family that a program has: its name as Prometheus knows it, and without its suffix."""
     families = Families()
-    for extension in (RankFamilies, ModelFamilies, DegradedFamilies, IdempotencyFamilies):
+    for extension in (RankFamilies, ModelFamilies, DegradedFamilies, IdempotencyFamilies, StoreFamilies):
         extension(families)
     SecurityMetrics(families.registry)
     registries = [

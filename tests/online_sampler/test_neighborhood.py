@@ -11,6 +11,7 @@ import pytest
 from online_sampler import Neighborhood, Sampler, SamplingPlan
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.time_rule import ALWAYS_US
+from temporal_graph.view import GraphPosition
 
 PLAN = SamplingPlan.from_dict({"num_neighbors": [{"hop1": 4}, {"hop2": 3}, {"hop3": 2}]})
 
@@ -155,3 +156,12 @@ def test_it_says_where_the_graph_stood(graph: TemporalGraph, encode: Callable[..
     assert (before.position.sequence, before.position.offsets) == (60, {})
     assert (after.position.sequence, after.position.offsets) == (61, {("pays", 1): 61})
     assert after.position == graph.view().position()
+
+
+def test_a_sample_of_a_part_stands_where_the_whole_does(sampler: Sampler) -> None:
+    """It is the same rows, at the position that is told; the one before stays where it was."""
+    found = sample(sampler, 59)
+    told = found.standing_at(GraphPosition(7, 0, {("events", 0): 3}))
+    assert told.position == GraphPosition(7, 0, {("events", 0): 3})
+    assert found.position.sequence == 60
+    np.testing.assert_array_equal(told.row, found.row)

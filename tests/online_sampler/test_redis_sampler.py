@@ -330,6 +330,17 @@ def test_what_was_fetched_is_kept_within_bounds(cluster: Any, encode: Encode, mo
     assert sampler.view is not before
 
 
+def test_an_answer_says_which_building_of_the_graph_it_is_of(cluster: Any, encode: Encode) -> None:
+    """Its generation is the graph's letters as a number, its offsets are the stream's; what was fetched counts nothing."""
+    cluster.apply([encode("pays", (key,), 100 + key, user_id=(0,)) for key in range(5)])
+    sampler = cluster.sampler(plan(3))
+    first = sampler.view
+    position = sampler.sample_keys("users", [0], at(500)).position
+    assert sampler.view is first  # the first question finds it new already
+    assert (position.generation, position.sequence) == (int(cluster.view.state().graph, 16), 0)
+    assert position.offsets == {cluster.place: 5}
+
+
 @pytest.mark.parametrize("strategy", ["uniform", "recency_weighted"])
 def test_other_strategies_are_refused_by_name(cluster: Any, strategy: str) -> None:
     """A plan that draws at random is refused, and said to be."""
