@@ -68,6 +68,7 @@ class LagWatch:
         self._complete = complete
         self._clock_us = clock_us
         self._looked: tuple[int, Positions] | None = None
+        self._told: set[tuple[str, int]] = set()
 
     @property
     def behind(self) -> bool:
@@ -76,6 +77,15 @@ class LagWatch:
 
     def look_anew(self) -> None:
         """Make the next look, which is due at once, the one that `caught_up` is about; from any thread."""
+        self._anew = True
+
+    def moved(self) -> None:
+        """Forget what was asked of other partitions than are read from now on; the next look is due at once.
+
+        Their records are no longer applied here, so they would be waited for in vain, and what a look has found says
+        nothing of those that came.
+        """
+        self._looked = self._ends = None
         self._anew = True
 
     def caught_up(self) -> bool:
@@ -114,6 +124,9 @@ class LagWatch:
             self._looked = looked_us, ends
             self._settle()
         applied = self._applied()
+        for topic, partition in self._told - ends.keys():
+            self._metrics.lag.remove(topic, str(partition))  # another updater reads it, and tells
+        self._told = set(ends)
         total = 0
         for (topic, partition), end in ends.items():
             lag = max(0, end - self._at((topic, partition), applied))

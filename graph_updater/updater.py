@@ -129,8 +129,12 @@ class Updater:
         self._snapshots = snapshots
 
     def moved(self, positions: Mapping[tuple[str, int], int]) -> None:
-        """Takes note of where partitions stand that a group has given to this updater; on its own thread."""
+        """Takes note of the partitions that a group has given to this updater, and of where they stand; on its thread.
+
+        They are all that it reads from now on.
+        """
         self._positions = {**self._positions, **positions}
+        self._lag.moved()
 
     @property
     def exhausted(self) -> bool:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
-from stream.batch import Positions
+from stream.batch import Batch, Positions
 from stream.errors import SourceError
-from stream.kafka_source import KafkaSource, Start
+from stream.kafka_source import OFFSET_GONE, KafkaSource, Start
 from stream.settings import StreamSettings
 
 Place = tuple[str, int]
@@ -37,7 +37,7 @@ class GroupSource(KafkaSource):
         topics: Sequence[str],
         *,
         group: str,
-        take: Callable[[Sequence[Place]], Positions],
+        take: Callable[[Sequence[Place], Callable[[Place], int]], Positions],
         settings: StreamSettings | None = None,
     ) -> None:
         """Joins.
@@ -45,8 +45,8 @@ class GroupSource(KafkaSource):
         Args:
             topics: what is read.
             group: its name; the members of one group share the partitions.
-            take: makes this member the only one that may write what comes of these partitions, and returns how far
-                they are; one that it does not know is read from its beginning.
+            take: makes this member the only one that may write what comes of these partitions, all that it has from
+                now on, and returns how far each is; told how to ask for the first offset that the log still has.
             settings: where the broker is.
 
         Raises:
@@ -55,12 +55,11 @@ class GroupSource(KafkaSource):
         self._group, self._take = group, take
         self._joined = False
         super().__init__(topics, settings=settings)
-        until_s = time.monotonic() + JOIN_TIMEOUT_S
-        while not self._joined:
-            self._ready.extend(self._batches(self._consumer.consume(1, 0.1)))
-            if time.monotonic() > until_s:
-                self._consumer.close()
-                raise SourceError(f"group {group!r} gave this member no partitions in {JOIN_TIMEOUT_S:g} s")
+        try:
+            self._join()
+        except BaseException:
+            self._consumer.close()  # else the group would keep partitions for a member that is none
+            raise
 
     def all_end_positions(self) -> Positions:
         """Ask the broker for the end of every partition of the topics, whoever reads it; raises SourceError."""
@@ -83,13 +82,38 @@ class GroupSource(KafkaSource):
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return {}
 
+    def _join(self) -> None:
+        until_s = time.monotonic() + JOIN_TIMEOUT_S
+        while not self._joined:
+            self._ready.extend(self._batches(self._consumer.consume(1, 0.1)))
+            if time.monotonic() > until_s:
+                raise SourceError(f"group {self._group!r} gave this member no partitions in {JOIN_TIMEOUT_S:g} s")
+
+    def _batches(self, messages: list[Message]) -> list[Batch]:
+        # Partitions may have moved within the very poll that gave these: what was read before is then another's, or is
+        # read once more from where the store says.
+        kept, ahead = [], dict(self._positions)
+        for message in messages:
+            place, error, offset = (
+                (message.topic() or "", int(message.partition() or 0)),
+                message.error(),
+                message.offset(),
+            )
+            if error is not None:
+                if place in ahead or error.code() != OFFSET_GONE:
+                    kept.append(message)
+            elif place in ahead and offset is not None and offset >= ahead[place]:
+                ahead[place] = offset + 1
+                kept.append(message)
+        return super()._batches(kept)
+
     def _add_new_partitions(self) -> None:
         """The group finds them."""
 
     def _on_assign(self, consumer: Any, given: Sequence[TopicPartition]) -> None:
         places = [(one.topic, one.partition) for one in given]
-        known = self._take(places)
-        self._positions = {place: known[place] if place in known else self._watermarks(*place)[0] for place in places}
+        known = self._take(places, lambda place: self._watermarks(*place)[0])
+        self._positions = {place: known[place] for place in places}
         consumer.assign([TopicPartition(*place, offset) for place, offset in self._positions.items()])
         self._joined = True
 

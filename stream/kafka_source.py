@@ -293,7 +293,7 @@ class KafkaSource:
         error: Any = message.error()
         if error is None:
             return
-        if error.code() == _OFFSET_GONE:
+        if error.code() == OFFSET_GONE:
             place = (message.topic() or "", int(message.partition() or 0))
             raise GapError(*place, self._positions[place], -1)
         if error.fatal() or not (error.retriable() or error.code() in _PASSING):
@@ -321,7 +321,7 @@ class _Keys(Sequence[bytes | None]):
 
 
 # librdkafka's own codes (negative) have names with an underscore, which are public all the same.
-_OFFSET_GONE: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+OFFSET_GONE: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
 # Reported once and repaired by the client: a broker that restarts, a leader that moves.
 _PASSING = frozenset(
     {

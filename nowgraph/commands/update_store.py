@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -80,9 +80,8 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack, stop: Stop
     """What writes this member's share; None where it is time to stop before the broker answers."""
     made: list[Updater] = []
 
-    def take(places: Sequence[Place]) -> dict[Place, int]:
-        graph.claim(places)
-        positions = graph.positions
+    def take(places: Sequence[Place], begin_of: Callable[[Place], int]) -> dict[Place, int]:
+        positions = graph.hold(places, begin_of)
         for updater in made:
             updater.moved(positions)
         return positions

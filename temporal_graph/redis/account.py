@@ -49,12 +49,10 @@ class State:
     @property
     def complete_time_us(self) -> int | None:
         """Up to when the graph holds all that its log held; None while a partition's writer has not said so."""
-        places = self.until or ()
-        return (
-            min(map(self.complete_us.__getitem__, places))
-            if places and self.complete_us.keys() >= set(places)
-            else None
-        )
+        places = {*(self.until or ()), *self.positions}  # those too that topics got later
+        if not places or not places <= self.complete_us.keys():
+            return None
+        return min(self.complete_us[place] for place in places)
 
 
 def field_of(place: Place) -> bytes:

@@ -23,3 +23,7 @@ class StoreNotReadyError(StoreError):
 
 class StaleWriterError(StoreError):
     """Another writer has claimed a partition of this batch since: nothing of it may be written."""
+
+
+class RecordsLostError(StoreError):
+    """The log no longer has records that the graph was never given: it can't become what the log was."""

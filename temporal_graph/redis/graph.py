@@ -8,7 +8,7 @@ stands for an event that is not. A step done twice changes nothing, so a batch t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from temporal_graph.errors import ArenaFullError
 from temporal_graph.graph import Applied, Rejected, TemporalGraph
 from temporal_graph.redis.account import NAMESPACE, Account, Place, Positions, State, field_of
-from temporal_graph.redis.errors import StoreLostError
+from temporal_graph.redis.errors import RecordsLostError, StoreLostError
 from temporal_graph.redis.frames import ERASE, openings, pack, unpack
 from temporal_graph.redis.keys import SLICES, time_bytes
 from temporal_graph.redis.row_event import Change, EventReader
@@ -96,10 +96,7 @@ class RedisGraph:
     @property
     def positions(self) -> dict[Place, int]:
         """The next offset of every partition that the graph contains; raises StoreLostError where it was replaced."""
-        state = self._account.state()
-        if state is None or state.graph != self._graph:
-            raise StoreLostError("the graph was begun anew")
-        return state.positions
+        return self._state().positions
 
     def expect(self, ends: Positions) -> None:
         """Let the graph serve once its positions have reached these; only the first word counts."""
@@ -108,6 +105,30 @@ class RedisGraph:
     def set_complete_time(self, time_us: int) -> None:
         """Say up to which wall-clock time all that the log held of this writer's partitions is in the graph."""
         self._account.complete(self._graph, self._tokens, time_us)
+
+    def hold(self, places: Iterable[Place], begin_of: Callable[[Place], int]) -> dict[Place, int]:
+        """Take these partitions over, let go of all others, and return where each of them goes on.
+
+        One that the graph does not know goes on where the log has its first record, by `begin_of`. That is kept at
+        once: who takes it over next, after retention has passed it, is told of the loss and does not begin later.
+
+        Raises:
+            StaleWriterError: another has claimed one of them meanwhile.
+            RecordsLostError: the log has lost the begin of a partition that came after the graph was begun.
+        """
+        wanted = list(places)
+        self.claim(wanted)
+        self._tokens = {place: self._tokens[place] for place in wanted}
+        state = self._state()
+        begun = {place: begin_of(place) for place in wanted if place not in state.positions}
+        at_first = state.until or {}
+        topics = {topic for topic, _ in at_first}
+        for (topic, number), at in begun.items():
+            if at > 0 and topic in topics and (topic, number) not in at_first:
+                raise RecordsLostError(f"{topic}[{number}]: it came after the graph was begun, and lost its first {at}")
+        if begun:
+            self.settle(begun)
+        return {place: begun.get(place, state.positions.get(place, 0)) for place in wanted}
 
     def claim(self, places: Iterable[Place]) -> None:
         """Take partitions over: from here on no earlier writer of them can write.
@@ -195,6 +216,12 @@ class RedisGraph:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _state(self) -> State:
+        state = self._account.state()
+        if state is None or state.graph != self._graph:
+            raise StoreLostError("the graph was begun anew")
+        return state
 
     def _judged_as(
         self,

@@ -146,3 +146,28 @@ def test_what_waits_is_what_the_last_look_saw_beyond_the_graph() -> None:
     applied["a", 0] = 30
     assert watch.waiting() == []
     assert not LagWatch(dict, [], SETTINGS, UpdaterMetrics()).knows_ends
+
+
+def test_partitions_that_went_to_another_are_not_waited_for() -> None:
+    """What the group gave away is neither lag nor missing, and what a look found says nothing of what came."""
+    log = _Log({("a", 0): 0, ("a", 1): 0}, {("a", 0): 10, ("a", 1): 5})
+    applied = {("a", 0): 0, ("a", 1): 5}
+    said: list[int] = []
+    clock = iter(range(1_000, 100_000, 1_000))
+    metrics = UpdaterMetrics()
+    watch = LagWatch(lambda: applied, [log], SETTINGS, metrics, complete=said.append, clock_us=lambda: next(clock))
+    watch.look(now_s=0.0)
+    log.ends = {("a", 1): 5, ("a", 2): 7}
+    applied["a", 2] = 3
+    watch.moved()
+    assert not watch.caught_up()
+    watch.look(now_s=0.1)
+    assert not watch.caught_up()
+    assert said == []
+    applied["a", 2] = 7
+    watch.look(now_s=0.2)
+    assert watch.caught_up()
+    assert said == [2_000]
+    value = metrics.registry.get_sample_value
+    assert value("nowgraph_lag_records", {"topic": "a", "partition": "0"}) is None
+    assert value("nowgraph_lag_records", {"topic": "a", "partition": "2"}) == 4

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from stream.errors import ConfigurationError
 from stream.group_source import GroupSource, Place
@@ -34,13 +35,15 @@ class Store:
         self.read: list[tuple[Place, int]] = []
         self.lock = threading.Lock()
 
-    def take(self, member: str) -> Callable[[Sequence[Place]], dict[Place, int]]:
+    def take(self, member: str) -> Callable[..., dict[Place, int]]:
         """What a member calls."""
 
-        def take(places: Sequence[Place]) -> dict[Place, int]:
+        def take(places: Sequence[Place], begin_of: Callable[[Place], int]) -> dict[Place, int]:
             with self.lock:
                 self.owner.update(dict.fromkeys(places, member))
-                return {place: self.positions[place] for place in places if place in self.positions}
+                return {
+                    place: self.positions[place] if place in self.positions else begin_of(place) for place in places
+                }
 
         return take
 
@@ -105,8 +108,45 @@ def test_members_share_the_partitions_and_lose_none(broker: tuple[StreamSettings
     first.close()
 
 
+class _MovedMeanwhile:
+    """A consumer whose partitions move within the call that gave the first records, after it gave them."""
+
+    def __init__(self, source: GroupSource, given: Sequence[Place]) -> None:
+        self._source, self._consumer, self._given = source, source._consumer, given
+        self.moved = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def consume(self, count: int, timeout_s: float) -> list[Any]:
+        messages: list[Any] = self._consumer.consume(count, timeout_s)
+        if messages and not self.moved:
+            self.moved = True
+            self._source._on_revoke(self._consumer, [])
+            self._source._on_assign(self._consumer, [TopicPartition(*place) for place in self._given])
+        return messages
+
+
+@pytest.mark.parametrize("kept", [4, 1])
+def test_partitions_that_move_within_a_poll_give_each_record_once(
+    broker: tuple[StreamSettings, Topic], kept: int
+) -> None:
+    """What the same poll had read of those that stay is not lost and comes once; what it had of the others is left."""
+    settings, topics = broker
+    topic, store = topics(4), Store()
+    source = GroupSource([topic], group=f"of-{topic}", take=store.take("one"), settings=settings)
+    moving = _MovedMeanwhile(source, [(topic, number) for number in range(kept)])
+    source._consumer = moving
+    publish(settings, topic, range(40))
+    poll_until({"one": source}, store, 10 * kept)
+    assert moving.moved
+    assert len(source.poll(1_000, 0.5)) == 0
+    assert sorted(store.read) == sorted({((topic, number), at) for number in range(kept) for at in range(10)})
+    source.close()
+
+
 def test_a_topic_that_does_not_exist_is_said(broker: tuple[StreamSettings, Topic]) -> None:
     """At once, and by name."""
     settings, _ = broker
     with pytest.raises(ConfigurationError, match="no-such-topic"):
-        GroupSource(["no-such-topic"], group="g", take=lambda _: {}, settings=settings)
+        GroupSource(["no-such-topic"], group="g", take=lambda *_: {}, settings=settings)

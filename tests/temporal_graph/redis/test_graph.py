@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from temporal_graph.errors import SchemaMismatchError
-from temporal_graph.redis.errors import StaleWriterError, StoreError, StoreLostError
+from temporal_graph.redis.errors import RecordsLostError, StaleWriterError, StoreError, StoreLostError
 from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.redis.shards import Shards
 from temporal_graph.schema import Schema, parse_schema
@@ -150,6 +150,60 @@ def test_another_schema_and_a_retention_are_refused(cluster: Any, schema_text: s
     kept = parse_schema(schema_text.replace("lateness: 1h", "lateness: 1h\n    retention: {age: 30d}"))
     with pytest.raises(StoreError, match="'payments' has a retention"):
         RedisGraph.open(cluster.url, kept, namespace=cluster.namespace)
+
+
+def test_what_a_writer_no_longer_holds_it_calls_complete_no_more(cluster: Any, payment: Payment) -> None:
+    """A partition that went to another is as complete as that one says, whatever its first reader caught up with."""
+    graph = cluster.graph
+    graph.hold([PLACE, OTHER], lambda _: 0)
+    graph.set_complete_time(5)
+    with RedisGraph.open(cluster.url, cluster.schema, namespace=cluster.namespace) as second:
+        second.hold([OTHER], lambda _: 0)
+        graph.hold([PLACE], lambda _: 0)
+        graph.set_complete_time(9)
+        assert cluster.view.state().complete_time_us == 5
+        second.set_complete_time(7)
+        assert cluster.view.state().complete_time_us == 7
+
+
+def test_a_partition_begins_where_its_first_reader_found_it(cluster: Any) -> None:
+    """Also if that one died before it applied a record: who comes next must not begin behind what is gone by then."""
+    cluster.graph.expect({PLACE: 9})
+    assert cluster.graph.hold([PLACE], lambda _: 3) == {PLACE: 3}
+    cluster.reopen()
+    assert cluster.graph.positions == {PLACE: 3}
+    assert cluster.graph.hold([PLACE], lambda _: 8) == {PLACE: 3}
+
+
+def test_a_later_partition_that_lost_its_begin_is_refused(
+    redis_stores: Any, shared_redis: Callable[[], str], schema: Schema
+) -> None:
+    """Nobody read its first records: a graph without them is not the log's. One of another topic is what there is."""
+    store = redis_stores(shared_redis(), schema, serves=False)
+    store.graph.expect({PLACE: 0})
+    with pytest.raises(RecordsLostError, match=r"payments\[1\].* 4"):
+        store.graph.hold([PLACE, OTHER], {PLACE: 0, OTHER: 4}.__getitem__)
+    assert store.graph.hold([PLACE, ("events", 0)], lambda _: 2) == {PLACE: 2, ("events", 0): 2}
+    assert store.graph.hold([OTHER], lambda _: 0) == {OTHER: 0}
+
+
+def test_a_partition_whose_records_all_expired_is_waited_for_no_more(
+    redis_stores: Any, shared_redis: Callable[[], str], schema: Schema
+) -> None:
+    """Its log begins where it ends: a graph that holds it holds all of it, and serves."""
+    store = redis_stores(shared_redis(), schema, serves=False)
+    store.graph.expect({PLACE: 500})
+    store.graph.hold([PLACE], lambda _: 500)
+    assert store.view.state().serves
+
+
+def test_a_partition_that_came_later_is_waited_for(cluster: Any) -> None:
+    """What its log held is unknown until its reader says so, though the graph was begun without it."""
+    cluster.graph.hold([PLACE], lambda _: 0)
+    cluster.graph.set_complete_time(5)
+    assert cluster.view.state().complete_time_us == 5
+    cluster.graph.hold([PLACE, OTHER], lambda _: 0)
+    assert cluster.view.state().complete_time_us is None
 
 
 def test_a_batch_of_no_partition_needs_a_claim(cluster: Any, payment: Payment) -> None:
