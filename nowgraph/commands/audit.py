@@ -120,17 +120,15 @@ class _Log:
     def graph_at(self, position: Positions) -> Iterator[TemporalGraph]:
         """The graph that holds exactly what lies before these offsets."""
         from graph_updater.dead_letter_file import DeadLetterFile
-        from nowgraph.assembly import live_source, updater_of
-        from nowgraph.commands.verify import rebuild
+        from nowgraph.assembly import updater_of
+        from nowgraph.commands.verify import bounded_log, rebuild
         from nowgraph.loading import restored_graph
-        from stream.bounded_source import BoundedSource
         from temporal_graph.snapshots import Snapshots
 
         store = None if self.snapshots is None else Snapshots(self.snapshots)
         made = restored_graph(self.schema, store, arena_bytes=self.arena_bytes, until=position, quiet=True)
         with made as graph, tempfile.TemporaryDirectory() as folder, DeadLetterFile(Path(folder) / "dead") as dead:
-            source, _ = live_source(graph, self.history, self.stream)
-            bounded = BoundedSource(source, position, begin=graph.positions)
+            bounded = bounded_log(graph, self.history, self.stream, position)
             rebuild(updater_of(graph, bounded, dead, self.stream), bounded, self.timeout_s, quiet=self.quiet)
             yield graph
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from graph_updater.dead_letter_file import DeadLetterFile
@@ -20,11 +22,14 @@ from nowgraph.commands.options import AsJson, Bootstrap, History, Quiet, SchemaP
 from nowgraph.commands.running import progress_line
 from nowgraph.errors import NowgraphError, UsageError
 from nowgraph.report import emit, positions_text
+from stream.batch import FILE_TOPIC_PREFIX, Positions
 from stream.bounded_source import BoundedSource
 from stream.settings import StreamSettings
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 from temporal_graph.schema import load_schema
 from temporal_graph.snapshots import Snapshots
+
+log = structlog.get_logger(__name__)
 
 
 class IncompleteLogError(NowgraphError):
@@ -56,8 +61,7 @@ def verify(
     with tempfile.TemporaryDirectory() as folder, DeadLetterFile(Path(folder) / "dead.jsonl") as dead:
         stream = StreamSettings(kafka_bootstrap=bootstrap_servers)
         with TemporalGraph.create(loaded, arena_bytes=arena_bytes) as graph:
-            source, _ = live_source(graph, history or [], stream)
-            bounded = BoundedSource(source, offsets)
+            bounded = bounded_log(graph, history or [], stream, offsets)
             rebuild(updater_of(graph, bounded, dead, stream), bounded, timeout, quiet=quiet)
             rebuilt = _kept(graph)
         rejected = dead.count
@@ -78,6 +82,37 @@ def _kept(graph: TemporalGraph) -> str:
     """The hash of what retention keeps, whenever its last pass was."""
     graph.evict()
     return graph.canonical_hash()
+
+
+def bounded_log(
+    graph: TemporalGraph, history: Sequence[Path], stream: StreamSettings, ends: Positions
+) -> BoundedSource:
+    """History and log from where the graph stands up to these offsets.
+
+    Raises IncompleteLogError where the log has lost some of that, which no history held in its place: a graph of the
+    rest would pass for one of all.
+    """
+    begun = graph.positions
+    source, logs = live_source(graph, history, stream)
+    lost = lost_beginnings(begun, ends, logs[-1].positions)  # Kafka's, of which nothing is read yet
+    if lost and not any(topic.startswith(FILE_TOPIC_PREFIX) for topic, _ in ends):
+        source.close()
+        places = ", ".join(f"{topic}/{part} before offset {low}" for (topic, part), low in lost.items())
+        raise IncompleteLogError(f"the log no longer has {places}: a graph of the rest is not what was built from all")
+    for (topic, part), low in lost.items():
+        log.warning("log_without_its_beginning", topic=topic, partition=part, first_offset=low, instead="history")
+    return BoundedSource(source, ends, begin=begun)
+
+
+def lost_beginnings(begun: Positions, ends: Positions, begins: Positions) -> Positions:
+    """The partitions of which a graph at ``begun`` lacks records before ``ends`` that the log, from ``begins`` on, has
+    not; with the first offset that it has.
+    """
+    return {
+        place: begins[place]
+        for place, end in sorted(ends.items())
+        if place in begins and begun.get(place, 0) < min(end, begins[place])
+    }
 
 
 def rebuild(updater: Updater, bounded: BoundedSource, timeout_s: float, *, quiet: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
+from graph_transformer.checkpoint import Checkpoint
 from graph_updater.embedded import UpdaterThread
 from graph_updater.settings import UpdaterSettings
 from model_server.background import BackgroundServer
@@ -177,3 +179,36 @@ def test_the_version_that_an_answer_names_is_taken_from_the_registry(
     options = ("--request-id", "first", "--registry", registry, *one.options[2:])
     assert run_json("audit", *options, "--schema", one.folder / "schema.yaml")["equal"]
     assert "--registry needs --schema" in run_command("audit", *options, exit_code=2).stderr
+
+
+@pytest.mark.kafka
+def test_a_log_that_lost_its_beginning_is_refused(
+    run_command: Callable, trained: Callable[[str], Path], kafka_settings: StreamSettings,
+    kafka_topic: Callable[[int], str], tmp_path: Path,
+) -> None:  # fmt: skip
+    """An answer of which the log has lost what was before is not computed on what is left: its place is named."""
+    from confluent_kafka import TopicPartition, admin
+
+    folder, topics = trained("fraud"), {}
+    text = (folder / "schema.yaml").read_text()
+    for source in load_schema(folder / "schema.yaml").sources:
+        topics[source.topic] = kafka_topic(1)
+        text = text.replace(f"topic: {source.topic},", f"topic: {topics[source.topic]},")
+    schema, topic = tmp_path / "schema.yaml", next(iter(topics.values()))
+    schema.write_text(text)
+    with EventProducer(kafka_settings) as producer:
+        for _ in range(10):
+            producer.send(topic, value=b"{}").result(20)
+    client = admin.AdminClient({"bootstrap.servers": kafka_settings.kafka_bootstrap})
+    for future in client.delete_records([TopicPartition(topic, 0, 6)]).values():
+        future.result(20)
+    answer = {
+        "modelVersion": Checkpoint.load(folder, load_schema(schema)).version, "task": "fraud",
+        "graphPosition": {"partitions": [{"topic": topic, "nextOffset": "8"}]},
+    }  # fmt: skip
+    (tmp_path / "answer.json").write_text(json.dumps({"response": answer}) + "\n")
+    refused = run_command(
+        "audit", "--checkpoint", folder, "--schema", schema, "--prediction", tmp_path / "answer.json", "--quiet",
+        "--bootstrap-servers", kafka_settings.kafka_bootstrap, exit_code=2,
+    )  # fmt: skip
+    assert f"the log no longer has {topic}/0 before offset 6: " in refused.stderr
