@@ -179,6 +179,8 @@ class Updater:
             if len(batch):
                 self._apply(batch)
                 records += len(batch)
+            elif batch.passed:
+                self._pass(batch)
         now_s = self._clock_s()
         if now_s >= self._next_evict_s:
             self._next_evict_s = now_s + settings.evict_interval_s
@@ -232,6 +234,13 @@ class Updater:
             # Clocks of two machines may disagree; an event is not visible before it was sent.
             metrics.visible_seconds.observe(np.maximum(visible_ns // 1000 - stamped, 0) / 1e6)
         self._traces.applied(batch, start_ns=start_ns, end_ns=visible_ns)
+
+    def _pass(self, batch: Batch) -> None:
+        """Goes on where the log has offsets without a record."""
+        self._send(self._unconfirmed)
+        positions = batch.next_positions()
+        self._graph.apply([], positions=positions)
+        self._positions = {**self._positions, **positions}
 
     def _send(self, letters: Sequence[DeadLetter]) -> None:
         """Hands dead letters over and waits until they are safe; no record is passed over before that."""

@@ -71,7 +71,8 @@ class Batch:
 
     `partition` int32 [N], `offset` int64 [N], `timestamp_us` int64 [N] (UTC, `NO_TIMESTAMP_US` without one), `keys` and
     `values` are exact bytes or None. `headers(i)` reads those of record i when asked. `backfill` declares history,
-    whose known time is its event time. `decoded` is set by sources that must decode in order to read (files).
+    whose known time is its event time. `decoded` is set by sources that must decode in order to read (files). `passed`
+    are positions reached without a record: offsets of a log that hold none, such as marks of transactions.
     """
 
     topic: str
@@ -83,13 +84,14 @@ class Batch:
     headers: Callable[[int], list[Header]] = _no_headers
     backfill: bool = False
     decoded: Decoded | None = None
+    passed: Positions = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def next_positions(self) -> Positions:
         """Return the positions that hold once every record of this batch is applied."""
-        positions: Positions = {}
+        positions = dict(self.passed)
         for partition in np.unique(self.partition).tolist():
             last = int(self.offset[self.partition == partition].max())
             positions[self.topic, partition] = last + 1
@@ -110,6 +112,8 @@ class Batch:
         )
 
 
-def empty_batch() -> Batch:
+def empty_batch(passed: Positions | None = None) -> Batch:
     """Return what a poll gives when nothing came in time."""
-    return Batch("", np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), (), ())
+    return Batch(
+        "", np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), (), (), passed=dict(passed or {})
+    )

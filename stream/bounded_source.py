@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from stream.batch import Batch, Decoded, Positions
@@ -59,8 +61,9 @@ def before(batch: Batch, ends: Positions) -> Batch:
     """Return the records of a batch that lie before the ends of their partitions."""
     end = np.array([ends.get((batch.topic, number), 0) for number in batch.partition.tolist()], dtype=np.int64)
     kept = batch.offset < end
+    passed = {place: min(at, ends[place]) for place, at in batch.passed.items() if place in ends}
     if kept.all():
-        return batch
+        return batch if passed == batch.passed else replace(batch, passed=passed)
     index = np.flatnonzero(kept)
     return Batch(
         topic=batch.topic,
@@ -71,6 +74,7 @@ def before(batch: Batch, ends: Positions) -> Batch:
         values=[batch.values[at] for at in index.tolist()],
         headers=lambda at: batch.headers(int(index[at])),
         backfill=batch.backfill,
+        passed=passed,
         decoded=None if batch.decoded is None else _decoded(batch.decoded, kept, ends),
     )
 

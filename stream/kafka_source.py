@@ -26,6 +26,7 @@ from stream.settings import StreamSettings
 from stream.source import Hysteresis
 
 Start = Literal["beginning", "end"]
+_PASSED_INTERVAL_S = 1.0  # while records come; where none do, each poll looks
 _CHECK_TIMEOUT_S = 1.0  # polling waits for the look at the partitions, so it must not wait for a broker that is away
 
 
@@ -62,6 +63,7 @@ class KafkaSource:
         self._paused = False
         self._ready: deque[Batch] = deque()
         self._next_check_s = time.monotonic() + self._settings.partition_check_s
+        self._next_passed_s = 0.0
         self._errors = ClientErrors()
         self._consumer = make_client(confluent_kafka.Consumer, self._config(), self._errors)
         try:
@@ -94,6 +96,9 @@ class KafkaSource:
     def poll(self, max_records: int, timeout_s: float) -> Batch:
         """Return the records of one topic that are there, or wait for the first until `timeout_s`.
 
+        Where a log goes on without records (marks of transactions, and what an aborted one has left), the batch is
+        empty and says how far that is: who waits for the log's end would else wait for ever.
+
         Raises:
             GapError: records that were never polled are gone.
             SourceError: the broker reports an error that does not pass by itself.
@@ -102,6 +107,8 @@ class KafkaSource:
             return self._next()
         if time.monotonic() >= self._next_check_s:
             self._add_new_partitions()
+        if time.monotonic() >= self._next_passed_s and (passed := self._passed()):
+            return empty_batch(passed)
         messages = self._consumer.consume(max_records, 0.0)
         if not messages and timeout_s > 0:
             # consume(n) would wait for n records or the whole timeout: wait for one, then take what came with it.
@@ -109,7 +116,7 @@ class KafkaSource:
             if messages and max_records > 1:
                 messages += self._consumer.consume(max_records - 1, 0.0)
         if not messages:
-            return empty_batch()
+            return empty_batch(self._passed())
         self._ready.extend(self._batches(messages))
         return self._next() if self._ready else empty_batch()
 
@@ -117,6 +124,14 @@ class KafkaSource:
         batch = self._ready.popleft()
         self._positions.update(batch.next_positions())
         return batch
+
+    def _passed(self) -> Positions:
+        """The partitions whose log the client has read beyond the last record; all those were handed over."""
+        self._next_passed_s = time.monotonic() + _PASSED_INTERVAL_S
+        reached = {(one.topic, one.partition): one.offset for one in self._consumer.position(self._partitions())}
+        passed = {place: at for place, at in reached.items() if at > self._positions[place]}
+        self._positions.update(passed)
+        return passed
 
     def pause(self) -> None:
         """Stop fetching; what is already in the client's queue is discarded there and fetched again on resume."""

@@ -15,7 +15,7 @@ from graph_updater.embedded import UpdaterThread
 from graph_updater.settings import UpdaterSettings
 from graph_updater.snapshotter import Snapshotter
 from graph_updater.updater import Updater
-from stream.batch import Batch, DeadLetter, Decoded
+from stream.batch import Batch, DeadLetter, Decoded, empty_batch
 from stream.dead_letters import DeadLetters, list_dead_letters
 from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
@@ -124,6 +124,42 @@ def twin(schema: Schema, payments: int, reports: int) -> str:
             batch = _batch(topic, values)
             graph.apply(decoder.decode(batch).events)
         return graph.canonical_hash()
+
+
+class _EndsWithAMark:
+    """A log whose last offset holds no record, such as the mark of a transaction."""
+
+    exhausted = False
+
+    def __init__(self, batch: Batch) -> None:
+        self._batches = [batch, empty_batch({("transactions", 0): 4})]
+        self.positions = {("transactions", 0): 0}
+
+    def end_positions(self) -> dict[tuple[str, int], int]:
+        return {("transactions", 0): 4}
+
+    def poll(self, max_records: int, timeout_s: float) -> Batch:
+        batch = self._batches.pop(0) if self._batches else empty_batch()
+        self.positions |= batch.next_positions()
+        return batch
+
+    def lag_records(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_log_that_ends_without_a_record_is_caught_up_with(schema: Schema, tmp_path: Path) -> None:
+    """Its end is reached and kept with the graph: a start would else wait for a record that may never come."""
+    source = _EndsWithAMark(_batch("transactions", [payment(number) for number in range(3)]))
+    with TemporalGraph.create(schema, arena_bytes=1 << 28) as graph, DeadLetterFile(tmp_path / "dead") as dead:
+        updater = Updater(graph, [source], Decoder(schema), dead)
+        updater.step()
+        assert (updater.applied("transactions", 0), updater.caught_up()) == (3, False)
+        updater.step()
+        assert (updater.applied("transactions", 0), updater.caught_up()) == (4, True)
+        assert graph.positions == {("transactions", 0): 4}
 
 
 def test_who_takes_a_place_catches_up_anew_and_makes_snapshots(

@@ -98,3 +98,13 @@ def test_what_was_decoded_goes_with_its_records(end: int) -> None:
     assert found.decoded.event_time_us is not None
     assert found.decoded.event_time_us.tolist() == list(range(10, 10 + len(found.decoded.events)))
     assert found.decoded.dead == ([dead] if end > 2 else [])
+
+
+def test_offsets_without_a_record_are_passed_up_to_the_end() -> None:
+    """Marks of transactions at a log's end: it is reached, and no position is beyond it or of another partition."""
+    log = Log([batch_of("a", [(0, 3)]), empty_batch({("a", 0): 9, ("b", 0): 2})])
+    source = BoundedSource(log, {("a", 0): 5})
+    assert source.poll(10, 0.0).values == [b"0/3"]
+    assert source.missing == {("a", 0): 4}
+    assert source.poll(10, 0.0).next_positions() == {("a", 0): 5}
+    assert source.exhausted

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import confluent_kafka
 import numpy as np
 import pytest
 
@@ -303,3 +304,39 @@ def test_reading_survives_an_outage_of_the_broker() -> None:
         publish(settings, "t", [b"after"])
         assert values(read(source, 1)) == [b"after"]
         source.close()
+
+
+@pytest.mark.kafka
+def test_marks_of_transactions_are_passed(kafka_settings: StreamSettings, kafka_topic: Topic) -> None:
+    """After a commit, and after what was aborted, the position is the log's end; every record comes, and once."""
+    topic = kafka_topic(2)
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": kafka_settings.kafka_bootstrap, "transactional.id": topic}
+    )
+    producer.init_transactions(60)
+    source = KafkaSource([topic], settings=kafka_settings)
+    came: list[bytes | None] = []
+
+    def read_to(end: int) -> None:
+        deadline_s = time.monotonic() + 30
+        while source.positions[topic, 0] < end:
+            assert time.monotonic() < deadline_s, source.positions
+            batch = source.poll(1_000, 0.1)
+            assert batch.next_positions().items() <= source.positions.items()
+            came.extend(batch.values)
+            if batch.passed:
+                assert not len(batch)
+        assert source.end_positions() == {(topic, 0): end, (topic, 1): 0}
+
+    for value, commit in ((b"a", True), (b"b", False), (b"c", True)):
+        producer.begin_transaction()
+        producer.produce(topic, value=value, partition=0)
+        if commit:
+            producer.commit_transaction(60)
+        else:
+            producer.flush(60)
+            producer.abort_transaction(60)
+        if value != b"b":
+            read_to(2 if value == b"a" else 6)
+    source.close()
+    assert came == [b"a", b"c"]
