@@ -12,7 +12,11 @@ import torch
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.errors import CheckpointMismatch
 from graph_transformer.predictor import Predictor
+from online_sampler.sampler import Sampler
+from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import parse_schema
+
+ARENA_BYTES = 64 << 20
 
 
 @pytest.fixture
@@ -104,3 +108,27 @@ def test_the_number_of_threads_can_be_set(folder: Path, payments: Any) -> None:
     Predictor.load(folder, payments, threads=1)
     assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
+
+
+def test_codes_are_read_by_the_view_that_was_told_last(world: Any) -> None:
+    """Two graphs of the same rows number their strings otherwise: told whose codes they are, the same model gives the
+    same bits, in turn; not told, it takes one word for another.
+    """
+    rows = [world.event(500 + number, world.start_us + 9 * 10**9 + number, customer=77) for number in range(2)]
+    with (
+        TemporalGraph.create(world.schema, arena_bytes=ARENA_BYTES) as first,
+        TemporalGraph.create(world.schema, arena_bytes=ARENA_BYTES) as second,
+    ):
+        first.apply(rows, backfill=True)
+        second.apply(rows[::-1], backfill=True)
+        samplers = [Sampler(graph.view(), world.predictor(graph.view()).plan) for graph in (first, second)]
+        asked = world.event(900, world.start_us + 10**10, customer=77)
+        found = [sampler.sample_events([asked], np.array([world.start_us + 10**10])) for sampler in samplers]
+        predictor = world.predictor(samplers[0].view, fixed_shape=True)
+        model, told = predictor._model, predictor.predict(found[0]).logit
+        assert predictor.predict(found[1]).logit != told
+        for _ in range(2):
+            for sampler, one in zip(samplers, found, strict=True):
+                predictor.read(sampler.view)
+                assert predictor.predict(one).logit.tobytes() == told.tobytes()
+        assert predictor._model is model

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import SecretStr
 
 from model_server.attached import serve, wait_for_graph
 from model_server.errors import NotConfiguredError
@@ -142,6 +143,18 @@ def test_a_missing_path_is_named() -> None:
     """The setting that lacks is in the error, by the name an operator sets."""
     with pytest.raises(NotConfiguredError, match="NOWGRAPH_SERVER_ARENA_PATH"):
         serve(ServerSettings(schema_path=Path("schema.yaml"), checkpoint_path=Path("model")))
+
+
+def test_a_graph_is_in_one_place() -> None:
+    """An arena and a store at once are refused by the names of both settings."""
+    both = ServerSettings(
+        schema_path=Path("schema.yaml"),
+        checkpoint_path=Path("model"),
+        arena_path=Path("arena"),
+        store_url=SecretStr("redis://redis:6379"),
+    )
+    with pytest.raises(NotConfiguredError, match="ARENA_PATH or NOWGRAPH_SERVER_STORE_URL: a graph is in one"):
+        serve(both)
 
 
 def test_waiting_for_a_graph_ends(world: Any, tmp_path: Path) -> None:

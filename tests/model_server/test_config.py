@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from model_server.config import ServingConfigError, load_serving, parse_serving
 
@@ -49,6 +50,23 @@ def test_tenants_and_tasks_are_read(tmp_path: Path) -> None:
     assert basket.canary is not None
     assert basket.canary.share == pytest.approx(0.05)
     assert (north.secret_env, south.secret_env) == ("NOWGRAPH_PRIVACY_SECRET", "SOUTH_SECRET")
+
+
+def test_a_graph_is_in_an_arena_or_in_a_store() -> None:
+    """One of the two; a store is a Redis, has no shadows, and its URL, which may hold a password, is never shown."""
+    text = TEXT.replace("arena: south-arena", "store: redis://:secret@redis:6379")
+    south = parse_serving(text).tenants[1]
+    assert isinstance(south.place, SecretStr)
+    assert south.place.get_secret_value() == "redis://:secret@redis:6379"
+    assert "secret@" not in repr(south)
+    assert problems(text.replace("redis://:secret", "http://:secret")) == [
+        "tenants[1].store: expected redis://host:port or rediss://host:port"
+    ]
+    either = "expected either arena (a folder) or store (redis://host:port)"
+    assert problems(text.replace("store:", "arena: south\n    store:")) == [f"tenants[1]: {either}"]
+    assert problems(TEXT.replace("    arena: south-arena\n", "")) == [f"tenants[1]: {either}"]
+    shadowed = TEXT.replace("arena: /var/lib/nowgraph/north", "store: rediss://redis:6379")
+    assert problems(shadowed) == ["tenants[0]: tasks[1].shadow: a graph in Redis has no shadows"]
 
 
 def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

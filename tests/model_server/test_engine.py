@@ -13,7 +13,13 @@ import structlog
 
 from model_server.backlog import Priority
 from model_server.engine import Engine
-from model_server.errors import DeadlinePassedError, DrainingError, OverloadedError, PredictionFailedError
+from model_server.errors import (
+    DeadlinePassedError,
+    DrainingError,
+    GraphUnavailableError,
+    OverloadedError,
+    PredictionFailedError,
+)
 from model_server.generation import Generations, Serving
 from model_server.metrics import Metrics
 from model_server.scorer import Question, Scored, Scorer
@@ -105,6 +111,23 @@ async def test_a_cancelled_question_never_reaches_the_model(world: Any, running:
     cancelled = metrics.registry.get_sample_value("nowgraph_abandoned_total", {"reason": "cancelled"}) or 0
     assert reached + cancelled == 2  # the worker may have taken the first one before it was cancelled
     assert reached >= 1
+
+
+async def test_a_store_that_is_away_is_asked_once_for_a_batch(settings: ServerSettings, metrics: Metrics) -> None:
+    """No question is to blame: all hear it at once, and none of them waits for the store by itself."""
+    asked: list[int] = []
+
+    def answer(questions: Sequence[Question], _: Sequence[int]) -> list[Any]:
+        asked.append(len(questions))
+        raise GraphUnavailableError("the store is away")
+
+    engine: Engine[Question, Any] = Engine(answer, settings, metrics)
+    engine.start()
+    waiting = [engine.submit(Question(b"", 0, time.monotonic() + 20)) for _ in range(9)]
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    await engine.close()
+    assert [type(one) for one in found] == [GraphUnavailableError] * 9
+    assert sum(asked) == 9
 
 
 async def test_a_full_queue_refuses_at_once(world: Any, running: Running, metrics: Metrics) -> None:

@@ -37,6 +37,7 @@ def test_every_error_has_its_code() -> None:
         (errors.OverloadedError("full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.DeadlinePassedError("late"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (errors.DrainingError("stopping"), grpc.StatusCode.UNAVAILABLE),
+        (errors.GraphUnavailableError("away"), grpc.StatusCode.UNAVAILABLE),
     ],
 )
 def test_codes_are_the_conventional_ones(error: ServerError, code: grpc.StatusCode) -> None:

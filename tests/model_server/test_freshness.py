@@ -7,6 +7,7 @@ import pytest
 
 from model_server.errors import NotFreshError
 from model_server.freshness import Freshness, Token
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 TOKEN = Token("events", 1, 41)
 
@@ -100,3 +101,13 @@ async def test_an_unreadable_position_is_everyones_error() -> None:
 
     with pytest.raises(OSError, match="the arena is gone"):
         await asyncio.wait_for(Freshness(read, poll_s=0.001).wait(TOKEN, time.monotonic() + 5), 1)
+
+
+def test_an_answer_without_the_event_is_refused() -> None:
+    """What was seen while waiting does not count: another graph may have been begun, and answered, since."""
+    request = service_pb2.ScoreRequest()
+    Freshness.hold(request, {})  # asks for nothing
+    request.freshness_token.topic, request.freshness_token.partition, request.freshness_token.offset = "events", 1, 41
+    Freshness.hold(request, {("events", 1): 42})
+    with pytest.raises(NotFreshError, match="offsets below 41, the token asks for offset 41"):
+        Freshness.hold(request, {("events", 1): 41})

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import pytest
 
 from model_server.caller import Caller, set_caller
 from model_server.errors import OverloadedError
 from model_server.metrics import Metrics
-from model_server.quotas import Quotas, quotas_of
+from model_server.quotas import Quotas, charged_once, quotas_of
 from model_server.settings import ServerSettings
 
 
@@ -69,7 +70,7 @@ def test_without_a_quota_everybody_is_let_in() -> None:
     """The default."""
     limits = quotas_of(ServerSettings(), Metrics())
     for _ in range(10_000):
-        limits.admit()
+        limits.admit(object())
 
 
 def test_a_caller_beyond_its_quota_is_refused_with_a_hint() -> None:
@@ -77,8 +78,26 @@ def test_a_caller_beyond_its_quota_is_refused_with_a_hint() -> None:
     metrics = Metrics()
     limits = quotas_of(ServerSettings(quota_rows_per_s=2.0, quota_rows_per_s_by_caller={"mail": 1.0}), metrics)
     set_caller(Caller("mail"))
-    limits.admit()
+    limits.admit(object())
     with pytest.raises(OverloadedError, match="quota") as caught:
-        limits.admit()
+        limits.admit(object())
     assert 0.5 < caught.value.retry_after_s <= 1.0
     assert metrics.registry.get_sample_value("nowgraph_shed_total", {"buffer": "quota"}) == 1
+
+
+async def test_a_request_is_charged_once_whoever_answers_it() -> None:
+    """Where it is asked of several models, in tasks of their own too; one that was refused is not paid for."""
+    limits = quotas_of(ServerSettings(quota_rows_per_s=0.001, quota_burst_s=2_000.0), Metrics())
+    one, other, third = [object() for _ in range(3)]
+
+    async def ask(request: object) -> None:
+        limits.admit(request)
+
+    with charged_once():
+        await asyncio.gather(ask(one), ask(other))
+        await asyncio.gather(ask(one), ask(other))
+        for _ in range(2):
+            with pytest.raises(OverloadedError):
+                limits.admit(third)
+    with pytest.raises(OverloadedError):
+        limits.admit(one)

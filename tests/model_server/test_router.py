@@ -165,6 +165,31 @@ async def test_a_canary_that_fails_costs_nobody_an_answer(
         await canary.scoring.score(payment(world), soon())
 
 
+async def test_a_caller_pays_once_for_an_answer_that_the_live_model_gives_in_a_canarys_place(
+    router_of: Callable[..., Router], world: Any
+) -> None:
+    """Asked one by one or in a batch; what is beyond the quota stays refused, whichever model is asked for it."""
+    quota = {"quota_rows_per_s": 0.001, "quota_burst_s": 6_000.0}
+    one = source("", world)
+    router = router_of(replace(one, settings=one.settings.model_copy(update=quota)))
+    (lanes,) = router.lanes
+    view = world.graph.view()
+    broken = world.predictor(view)
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    broken.predict = fail
+    await lanes.begin_canary(serving_over(view, broken), 0.9999)
+    for number in range(2):
+        await router.scoring.score(payment(world, number), soon())
+    results = await router.scoring.results([payment(world, number) for number in range(6)], soon())
+    assert [one.WhichOneof("result") for one in results] == ["response"] * 4 + ["error"] * 2
+    assert "quota" in results[-1].error.message
+    with pytest.raises(OverloadedError, match="quota"):
+        await router.scoring.score(payment(world), soon())
+
+
 async def test_a_canary_that_answers_is_counted_however_it_is_asked(
     router_of: Callable[..., Router], world: Any
 ) -> None:

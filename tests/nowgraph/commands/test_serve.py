@@ -287,6 +287,8 @@ def test_options_that_contradict_each_other_are_refused(run_command: Callable, e
     assert "--bootstrap-servers" in refused
     result = run_command(*options, "--arena", tmp_path, "--history", tmp_path / "x", exit_code=2)
     assert "the updater loads history" in result.stderr
+    result = run_command(*options, "--store", "redis://redis:6379", "--history", tmp_path / "x", exit_code=2)
+    assert "the updater loads history" in result.stderr
     for other in (("--arena", tmp_path), ("--bootstrap-servers", "embedded"), ("--history", tmp_path)):
         assert "snapshots" in run_command(*options, *other, "--snapshots", tmp_path, exit_code=2).stderr
 
@@ -339,6 +341,8 @@ def test_one_place_says_which_models_are_served(run_command: Callable, tmp_path:
         (("--checkpoint", tmp_path, "--registry", tmp_path), "one of --checkpoint"),
         (("--registry", tmp_path), "--registry needs --task"),
         (("--config", tmp_path / "serving.yaml", "--arena", tmp_path), "stand in that file"),
+        (("--config", tmp_path / "serving.yaml", "--store", "redis://redis:6379"), "stand in that file"),
+        (("--checkpoint", tmp_path, "--arena", tmp_path, "--store", "redis://redis:6379"), "one of the two"),
         (("--config", tmp_path / "serving.yaml"), "No such file"),
     ):
         assert said in run_command("serve", *options, exit_code=2).stderr
