@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from prometheus_client import Counter
@@ -18,6 +21,19 @@ from model_server.caller import current_caller
 from model_server.errors import OverloadedError
 from model_server.metrics import Metrics
 from model_server.settings import ServerSettings
+
+# The requests that are paid for, by identity: those of one call, while it holds them.
+_charged: ContextVar[AbstractSet[int]] = ContextVar("charged", default=frozenset())
+
+
+@contextmanager
+def charged_once() -> Iterator[None]:
+    """Within it a request costs one token, however many models are asked for its answer; whoever asks holds it."""
+    token = _charged.set(set())
+    try:
+        yield
+    finally:
+        _charged.reset(token)
 
 
 @dataclass(slots=True)
@@ -65,14 +81,20 @@ class Quotas:
         self._shed = shed
         self._active = rows_per_s > 0 or bool(self._own)
 
-    def admit(self) -> None:
-        """Takes a token for a row of whoever asks now. Raises OverloadedError with when there is one again."""
-        if not self._active:
+    def admit(self, request: object) -> None:
+        """Takes a token for the request of whoever asks now, if none was taken for it.
+
+        Raises OverloadedError with when there is one again.
+        """
+        charged = _charged.get()
+        if not self._active or id(request) in charged:
             return
         wait_s = self.take(current_caller().name)
         if wait_s > 0:
             self._shed.inc()
             raise OverloadedError("the caller's quota is used up", retry_after_s=wait_s)
+        if isinstance(charged, set):
+            charged.add(id(request))
 
     def take(self, name: str) -> float:
         """Takes a token for one row of this caller: 0, or the seconds until there is one."""

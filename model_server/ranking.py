@@ -77,7 +77,7 @@ class Ranking:
     ) -> service_pb2.RankResponse:
         start_s = time.monotonic()
         priority = priority_of(request, default)
-        self._quotas.admit()
+        self._quotas.admit(request)
         self._predictions.admit()
         self._engine.admit(deadline_s, priority)  # before it costs anything to read
         asked = self._reader.read(request)

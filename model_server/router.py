@@ -28,7 +28,7 @@ from model_server.errors import (
 from model_server.ingest import Ingest
 from model_server.metrics import Metrics
 from model_server.models.lanes import Lanes
-from model_server.quotas import Quotas
+from model_server.quotas import Quotas, charged_once
 from model_server.scoring import error_of
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
@@ -208,21 +208,24 @@ class _Routed(Generic[RequestT, ResultT]):
         calls = self._lane(lanes, request)
         if calls is lanes.live:
             return await answer(calls)
-        try:
-            response = await answer(calls)
-        except CANARY_ERRORS:
-            response = await answer(lanes.live)  # if that fails too, it was not the canary's fault
-            lanes.canary_asked(1, failed=1)
-            return response
+        with charged_once():
+            try:
+                response = await answer(calls)
+            except CANARY_ERRORS:
+                response = await answer(lanes.live)  # if that fails too, it was not the canary's fault
+                lanes.canary_asked(1, failed=1)
+                return response
         lanes.canary_asked(1)
         return response
 
     async def _part(self, calls: Calls, lanes: Lanes, requests: Sequence[RequestT], deadline_s: float) -> list[ResultT]:
-        results = await self._asked(calls, requests, deadline_s)
         if calls is lanes.live:
-            return results
-        again = [number for number, result in enumerate(results) if _error_code(result) in _CANARY_CODES]
-        answers = await self._asked(lanes.live, [requests[number] for number in again], deadline_s) if again else []
+            return await self._asked(calls, requests, deadline_s)
+        held = list(requests)
+        with charged_once():
+            results = await self._asked(calls, held, deadline_s)
+            again = [number for number, result in enumerate(results) if _error_code(result) in _CANARY_CODES]
+            answers = await self._asked(lanes.live, [held[number] for number in again], deadline_s) if again else []
         for number, answer in zip(again, answers, strict=True):
             results[number] = answer
         failed = sum(_error_code(answer) is None for answer in answers)

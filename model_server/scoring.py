@@ -88,7 +88,7 @@ class Scoring:
     ) -> service_pb2.ScoreResponse:
         start_s = time.monotonic()
         priority = priority_of(request, default)
-        self._quotas.admit()
+        self._quotas.admit(request)
         self._predictions.admit()
         if self._rules is None:
             return await self._ask(request, deadline_s, priority, start_s)

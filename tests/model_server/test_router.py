@@ -179,8 +179,8 @@ async def test_a_caller_pays_once_for_an_answer_that_the_live_model_gives_in_a_c
     def fail(_: object) -> None:
         raise ValueError
 
-    broken.predict = fail
     await lanes.begin_canary(serving_over(view, broken), 0.9999)
+    broken.predict = fail
     for number in range(2):
         await router.scoring.score(payment(world, number), soon())
     results = await router.scoring.results([payment(world, number) for number in range(6)], soon())
