@@ -206,6 +206,18 @@ def test_a_partition_that_came_later_is_waited_for(cluster: Any) -> None:
     assert cluster.view.state().complete_time_us is None
 
 
+def test_a_step_that_changes_nothing_is_a_write(
+    redis_stores: Any, redis_server: Any, schema: Schema, payment: Payment
+) -> None:
+    """WAIT goes by its connection's last write: what a writer that died left without a replica is not safe yet."""
+    store = redis_stores(redis_server.url, schema)
+    store.graph.apply([payment(1, 5, customer=1)], positions={PLACE: 1})
+    redis_server.say("config", "resetstat")
+    assert store.graph.apply([payment(1, 5, customer=1)], positions={PLACE: 1}).duplicate == 1
+    rows, lists, positions = 1, 1, 2
+    assert f"cmdstat_hset:calls={rows + lists + positions}," in redis_server.say("info", "commandstats")
+
+
 def test_a_batch_of_no_partition_needs_a_claim(cluster: Any, payment: Payment) -> None:
     """Without positions a batch is written in the name of what was claimed; with nothing claimed it is refused."""
     with pytest.raises(ValueError, match="positions"):
