@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ TIMEOUT_S: Final = 2.0
 PATIENCE_S: Final = 5.0
 """How long a round is tried again while shards are away or move: a replica takes over in about that time."""
 _PAUSE_S = 0.05
+_COUNT_S = 10.0
+"""How long a replica that has come may go unnoticed: a cluster may be written to before its replicas are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Shards:
 
         Raises:
             StoreUnavailableError: nothing answers, or it is no Redis of version 7 or later.
-            StoreError: the URL is none, or the client's package is not installed.
+            StoreError: the URL is none, the client's package is not installed, or Redis may evict what it holds.
         """
         try:
             import redis
@@ -66,6 +68,7 @@ class Shards:
             raise StoreError("a graph in Redis needs the extra `redis`: pip install 'nowgraph[redis]'") from None
         self._replicas = replicas if replicas is not None else 0
         self._replicas_found = replicas is None
+        self._next_count_s = 0.0
         self._timeout_s, self._patience_s = timeout_s, patience_s
         self._lost_connection = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
         self._refused = redis.ResponseError
@@ -87,6 +90,7 @@ class Shards:
             if server.get("redis_mode") == "cluster":
                 self._cluster = redis.RedisCluster.from_url(url, **options)
             self._place()
+            self._refuse_eviction()
         except self._lost_connection as error:
             raise StoreUnavailableError(f"Redis does not answer: {_said(error)}") from error
 
@@ -105,6 +109,9 @@ class Shards:
             StaleWriterError: a guarded script was refused.
         """
         until_s = time.monotonic() + self._patience_s
+        if script.writes and time.monotonic() >= self._next_count_s:
+            with suppress(*self._lost_connection):  # the round says so
+                self._count_replicas()
         while True:
             try:
                 return self._round(script, items, head)
@@ -118,22 +125,8 @@ class Shards:
         """Deletes every key of a pattern, as far as shards answer, but those that begin with `keep`."""
         for shard in self._placed[0]:
             try:
-                connection = shard.pool.get_connection()
-                try:
-                    cursor: bytes = b"0"
-                    while True:
-                        connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-                        cursor, matching = connection.read_response()
-                        found = [key for key in matching if not key.startswith(keep)]
-                        if found:
-                            # One key a command: in a cluster they lie in many slots.
-                            connection.send_packed_command(connection.pack_commands([("UNLINK", key) for key in found]))
-                            for _ in found:
-                                connection.read_response()
-                        if cursor in (b"0", 0):
-                            break
-                finally:
-                    shard.pool.release(connection)
+                with _borrowed(shard) as connection:
+                    _drop(connection, pattern, keep)
             except self._lost_connection as error:
                 log.warning("keys of an older graph stay where they are", shard=shard.name, error=_said(error))
 
@@ -161,20 +154,30 @@ class Shards:
                 shards[node.name] = _Shard(node.name, self._cluster.get_redis_connection(node).connection_pool)
             owner.append(list(shards).index(node.name))
         self._placed = list(shards.values()), owner
-        if self._replicas_found and all(
-            int(self._told(one, "replication", "connected_slaves")) for one in shards.values()
-        ):
-            self._replicas = 1  # from now on: where one is away for a while, writing waits for it
+        self._count_replicas()
+
+    def _count_replicas(self) -> None:
+        """Once every shard of a cluster has a replica, one must have each write: while it is away, writing waits."""
+        self._next_count_s = time.monotonic() + _COUNT_S
+        if self._cluster is None or not self._replicas_found or self._replicas:
+            return
+        if all(int(self._told(shard, "replication", "connected_slaves")) for shard in self._placed[0]):
+            self._replicas = 1
+
+    def _refuse_eviction(self) -> None:
+        for shard in self._placed[0]:
+            policy = self._told(shard, "memory", "maxmemory_policy").strip()
+            if policy.startswith("allkeys"):  # others leave alone what has no time to live
+                raise StoreError(
+                    f"{shard.name}: with maxmemory-policy {policy} Redis forgets rows without a word; expected noeviction"
+                )
 
     @staticmethod
     def _told(shard: _Shard, section: str, name: str) -> str:
         """One figure of what a shard tells of itself."""
-        connection = shard.pool.get_connection()
-        try:
+        with _borrowed(shard) as connection:
             connection.send_command("INFO", section)
             told = bytes(connection.read_response()).decode()
-        finally:
-            shard.pool.release(connection)
         return dict(line.split(":", 1) for line in told.splitlines() if ":" in line)[name]
 
     def _look_again(self) -> None:
@@ -274,12 +277,9 @@ class Shards:
     def _load(self, script: Script) -> None:
         for shard in self._placed[0]:
             try:
-                connection = shard.pool.get_connection()
-                try:
+                with _borrowed(shard) as connection:
                     connection.send_command("SCRIPT LOAD", script.text)
                     connection.read_response()
-                finally:
-                    shard.pool.release(connection)
             except self._lost_connection:
                 continue  # the round says so
 
@@ -288,7 +288,35 @@ class _TryAgain(Exception):
     """A round that may succeed when it is tried again."""
 
 
-# What Redis says while slots move, a replica takes over, or a shard starts.
+@contextmanager
+def _borrowed(shard: _Shard) -> Iterator[Any]:
+    """A connection, for one use; what it may still be sent after an error nobody reads."""
+    connection = shard.pool.get_connection()
+    try:
+        yield connection
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        shard.pool.release(connection)
+
+
+def _drop(connection: Any, pattern: str, keep: bytes) -> None:
+    cursor: bytes = b"0"
+    while True:
+        connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+        cursor, matching = connection.read_response()
+        found = [key for key in matching if not key.startswith(keep)]
+        if found:
+            # One key a command: in a cluster they lie in many slots.
+            connection.send_packed_command(connection.pack_commands([("UNLINK", key) for key in found]))
+            for _ in found:
+                connection.read_response()
+        if cursor in (b"0", 0):
+            return
+
+
+# What Redis says while slots move, a replica takes over, a shard starts, is kept busy, or cannot write to its disk.
 _PASSING = (
     "non local key",
     "ClusterDownError",
@@ -303,6 +331,8 @@ _PASSING = (
     "MasterDownError",
     "NOREPLICAS",
     "Cluster is down",
+    "BUSY ",
+    "MISCONF",
 )
 
 

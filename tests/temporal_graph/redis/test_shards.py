@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from temporal_graph.redis.errors import StoreError, StoreUnavailableError
 from temporal_graph.redis.frames import Version, pack
 from temporal_graph.redis.keys import SLICES, Names, entity, key_bytes, time_bytes
 from temporal_graph.redis.scripts import APPEND_VERSIONS, COUNT_FENCES, RAISE_FENCES, READ
-from temporal_graph.redis.shards import CALL_ITEMS_MAX, Shards
+from temporal_graph.redis.shards import CALL_ITEMS_MAX, Shards, _borrowed
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +105,70 @@ def test_a_write_counts_once_the_replicas_have_it(
     with pytest.raises(StoreUnavailableError, match="0 of 1 replicas"):
         alone.run(RAISE_FENCES, fences(names)[:1])
     alone.close()
+
+
+def test_a_replica_that_comes_later_is_waited_for(
+    shared_redis_cluster: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that had none when the writer came: once it has, writes count when a replica has them."""
+    monkeypatch.setattr(Shards, "_told", lambda *_: "0")
+    cluster, names = Shards(shared_redis_cluster()), Names("later")
+    assert cluster._replicas == 0
+    monkeypatch.undo()
+    cluster.run(RAISE_FENCES, fences(names)[:1])
+    assert cluster._replicas == 0  # not asked with every write
+    cluster._next_count_s = 0.0
+    cluster.run(RAISE_FENCES, fences(names)[:1])
+    assert cluster._replicas == 1
+    cluster.close()
+
+
+def test_a_redis_that_evicts_is_refused(redis_server: Any) -> None:
+    """Rows that it forgot would be missing from answers without a word; what has no time to live may be safe."""
+    redis_server.say("config", "set", "maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StoreError, match=r"allkeys-lru.*noeviction"):
+        Shards(redis_server.url)
+    redis_server.say("config", "set", "maxmemory-policy", "volatile-lru")
+    Shards(redis_server.url).close()
+
+
+def test_a_redis_that_is_kept_busy_is_asked_again(redis_server: Any) -> None:
+    """Another's script that does not end makes it unavailable, which passes, and nothing else."""
+    shards, names = Shards(redis_server.url, patience_s=0.3), Names("busy")
+    shards.run(RAISE_FENCES, fences(names)[:1])
+    redis_server.say("config", "set", "busy-reply-threshold", "10")
+    endless = redis.Redis(port=redis_server.port)
+    thread = threading.Thread(target=lambda: suppress_errors(endless.eval, "while true do end", 0))
+    thread.start()
+    deadline_s = time.monotonic() + 20
+    while "BUSY" not in redis_server.say("ping"):
+        assert time.monotonic() < deadline_s
+    with pytest.raises(StoreUnavailableError, match="BUSY"):
+        shards.run(COUNT_FENCES, fences(names)[:1])
+    redis_server.say("script", "kill")
+    thread.join()
+    assert shards.run(COUNT_FENCES, fences(names)[:1]) == [1]
+    shards.close()
+    endless.close()
+
+
+def test_replies_that_nobody_read_are_not_taken_for_others(redis_server: Any) -> None:
+    """A connection whose use ended in an error is not used again: replies of that use may still come on it."""
+    shards, names = Shards(redis_server.url), Names("unread")
+    shards.run(RAISE_FENCES, fences(names)[:1])
+    [shard] = shards._placed[0]
+    with suppress(redis.ResponseError), _borrowed(shard) as connection:
+        connection.send_packed_command(connection.pack_commands([("NONSENSE",), ("INFO",), ("INFO",)]))
+        connection.read_response()
+        raise AssertionError("no such command")
+    assert shards.run(COUNT_FENCES, fences(names)[:1]) == [1]
+    shards.close()
+
+
+def suppress_errors(call: Callable[..., Any], *words: Any) -> None:
+    """A script that is killed is an error to who began it."""
+    with suppress(redis.ResponseError):
+        call(*words)
 
 
 def test_what_is_no_url_is_said(shared_redis: Callable[[], str]) -> None:
