@@ -96,11 +96,11 @@ class RequestReader:
         row.ClearField("known_time_us")
         event_time_us = self._read_event_time(row)
         row.event_time_us = event_time_us
-        self._checks[row.table].check(row, "row")
-        if is_event:
-            self._refuse_outcome(row)
-        else:
+        columns = self._checks[row.table].check(row, "row")
+        if not is_event:
             self._refuse_cells(row)
+        elif self._target.column in columns:
+            self._refuse_outcome(row)
         self._protect(row)
         event = row.SerializeToString()
         if is_event:

@@ -30,6 +30,9 @@ VALUES_OF_KIND: Mapping[ColumnKind, frozenset[str]] = {
     ColumnKind.EMBEDDING: frozenset({"vector"}),
 }
 PART_OF_KEY: Mapping[KeyType, str] = {KeyType.INTEGER: "integer", KeyType.STRING: "text"}
+# Values of which the kind says all; a number must also be finite, which is asked where it is read.
+_PLAIN = frozenset({"number", "integer", "text", "boolean"})
+_NOTHING: frozenset[str] = frozenset()
 OPERATIONS = (row_event_pb2.OPERATION_INSERT, row_event_pb2.OPERATION_UPSERT, row_event_pb2.OPERATION_DELETE)
 
 
@@ -43,24 +46,43 @@ class RowCheck:
         self._links: dict[str, tuple[Link, tuple[KeyType, ...]]] = {
             link.name: (link, schema.link_key_types(link)) for link in table.links
         }
+        self._key_values = tuple(
+            _values_of_part(column.type, private=column.name in table.private_keys) for column in table.primary_key
+        )
+        self._plain_values = self._plain()
 
-    def check(self, event: row_event_pb2.RowEvent, path: str) -> None:
-        """Checks size, id, key and cells. Raises InvalidRequestError; `path` is the event's own, such as `row`."""
+    def _plain(self) -> dict[str, frozenset[str]]:
+        """By column, the values that need no closer look; what is not among them goes through `_check_cell`."""
+        found = {name: VALUES_OF_KIND[column.kind] & _PLAIN for name, column in self._columns.items()}
+        for name, (link, types) in self._links.items():
+            private = not self._table.private_keys.isdisjoint(link.columns)
+            found[name] = _values_of_part(types[0], private=private) if len(types) == 1 else _NOTHING
+        return {name: values | {"null"} for name, values in found.items()}
+
+    def check(self, event: row_event_pb2.RowEvent, path: str) -> set[str]:
+        """Checks size, id, key and cells, and returns the columns that have one.
+
+        Raises InvalidRequestError; `path` is the event's own, such as `row`.
+        """
         limits = self._settings
         if event.ByteSize() > limits.row_bytes_limit:
             raise InvalidRequestError(path, f"larger than {limits.row_bytes_limit} bytes")
         if len(event.event_id.encode()) > limits.id_bytes_limit:
             raise InvalidRequestError(f"{path}.event_id", f"longer than {limits.id_bytes_limit} bytes")
-        if len(event.cells) > limits.cells_limit:
+        cells = event.cells
+        if len(cells) > limits.cells_limit:
             raise InvalidRequestError(f"{path}.cells", f"more than {limits.cells_limit} cells")
         self.check_key(event.key, f"{path}.key")
         seen: set[str] = set()
-        for index, cell in enumerate(event.cells):
-            at = f"{path}.cells[{index}]"
-            if cell.column in seen:
-                raise InvalidRequestError(f"{at}.column", f"{cell.column!r} comes twice")
-            seen.add(cell.column)
-            self._check_cell(cell, at)
+        plain = self._plain_values
+        for index, cell in enumerate(cells):
+            column, value = cell.column, cell.WhichOneof("value")
+            if column in seen:
+                raise InvalidRequestError(f"{path}.cells[{index}].column", f"{column!r} comes twice")
+            seen.add(column)
+            if value not in plain.get(column, _NOTHING) or (value == "number" and not math.isfinite(cell.number)):
+                self._check_cell(cell, value, f"{path}.cells[{index}]")
+        return seen
 
     def check_operation(self, event: row_event_pb2.RowEvent, path: str) -> None:
         """An event for the log must say what it does. Raises InvalidRequestError."""
@@ -106,17 +128,16 @@ class RowCheck:
 
     def check_key(self, key: row_event_pb2.Key, path: str) -> None:
         """A key has the table's parts, each of its type. Raises InvalidRequestError."""
-        columns = self._table.primary_key
-        parts = key.parts
-        if len(parts) != len(columns):
-            names = ", ".join(column.name for column in columns) or "no key"
-            raise InvalidRequestError(f"{path}.parts", f"{len(columns)} parts expected ({names}), found {len(parts)}")
-        for index, (part, column) in enumerate(zip(parts, columns, strict=True)):
-            private = column.name in self._table.private_keys
-            _check_part(part, column.type, f"{path}.parts[{index}]", private=private)
+        parts, expected = key.parts, self._key_values
+        if len(parts) != len(expected):
+            names = ", ".join(column.name for column in self._table.primary_key) or "no key"
+            raise InvalidRequestError(f"{path}.parts", f"{len(expected)} parts expected ({names}), found {len(parts)}")
+        for index, values in enumerate(expected):
+            value = parts[index].WhichOneof("part")
+            if value not in values:
+                raise _wrong_part(value, values, f"{path}.parts[{index}]")
 
-    def _check_cell(self, cell: row_event_pb2.Cell, path: str) -> None:
-        value = cell.WhichOneof("value")
+    def _check_cell(self, cell: row_event_pb2.Cell, value: str | None, path: str) -> None:
         if value is None:
             raise InvalidRequestError(
                 path, f"no value for {cell.column!r}: send an explicit null, or leave the cell out"
@@ -155,22 +176,24 @@ class RowCheck:
                     f"{path}.key.parts", f"{len(types)} parts expected, found {len(cell.key.parts)}"
                 )
             for index, (part, kind) in enumerate(zip(cell.key.parts, types, strict=True)):
-                _check_part(part, kind, f"{path}.key.parts[{index}]", private=private)
+                part_value, values = part.WhichOneof("part"), _values_of_part(kind, private=private)
+                if part_value not in values:
+                    raise _wrong_part(part_value, values, f"{path}.key.parts[{index}]")
             return
-        allowed = ("integer", "text") if private else (PART_OF_KEY[types[0]],)
+        allowed = _values_of_part(types[0], private=private)
         if value not in allowed:
             raise InvalidRequestError(
-                f"{path}.{value}", f"{cell.column!r} refers to {link.parent!r}: {' or '.join(allowed)} expected"
+                f"{path}.{value}", f"{cell.column!r} refers to {link.parent!r}: {' or '.join(sorted(allowed))} expected"
             )
 
 
-def _check_part(part: row_event_pb2.KeyPart, kind: KeyType, path: str, *, private: bool) -> None:
-    value = part.WhichOneof("part")
-    # A private part is a string once it is hashed; what comes in may be either.
-    allowed = ("integer", "text") if private else (PART_OF_KEY[kind],)
-    if value not in allowed:
-        where = f"{path}.{value}" if value else path
-        raise InvalidRequestError(where, f"{' or '.join(allowed)} expected")
+def _values_of_part(kind: KeyType, *, private: bool) -> frozenset[str]:
+    """What a part may be; a private one is a string once it is hashed, and may be either as it comes in."""
+    return frozenset({"integer", "text"} if private else {PART_OF_KEY[kind]})
+
+
+def _wrong_part(value: str | None, values: frozenset[str], path: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{path}.{value}" if value else path, f"{' or '.join(sorted(values))} expected")
 
 
 def _check_texts(texts: row_event_pb2.TextList, path: str) -> None:
