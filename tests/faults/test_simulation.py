@@ -18,11 +18,11 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     """The simulation as a program; it finds the packages where this process does."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SIMULATION), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=290, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=840, env=environment, check=False)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_seed_ends_with_the_graph_of_its_log() -> None:
     """Whatever crashes, rots, comes twice, late or shuffled; and every kind of fault was among them."""
     ran = run("--seeds", str(SEEDS))
