@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -119,7 +121,7 @@ def test_a_store_answers_as_an_arena_does_bit_for_bit(
         Client(there.target, timeout_s=20) as from_store,
         Client(here.target, timeout_s=20) as from_arena,
     ):
-        views = set()
+        views: list[weakref.ref[Any]] = []
         for turn in range(4):
             rows = (
                 asked(world, 24)
@@ -134,11 +136,13 @@ def test_a_store_answers_as_an_arena_does_bit_for_bit(
                 lambda client, rows=rows: list(client.score_stream(rows)),
             ):
                 assert [numbers(score) for score in ask(from_store)] == [numbers(score) for score in ask(from_arena)]
-                views.add(id(there.server._router.lanes[0].generations.current().sampler.view))
+                views.append(weakref.ref(there.server._router.lanes[0].generations.current().sampler.view))
             more = [world.event(1_000 + 10 * turn + n, world.start_us + 8 * 10**9 + n, customer=n) for n in range(6)]
             store.apply(more)
             world.apply(more)
-        assert len(views) > 2
+        gc.collect()
+        assert len({id(one) for one in views}) > 2
+        assert len({one() for one in views} - {None}) <= 1
 
 
 def test_an_event_is_in_the_answer_that_asks_for_it_or_there_is_none(
