@@ -15,7 +15,7 @@ from typing import Final
 
 from temporal_graph.errors import SchemaMismatchError
 from temporal_graph.redis.errors import StoreError, StoreNotReadyError
-from temporal_graph.redis.keys import LINKS_MAX, ROW_TABLES_MAX, SLICES, Names
+from temporal_graph.redis.keys import FENCE, LINKS_MAX, ROW_TABLES_MAX, SLICES, Names
 from temporal_graph.redis.scripts import ACCOUNT, BEGIN, COUNT_FENCES, EXPECT, RAISE_FENCES, SET_COMPLETE
 from temporal_graph.redis.shards import Shards
 from temporal_graph.schema import Schema
@@ -145,7 +145,10 @@ class Account:
         [found] = self._shards.run(BEGIN, [(0, arguments)])
         if found == letters.encode():
             # Older graphs, also one of which the account was lost, and what others raised who came second.
-            self._shards.drop(f"{self._namespace}:{'?' * len(letters)}{{*", keep=names.prefix.encode())
+            # Their fences first: a reader that is still in one must not take for empty what was dropped under it.
+            others = f"{self._namespace}:{'?' * len(letters)}{{*".encode()
+            for pattern in (others + b"}" + FENCE, others):
+                self._shards.drop(pattern, keep=names.prefix.encode())
         state = self.state()
         if state is None:
             raise StoreError("the graph that was just begun is gone")

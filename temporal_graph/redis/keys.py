@@ -19,6 +19,9 @@ that a writer claims them all in milliseconds."""
 ROW_TABLES_MAX: Final = 253  # the bytes above name a fence and two accounts
 LINKS_MAX: Final = 254
 
+FENCE: Final = b"\xff"
+"""What follows a slice in the key of its fence."""
+
 _INTEGER, _TEXT = b"\x01", b"\x02"
 _BIAS = 1 << 63
 
@@ -96,7 +99,7 @@ class Names:
 
     def fence(self, number: int) -> bytes:
         """Return the key of a slice's fence: no table has its byte."""
-        return self._slices[number] + b"\xff"
+        return self._slices[number] + FENCE
 
     @property
     def positions(self) -> bytes:

@@ -211,15 +211,16 @@ READ: Final = Script.of(
 local function visible(high, low, cut_high, cut_low)
   return high < cut_high or (high == cut_high and low <= cut_low)
 end
+-- What is not there is unknown where its slice is: an older graph's fences are the first of its keys to be dropped.
+local function gone(key) return redis.call('EXISTS', string.match(key, '^[^}]*}') .. '\\255') == 0 end
+local LOST = 'LOST a slice of the graph is gone'
 local out = {}
 for i = 1, #ARGV, 2 do
   local key, want = ARGV[i], ARGV[i + 1]
   local cut_high, cut_low, had, had_high, had_low = struct.unpack('>I4I4I4I4I4', want)
   local size, lacks = redis.call('STRLEN', key), {}
   if size == 0 and redis.call('EXISTS', key) == 0 then
-    if redis.call('EXISTS', string.match(key, '^[^}]*}') .. '\\255') == 0 then
-      return redis.error_reply('LOST a slice of the graph is gone')
-    end
+    if gone(key) then return redis.error_reply(LOST) end
     size = -1
   elseif size > had or not visible(cut_high, cut_low, had_high, had_low) then
     local row, at = redis.call('GET', key), 1
@@ -237,6 +238,7 @@ for i = 1, #ARGV, 2 do
     local link, count = struct.unpack('>BI4', want, j)
     local newest = '(' .. string.sub(want, j + 5, j + 12) .. '\\255'
     local found = redis.call('ZRANGE', key .. string.char(link), newest, '-', 'BYLEX', 'REV', 'LIMIT', 0, count)
+    if #found == 0 and size ~= -1 and gone(key) then return redis.error_reply(LOST) end
     reply[#reply + 1] = struct.pack('>I4', #found)
     for _, entry in ipairs(found) do
       reply[#reply + 1] = struct.pack('>I4', #entry)

@@ -121,7 +121,7 @@ class Shards:
                 time.sleep(_PAUSE_S)
                 self._look_again()
 
-    def drop(self, pattern: str, *, keep: bytes) -> None:
+    def drop(self, pattern: bytes, *, keep: bytes) -> None:
         """Deletes every key of a pattern, as far as shards answer, but those that begin with `keep`."""
         for shard in self._placed[0]:
             try:
@@ -169,7 +169,7 @@ class Shards:
             policy = self._told(shard, "memory", "maxmemory_policy").strip()
             if policy.startswith("allkeys"):  # others leave alone what has no time to live
                 raise StoreError(
-                    f"{shard.name}: with maxmemory-policy {policy} Redis forgets rows without a word; expected noeviction"
+                    f"{shard.name}: maxmemory-policy {policy} forgets rows without a word; expected noeviction"
                 )
 
     @staticmethod
@@ -301,7 +301,7 @@ def _borrowed(shard: _Shard) -> Iterator[Any]:
         shard.pool.release(connection)
 
 
-def _drop(connection: Any, pattern: str, keep: bytes) -> None:
+def _drop(connection: Any, pattern: bytes, keep: bytes) -> None:
     cursor: bytes = b"0"
     while True:
         connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)

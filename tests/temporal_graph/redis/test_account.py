@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from temporal_graph.redis.account import Account, State, field_of, place_of
-from temporal_graph.redis.errors import StoreError, StoreNotReadyError
-from temporal_graph.redis.keys import SLICES
+from temporal_graph.redis.errors import StoreError, StoreLostError, StoreNotReadyError
+from temporal_graph.redis.keys import SLICES, entity, key_bytes
 from temporal_graph.redis.scripts import COUNT_FENCES
 from temporal_graph.redis.shards import Shards
+from temporal_graph.redis.view import ListWant, Want
 from temporal_graph.schema import Schema
 
 PLACE, OTHER = ("a/b", 0), ("é", 12)
@@ -49,12 +50,39 @@ def test_a_graph_whose_account_is_lost_leaves_nothing_behind(shards: Shards, sch
     """The shard with the account emptied: the next graph drops what the other shards still have of the last."""
     account, other = Account(shards, schema, "orphan"), Account(shards, schema, "orphan00")
     lost, kept = account.begin(account.state()), other.begin(other.state())
-    shards.drop("orphan:{0}account", keep=b"-")
+    shards.drop(b"orphan:{0}account", keep=b"-")
     assert account.state() is None
     account.begin(None)
     names = account.names(lost.graph)
     assert not any(shards.run(COUNT_FENCES, [(number, (names.fence(number),)) for number in range(SLICES)]))
     assert other.whole(kept.graph)
+
+
+@pytest.mark.integration
+def test_a_reader_of_a_graph_that_is_dropped_is_told(
+    redis_stores: Any, shared_redis: Callable[[], str], schema: Schema, payment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked for the graph before another was begun: what goes under it is lost, and no shorter answer."""
+    store = redis_stores(shared_redis(), schema)
+    store.apply([payment(1, 5, customer=7)])
+    names = store.view.names(store.view.state())
+    customer = Want(entity(0, key_bytes((7,))), 9, lists=(ListWant(0, 4, 9),))
+    [whole] = store.view.read(names, [customer])
+    assert len(whole.lists[0]) == 1
+    (_, row), (_, children) = names.row(customer.entity), names.children(customer.entity, 0)
+    shards, drop = Shards(store.url), Shards.drop
+
+    def one_pass(self: Shards, pattern: bytes, *, keep: bytes) -> None:
+        drop(self, pattern, keep=keep)
+        monkeypatch.undo()
+        drop(self, children, keep=row + b"-")  # as the next pass may, before it comes to the row
+        with pytest.raises(StoreLostError):
+            store.view.read(names, [customer])
+
+    monkeypatch.setattr(Shards, "drop", one_pass)
+    account = Account(shards, schema, store.namespace)
+    assert account.begin(account.state()).graph != store.graph.graph
+    shards.close()
 
 
 @pytest.mark.integration

@@ -31,7 +31,7 @@ def test_replies_come_in_the_order_of_the_items(shards: Shards) -> None:
     shards.run(RAISE_FENCES, some)
     shards.run(RAISE_FENCES, fences(other))
     assert shards.run(COUNT_FENCES, fences(one)) == [int(number % 3 == 0) for number in range(SLICES)]
-    shards.drop("order*", keep=b"orders")
+    shards.drop(b"order*", keep=b"orders")
     assert not any(shards.run(COUNT_FENCES, fences(one)))
     assert all(shards.run(COUNT_FENCES, fences(other)))
     assert shards.bytes_used() > 0
