@@ -22,6 +22,7 @@ from online_sampler.resolved_plan import resolve
 from online_sampler.sampler import Sampler
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.redis.account import State
+from temporal_graph.redis.errors import StoreError
 from temporal_graph.redis.keys import Names, entity, key_bytes
 from temporal_graph.redis.row_event import EventReader
 from temporal_graph.redis.view import RedisView
@@ -145,7 +146,9 @@ class RedisSampler:
             events.append(self._reader.naming(named[0], named[1:], self._named))
         rows.new, rows.bare, rows.unseen = [], [], []
         self._kept_bytes += sum(map(len, events))
-        self._kept.apply(events, backfill=True, positions=state.positions)
+        applied = self._kept.apply(events, backfill=True, positions=state.positions)
+        for one in applied.rejected:  # the writer's judge took it: what Redis gave is not what it was given
+            raise StoreError(f"the graph in Redis gave an event that is none: {one.reason}")
 
     def _begin_anew(self) -> None:
         self._kept = TemporalGraph.create(self._schema, arena_bytes=ARENA_BYTES)

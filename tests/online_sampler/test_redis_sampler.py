@@ -12,6 +12,10 @@ import pytest
 
 from online_sampler import Neighborhood, PlanError, Sampler, SamplingPlan, SeedError
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.redis.errors import StoreError
+from temporal_graph.redis.frames import Version, pack
+from temporal_graph.redis.keys import entity, key_bytes
+from temporal_graph.redis.scripts import APPEND_VERSIONS
 from temporal_graph.reference import ReferenceEvent, ReferenceGraph
 from temporal_graph.reference_sampler import ReferencePlan, sample_most_recent
 from temporal_graph.schema import Schema
@@ -330,8 +334,21 @@ def test_what_was_fetched_is_kept_within_bounds(cluster: Any, encode: Encode, mo
     assert sampler.view is not before
 
 
+def test_what_redis_gives_that_is_no_event_is_said(cluster: Any, encode: Encode) -> None:
+    """A version whose bytes were damaged there is an error, and no row less in an answer."""
+    cluster.apply([encode("pays", (1,), 5, user_id=(0,))])
+    names = cluster.view.names(cluster.view.state())
+    number, row = names.row(entity(cluster.schema.table_index("pays"), key_bytes((1,))))
+    damaged = pack(Version(6, 2, ()), b"\xff")
+    cluster.view._shards.run(APPEND_VERSIONS, [(number, (row, damaged))], head=cluster.graph._head([cluster.place]))
+    sampler = cluster.sampler(plan(4))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="malformed"):
+            sampler.sample_keys("users", [0], at(9))
+
+
 def test_an_answer_says_which_building_of_the_graph_it_is_of(cluster: Any, encode: Encode) -> None:
-    """Its generation is the graph's letters as a number, its offsets are the stream's; what was fetched counts nothing."""
+    """Its generation is the graph's letters as a number, its offsets are the stream's; what was fetched is none."""
     cluster.apply([encode("pays", (key,), 100 + key, user_id=(0,)) for key in range(5)])
     sampler = cluster.sampler(plan(3))
     first = sampler.view
