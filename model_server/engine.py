@@ -274,11 +274,10 @@ class Engine(Generic[QuestionT, AnswerT]):
         """Answers the jobs together; when that fails, each alone, so that one bad question fails no other."""
         try:
             return list(self._answers(jobs, started_s))
-        except GraphUnavailableError as error:  # no question's fault: each alone would wait for the store again
-            return [error] * len(jobs)
         except ServerError as error:
-            if len(jobs) == 1:
-                return [error]
+            # Where a store is away it is no question's fault: each alone would wait for it again.
+            if len(jobs) == 1 or (isinstance(error, GraphUnavailableError) and error.everyone):
+                return [error] * len(jobs)
         except Exception as error:  # noqa: BLE001 - whatever failed, each caller gets its answer and the worker lives
             jobs[0].context.run(_report, error, rows=len(jobs))
             if len(jobs) == 1:

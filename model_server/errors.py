@@ -50,7 +50,14 @@ class StaleGraphError(ServerError):
 
 
 class GraphUnavailableError(ServerError):
-    """The store that the graph lies in cannot be asked, or holds none that serves."""
+    """The store that the graph lies in cannot answer: it is away, holds no graph that serves, or has lost a part of it.
+
+    `everyone` says that it can answer nobody now; else another question may be of what is there.
+    """
+
+    def __init__(self, message: str, *, everyone: bool = True) -> None:
+        super().__init__(message)
+        self.everyone = everyone
 
 
 class DeadlinePassedError(ServerError):

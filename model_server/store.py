@@ -214,7 +214,8 @@ class StoreSampler:
 def unavailable(error: TemporalGraphError) -> GraphUnavailableError:
     """What a caller is told of a store's failure."""
     what = "serves no graph" if isinstance(error, StoreNotReadyError) else "cannot answer"
-    return GraphUnavailableError(f"the graph's store in Redis {what}: {error}")
+    everyone = isinstance(error, StoreNotReadyError | StoreUnavailableError)
+    return GraphUnavailableError(f"the graph's store in Redis {what}: {error}", everyone=everyone)
 
 
 def wait_for_store(url: str, schema: Schema, settings: ServerSettings) -> StoreView:

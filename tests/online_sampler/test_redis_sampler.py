@@ -6,11 +6,13 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from online_sampler import Neighborhood, PlanError, Sampler, SamplingPlan, SeedError
+from temporal_graph.errors import ArenaFullError
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.redis.errors import StoreError
 from temporal_graph.redis.frames import Version, pack
@@ -345,6 +347,17 @@ def test_what_redis_gives_that_is_no_event_is_said(cluster: Any, encode: Encode)
     for _ in range(2):
         with pytest.raises(StoreError, match="malformed"):
             sampler.sample_keys("users", [0], at(9))
+
+
+def test_what_could_not_be_kept_is_fetched_again(cluster: Any, encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question whose rows do not fit into memory fails; the next one is answered in full, and not by what is left."""
+    cluster.apply([encode("pays", (key,), 100 + key, user_id=(0,)) for key in range(5)])
+    sampler = cluster.sampler(plan(9))
+    with monkeypatch.context() as full:
+        full.setattr(TemporalGraph, "apply", Mock(side_effect=ArenaFullError("no room")))
+        with pytest.raises(ArenaFullError):
+            sampler.sample_keys("users", [0], at(500))
+    assert keys_of(sampler.sample_keys("users", [0], at(500)), sampler.view) == [4, 3, 2, 1, 0]
 
 
 def test_an_answer_says_which_building_of_the_graph_it_is_of(cluster: Any, encode: Encode) -> None:
