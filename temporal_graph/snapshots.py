@@ -11,10 +11,11 @@ path or whatever fsspec knows (s3://…, gs://…, memory://…); from a remote 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,10 @@ MANIFEST_VERSION: Final = 2
 
 class SnapshotError(TemporalGraphError):
     """A snapshot that is not there, or can't be read, written or used."""
+
+
+class _UnfinishedError(SnapshotError):
+    """A folder that has no manifest, which is more than that it can't be read now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +90,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A snapshot that could not be used, and why."""
+    """A snapshot that could not be used, and why; `unfinished`: it never was one, or is removed by half."""
 
     name: str
     reason: str
+    unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ class Snapshots:
             try:
                 found.append(self._read(name))
             except SnapshotError as error:
-                refused.append(Refused(name, str(error)))
+                refused.append(Refused(name, str(error), isinstance(error, _UnfinishedError)))
         return sorted(found, key=lambda each: (each.made_time_us, each.name), reverse=True), refused
 
     @contextmanager
@@ -150,7 +156,7 @@ class Snapshots:
             path, place = Path(folder) / IMAGE, f"{self._root}/{snapshot.name}"
             try:
                 self._fs.get_file(f"{place}/{IMAGE}", str(path))
-                if self._fs.exists(f"{place}/{COLUMNS}"):
+                with suppress(FileNotFoundError):  # of a graph whose columns are all in memory
                     self._fs.get_file(f"{place}/{COLUMNS}", str(columns_of_image(path)))
             except (OSError, ValueError) as error:
                 raise SnapshotError(f"{self.url}: {snapshot.name} can't be fetched: {error}") from error
@@ -187,8 +193,7 @@ class Snapshots:
         """Put a snapshot into the place of another, between the same neighbors, and remove that; else as `add`."""
         made_us = old.made_time_us + 1
         name = _name(made_us, settled.position.sequence)
-        if self._fs.exists(f"{self._root}/{name}"):  # of a process that died before it removed the old one
-            self._remove([name])
+        self._remove([name])  # of a process that died before it removed the old one
         made = self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
         self._remove([old.name])
         return made
@@ -206,10 +211,11 @@ class Snapshots:
             bytes=size,
             fingerprint=fingerprint,
         )
-        (folder / MANIFEST).write_text(json.dumps(snapshot.to_dict(), indent=2), encoding="utf-8")
         try:
+            _write(folder / MANIFEST, json.dumps(snapshot.to_dict(), indent=2))
             if self._local:
                 folder.rename(Path(self._root) / snapshot.name)
+                _keep_names(Path(self._root))
             else:
                 for name in (IMAGE, *([COLUMNS] if (folder / COLUMNS).exists() else []), MANIFEST):
                     self._fs.put_file(str(folder / name), f"{self._root}/{snapshot.name}/{name}")
@@ -234,8 +240,8 @@ class Snapshots:
         return names
 
     def _left(self, refused: Iterable[Refused]) -> list[str]:
-        """The names of what was not made, or not removed, to the end."""
-        names = [each.name for each in refused if not self._fs.exists(f"{self._root}/{each.name}/{MANIFEST}")]
+        """The names of what was not made, or not removed, to the end; what can't be read now may be a good one."""
+        names = [each.name for each in refused if each.unfinished]
         if self._local and Path(self._root).is_dir():
             names += [path.name for path in Path(self._root).glob(f"{MAKING}*")]
         return names
@@ -243,10 +249,10 @@ class Snapshots:
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:
             # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
-            manifest = f"{self._root}/{name}/{MANIFEST}"
-            if self._fs.exists(manifest):
-                self._fs.rm_file(manifest)
-            self._fs.rm(f"{self._root}/{name}", recursive=True)
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(f"{self._root}/{name}/{MANIFEST}")
+            with suppress(FileNotFoundError):
+                self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def verify(self, snapshot: Snapshot) -> None:
         """Check every byte of a snapshot. Raises SnapshotError that says what is damaged."""
@@ -306,9 +312,10 @@ class Snapshots:
 
     def _names(self) -> list[str]:
         try:
-            if not self._fs.exists(self._root):
-                return []
+            self._fs.invalidate_cache()  # object stores remember listings, and other processes make and remove, too
             entries = self._fs.ls(self._root, detail=True)
+        except FileNotFoundError:
+            return []
         except (OSError, ValueError) as error:
             raise SnapshotError(f"{self.url}: it can't be read: {error}") from error
         folders = [str(each["name"]) for each in entries if each["type"] == "directory"]
@@ -318,6 +325,8 @@ class Snapshots:
     def _read(self, name: str) -> Snapshot:
         try:
             written = json.loads(self._fs.cat_file(f"{self._root}/{name}/{MANIFEST}"))
+        except FileNotFoundError as error:
+            raise _UnfinishedError("it has no manifest") from error
         except (OSError, ValueError) as error:
             raise SnapshotError(f"its manifest can't be read: {error}") from error
         if not isinstance(written, dict):
@@ -326,6 +335,24 @@ class Snapshots:
         if snapshot.name != name:
             raise SnapshotError(f"its manifest is of {snapshot.name}")
         return snapshot
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file that the disk has when this returns."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    _keep_names(path.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Waits for the disk to have the names in a folder: older snapshots go only after that."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _name(made_us: int, sequence: int) -> str:

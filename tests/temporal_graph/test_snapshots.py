@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from temporal_graph.errors import ArenaError
 from temporal_graph.graph import TemporalGraph
@@ -299,3 +303,62 @@ def test_a_manifest_of_another_version_is_refused(schema: Schema, payment: Build
     manifest.write_text(json.dumps(made.to_dict() | {"name": "other"}))
     assert "of other" in snapshots.inventory()[1][0].reason
     assert Snapshots(tmp_path / "nothing").inventory() == ([], [])
+
+
+class _RemembersListings(MemoryFileSystem):
+    """An object store as its client of another process sees it: what was listed once is not asked for again."""
+
+    protocol = "remembers"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> str:
+        return str(super()._strip_protocol(str(path).replace("remembers:", "memory:")))
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        path = self._strip_protocol(path)
+        if path not in self.dircache:
+            self.dircache[path] = super().ls(path, detail=True)
+        entries = self.dircache[path]
+        return entries if detail else [each["name"] for each in entries]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.dircache.clear()
+
+
+def test_what_another_process_made_and_removed_is_seen(schema: Schema, payment: Build, tmp_path: Path) -> None:
+    """Who stood by has listed the place long ago; it makes snapshots there once it takes over."""
+    fsspec.register_implementation("remembers", _RemembersListings, clobber=True)
+    url = f"//another/{tmp_path.name}"
+    writer, standby = Snapshots(f"memory:{url}", cache=tmp_path), Snapshots(f"remembers:{url}", cache=tmp_path)
+    with filled(schema, payment, 10) as graph:
+        first = snap(writer, graph)
+        assert standby.inventory() == ([first], [])
+        newest = [snap(writer, graph) for _ in range(2)]
+        writer.keep(1)
+        assert standby.inventory() == (newest[1:], [])
+        assert snap(standby, graph).made_time_us > newest[1].made_time_us
+
+
+@pytest.mark.parametrize("call", ["cat_file", "ls"])
+def test_a_place_that_cannot_be_read_for_a_while_keeps_its_snapshots(
+    schema: Schema, payment: Build, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A file system that fails says nothing of what is there: nothing is taken for empty or left over, and removed."""
+    with filled(schema, payment, 10) as graph:
+        made = snap(snapshots, graph)
+        with monkeypatch.context() as failing:
+            for name in ("exists", call):
+                failing.setattr(snapshots._fs, name, _fails if name == call else lambda *_, **__: False)
+            if call == "ls":
+                with pytest.raises(SnapshotError, match="connection reset"):
+                    snapshots.restore(schema)
+            else:
+                assert [each.name for each in snapshots.inventory()[1]] == [made.name]
+                shutil.rmtree(snapshots.making())
+                assert snapshots.keep(1) == []
+        assert snapshots.inventory() == ([made], [])
+        snapshots.verify(made)
+
+
+def _fails(*_: Any, **__: Any) -> None:
+    raise ConnectionResetError("connection reset")
