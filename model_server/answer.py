@@ -78,40 +78,65 @@ def history_of(neighborhood: Neighborhood) -> list[History]:
     ]
 
 
+class Shared:
+    """What the answers of one batch have in common, as a message that is made once for all of them.
+
+    The position names every partition of the log: made for each answer it would be the dearest part of it.
+    """
+
+    def __init__(self, task: str, target: Target) -> None:
+        self.target = target
+        self._task = task
+        self._position: GraphPosition | None = None
+        self._response = service_pb2.ScoreResponse()
+
+    def response_to(self, scored: Scored) -> service_pb2.ScoreResponse:
+        """A response with task, kind, version and position, for the caller to complete."""
+        if scored.position is not self._position or scored.model_version != self._response.model_version:
+            self._position = scored.position
+            self._response = service_pb2.ScoreResponse(
+                task=self._task,
+                kind=KINDS[self.target.kind],
+                model_version=scored.model_version,
+                graph_position=position_of(scored.position),
+            )
+        response = service_pb2.ScoreResponse()
+        response.CopyFrom(self._response)
+        return response
+
+
 def answer_of(
-    asked: AskedRow, scored: Scored, *, task: str, target: Target, waited_s: float, total_s: float
+    asked: AskedRow, scored: Scored, shared: Shared, *, waited_s: float, total_s: float
 ) -> service_pb2.ScoreResponse:
     """The response to one request; the newest neighbor's age is counted from the cut-off, in microseconds."""
-    history = scored.history
-    age_us = None
+    history, stages = scored.history, scored.stages
+    response = shared.response_to(scored)
+    response.request_id = asked.request_id
+    response.cutoff_time_us = asked.cutoff_time_us
+    response.neighbor_count = history.neighbor_count
+    response.history_count = history.history_count
     if history.newest_event_time_us is not None:
         # A row may be of a time so long ago that int64 does not hold its age.
-        age_us = min(asked.cutoff_time_us - history.newest_event_time_us, TIME_MAX_US)
-    response = service_pb2.ScoreResponse(
-        request_id=asked.request_id,
-        task=task,
-        model_version=scored.model_version,
-        cutoff_time_us=asked.cutoff_time_us,
-        neighbor_count=history.neighbor_count,
-        history_count=history.history_count,
-        newest_neighbor_age_us=age_us,
-        graph_position=position_of(scored.position),
-        timing=service_pb2.Timing(
-            queue_us=scored.stages.queue_us,
-            freshness_wait_us=round(waited_s * 1e6),
-            sample_us=scored.stages.sample_us,
-            collate_us=scored.stages.collate_us,
-            forward_us=scored.stages.forward_us,
-            total_us=round(total_s * 1e6),
-        ),
-    )
-    write_answer(response, target, scored.answer)
+        response.newest_neighbor_age_us = min(asked.cutoff_time_us - history.newest_event_time_us, TIME_MAX_US)
+    timing = response.timing
+    timing.SetInParent()  # stages may all take nothing
+    timing.queue_us = stages.queue_us
+    timing.freshness_wait_us = round(waited_s * 1e6)
+    timing.sample_us = stages.sample_us
+    timing.collate_us = stages.collate_us
+    timing.forward_us = stages.forward_us
+    timing.total_us = round(total_s * 1e6)
+    _write_prediction(response, shared.target, scored.answer)
     return response
 
 
 def write_answer(response: service_pb2.ScoreResponse, target: Target, answer: Answer) -> None:
-    """Writes what was predicted into the fields that a target of this kind has."""
+    """Writes what was predicted into the fields that a target of this kind has, and which kind it is."""
     response.kind = KINDS[target.kind]
+    _write_prediction(response, target, answer)
+
+
+def _write_prediction(response: service_pb2.ScoreResponse, target: Target, answer: Answer) -> None:
     if target.kind is Kind.BINARY:
         response.probability, response.logit = answer.probability[0], answer.output[0]
     elif target.kind is Kind.REGRESSION:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Sequence
 from functools import partial
 
 from graph_transformer.target import Target
-from model_server.answer import answer_of
+from model_server.answer import Shared, answer_of
 from model_server.backlog import Priority
 from model_server.degraded_answer import GraphBound, RuleAnswers
 from model_server.engine import Engine
@@ -59,8 +59,7 @@ class Scoring:
         self._predictions = predictions
         self._quotas = quotas
         self._metrics = metrics
-        self._task = task
-        self._target = target
+        self._shared = Shared(task, target)
         self._inflight_limit = inflight_limit
         self._bound = bound
         self._rules = rules
@@ -160,7 +159,7 @@ class Scoring:
     ) -> service_pb2.ScoreResponse:
         total_s = time.monotonic() - start_s
         start_encode_s = time.perf_counter()
-        response = answer_of(asked, scored, task=self._task, target=self._target, waited_s=waited_s, total_s=total_s)
+        response = answer_of(asked, scored, self._shared, waited_s=waited_s, total_s=total_s)
         if degraded is not None:
             response.degraded.CopyFrom(degraded)
         encode_s = time.perf_counter() - start_encode_s

@@ -15,7 +15,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from graph_transformer.predictor import Predictor
-from model_server.answer import answer_of
+from model_server.answer import Shared, answer_of
 from model_server.generation import Serving
 from model_server.metrics import Metrics
 from model_server.request import AskedRow
@@ -56,7 +56,7 @@ def answer_again(prediction: service_pb2.Prediction, predictor: Predictor, view:
     serving = Serving.over(view, predictor)
     scorer = Scorer(lambda: serving, Metrics())
     (scored,) = scorer([Question(asked.event, asked.cutoff_time_us, math.inf, asked.key)], [0])
-    again = answer_of(asked, scored, task=predictor.task.name, target=target, waited_s=0.0, total_s=0.0)
+    again = answer_of(asked, scored, Shared(predictor.task.name, target), waited_s=0.0, total_s=0.0)
     return Audited(prediction, again)
 
 

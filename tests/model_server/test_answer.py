@@ -7,7 +7,17 @@ import pytest
 
 from graph_transformer.predictor import answer
 from graph_transformer.target import QUANTILES, Kind, Target
-from model_server.answer import KINDS, Answer, History, answer_of, answers_of, history_of, position_of, write_answer
+from model_server.answer import (
+    KINDS,
+    Answer,
+    History,
+    Shared,
+    answer_of,
+    answers_of,
+    history_of,
+    position_of,
+    write_answer,
+)
 from model_server.request import AskedRow
 from model_server.scorer import Scored, Stages
 from online_sampler.sampler import Sampler
@@ -101,7 +111,24 @@ def test_an_age_is_one_that_the_wire_can_say(newest_us: int, age_us: int) -> Non
     answered = Answer([0.0], [0.5], ())
     scored = Scored(answered, History(1, 1, newest_us), GraphPosition(1, 1, {}), "v", Stages(0, 0, 0, 0))
     target = Target(Kind.BINARY, "t", event_level=True, column="c")
-    assert answer_of(asked, scored, task="t", target=target, waited_s=0, total_s=0).newest_neighbor_age_us == age_us
+    assert answer_of(asked, scored, Shared("t", target), waited_s=0, total_s=0).newest_neighbor_age_us == age_us
+
+
+def test_answers_share_what_their_batch_has_in_common() -> None:
+    """Answers of one batch name the same position and version; the next batch's, a swapped model's, are its own."""
+    asked = AskedRow("r", row_event_pb2.RowEvent(), b"", 10)
+    shared = Shared("t", Target(Kind.BINARY, "t", event_level=True, column="c"))
+    first, second = GraphPosition(1, 1, {("a", 0): 5}), GraphPosition(1, 2, {("a", 0): 6})
+    found = []
+    for position, version, newest_us in ((first, "v", 4), (first, "v", None), (second, "v", 4), (second, "w", None)):
+        scored = Scored(Answer([1.0], [0.5], ()), History(2, 1, newest_us), position, version, Stages(1, 2, 3, 4))
+        found.append(answer_of(asked, scored, shared, waited_s=0, total_s=0))
+    at = [
+        (one.graph_position.partitions[0].next_offset, one.graph_position.sequence, one.model_version) for one in found
+    ]
+    assert at == [(5, 1, "v"), (5, 1, "v"), (6, 2, "v"), (6, 2, "w")]
+    assert [one.HasField("newest_neighbor_age_us") for one in found] == [True, False, True, False]
+    assert {(one.task, one.kind, one.probability, one.logit) for one in found} == {("t", KINDS[Kind.BINARY], 0.5, 1.0)}
 
 
 def test_positions_are_told_in_a_stable_order() -> None:
