@@ -115,6 +115,11 @@ class LagWatch:
         except StreamError as error:
             log.warning("the broker did not say how far behind the graph is", error=str(error))
             return
+        applied = self._applied()
+        beyond = [place for place, end in ends.items() if self._at(place, applied) > end]
+        if beyond:  # a topic that was made anew, or has lost its end: nobody has caught up with that; reading it raises
+            log.error("the log ends before what the graph holds of it", partitions=beyond)
+            return
         self._ends = ends
         if self._target is None or anew:
             self._target = ends
@@ -123,7 +128,6 @@ class LagWatch:
         if self._looked is None:  # an older look is waited for: what is always behind is complete now and then
             self._looked = looked_us, ends
             self._settle()
-        applied = self._applied()
         for topic, partition in self._told - ends.keys():
             self._metrics.lag.remove(topic, str(partition))  # another updater reads it, and tells
         self._told = set(ends)

@@ -171,3 +171,12 @@ def test_partitions_that_went_to_another_are_not_waited_for() -> None:
     value = metrics.registry.get_sample_value
     assert value("nowgraph_lag_records", {"topic": "a", "partition": "0"}) is None
     assert value("nowgraph_lag_records", {"topic": "a", "partition": "2"}) == 4
+
+
+def test_a_log_that_ends_before_what_is_applied_is_not_caught_up_with() -> None:
+    """A topic made anew under the same name: what the graph holds is not what that log held."""
+    log = _Log({("a", 0): 10}, {("a", 0): 4})
+    said: list[int] = []
+    watch = LagWatch(lambda: {("a", 0): 10}, [log], SETTINGS, UpdaterMetrics(), complete=said.append)
+    watch.look(now_s=0.0)
+    assert (watch.caught_up(), watch.waiting(), said) == (False, None, [])

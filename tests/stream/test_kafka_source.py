@@ -306,6 +306,17 @@ def test_reading_survives_an_outage_of_the_broker() -> None:
         source.close()
 
 
+def test_a_position_beyond_the_end_is_a_gap(broker: tuple[StreamSettings, Topic]) -> None:
+    """A topic that was deleted and made anew has other records: who was further in the old one is told, at once."""
+    settings, topics = broker
+    topic = topics(1)
+    publish(settings, topic, [b"a"] * 3)
+    source = KafkaSource([topic], positions={(topic, 0): 7}, settings=settings)
+    with pytest.raises(GapError, match=r"offset 7"):
+        read(source, 1)
+    source.close()
+
+
 @pytest.mark.kafka
 def test_marks_of_transactions_are_passed(kafka_settings: StreamSettings, kafka_topic: Topic) -> None:
     """After a commit, and after what was aborted, the position is the log's end; every record comes, and once."""
