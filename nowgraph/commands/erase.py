@@ -25,7 +25,7 @@ from stream.producer import Delivery, EventProducer
 from stream.settings import EVENTS_TOPIC, StreamSettings
 from stream.values import parse_time_us
 from temporal_graph.graph import ARENA_BYTES
-from temporal_graph.schema import KeyType, Schema, load_schema
+from temporal_graph.schema import KeyType, Schema, Table, load_schema
 from temporal_graph.snapshot_erasure import erase_in_snapshots
 from temporal_graph.snapshots import Snapshots
 from temporal_graph.view import GraphView
@@ -72,11 +72,15 @@ def erase(
         raise UsageError("--arena: only an erasure that is published (--bootstrap-servers) is waited for")
     loaded, settings = load_schema(schema), StreamSettings(kafka_bootstrap=bootstrap_servers or "unused:0")
     event = erasure(loaded, settings, table, key, _now_us() if until is None else parse_time_us(until, "--until"))
+    if bootstrap_servers:
+        _refuse_future(loaded.table(table), event.event_time_us)
     document: dict[str, Any] = {"table": table, "until": _text(event.event_time_us)}
+    title = f"Erased until {document['until']}"
     rows: list[dict[str, Any]] = []
     if bootstrap_servers:
         view = None if arena is None else GraphView.attach(loaded, arena)
         before = {} if view is None else erased_of(view)
+        erasures = 0 if view is None else view.erasures
         with EventProducer(settings) as producer:
             delivery = producer.publish_event(topic, event, hashed=True).result(settings.delivery_timeout_s)
         document["published"] = f"{delivery.topic}/{delivery.partition}@{delivery.offset}"
@@ -85,6 +89,9 @@ def erase(
             removed = removed_since(before, erased_of(view))
             document["removed"] = {name: asdict(counts) for name, counts in removed.items()}
             rows = [{"table": name, **asdict(counts)} for name, counts in removed.items()]
+            if view.erasures == erasures:
+                title = f"Nothing erased: it was before, or record {document['published']} is a dead letter"
+            document["changed"] = view.erasures > erasures
             view.close()
     unreadable = False
     if snapshots is not None:
@@ -94,7 +101,7 @@ def erase(
         document["snapshots that can't be read"] = {each.name: each.reason for each in done.refused}
         unreadable = bool(done.refused)
     plain = {name: value for name, value in document.items() if name != "removed"}
-    emit(rows or [plain], title=f"Erased until {document['until']}", as_json=as_json, document=document)
+    emit(rows or [plain], title=title, as_json=as_json, document=document)
     if unreadable:
         raise typer.Exit(1)
 
@@ -126,6 +133,15 @@ def erasure(
     if privacy is not None:
         privacy.protect(event)
     return event
+
+
+def _refuse_future(table: Table, until_us: int) -> None:
+    """Raises UsageError for a time that updaters would not take: the erasure would only be a dead letter."""
+    if table.known_time.kind == "broker" and until_us - _now_us() > table.future_us:
+        raise UsageError(
+            f"--until {_text(until_us)}: of table {table.name!r} no event is taken that lies more than "
+            f"{table.future_us / 1e6:g} s in the future"
+        )
 
 
 def _wait(view: GraphView, delivery: Delivery, timeout_s: float) -> None:

@@ -109,6 +109,8 @@ def test_a_person_is_erased_everywhere(run_json: Callable, broker: EmbeddedBroke
             "people": {"rows": 1, "versions": 1, "links": 0, "strings": 1},
             "orders": {"rows": 1, "versions": 1, "links": 1, "strings": 1},
         }
+        assert done["changed"]
+        assert not run_json("erase", "people", 1, *options, "--arena", arena, "--until", "2001-01-01")["changed"]
         assert not held(arena, "Ada")
         assert held(arena, "Grace Hopper's order")
         until(lambda: not held(place, "Ada"))
@@ -155,6 +157,15 @@ def test_a_table_that_is_none_is_refused() -> None:
     """With those that are."""
     with pytest.raises(SchemaError, match="nobody"):
         erasure(parse_schema(SCHEMA), StreamSettings(), "nobody", ["1"], 5)
+
+
+def test_a_time_that_no_updater_takes_is_refused(run_command: Callable[..., Result], tmp_path: Path) -> None:
+    """Before anything is published: it would become a dead letter, and be called erased."""
+    schema = SCHEMA.replace("time_column: at", "time_column: at\n    known_time: broker\n    future: 1m")
+    (tmp_path / "schema.yaml").write_text(schema)
+    command = ("erase", "orders", "shop", 1, "--schema", tmp_path / "schema.yaml", "--until", "2999-01-01")
+    refused = run_command(*command, "--bootstrap-servers", "127.0.0.1:1", exit_code=2).stderr
+    assert "60 s in the future" in refused
 
 
 def test_where_to_erase_must_be_said(run_command: Callable[..., Result], tmp_path: Path) -> None:
