@@ -7,8 +7,9 @@ A dead letter keeps the record's key, value and, under `record.`, its headers; i
 topic, partition, offset and timestamp_us. Its own timestamp is the time it was put there: with that of a record of
 long ago, the topic's retention would delete it at the next look. A redriven one is marked in the same topic, so that
 driving again sends nothing twice; if the process dies between sending and marking, the record is sent once more, and
-the graph knows it as a duplicate. Every updater that reads a record it cannot use writes a letter, replicas, those who
-stand by and those who read it again after a restart: the copies are one letter here.
+the graph knows it as a duplicate, unless its table has no key: then it is a row more. Every updater that reads a record
+it cannot use writes a letter, replicas, those who stand by and those who read it again after a restart: the copies are
+one letter here.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def redrive(
     once its record is acknowledged, so that a second call sends nothing again.
 
     Raises:
-        DeliveryError: a record was not taken; those before it stand and are marked.
+        DeliveryError: a record was not taken; those that were stand and are marked.
     """
     letters = list_dead_letters(settings, topic=topic, reason=reason)
     stored = [one for one in letters if not one.letter.topic.startswith(FILE_TOPIC_PREFIX)][:limit]
@@ -131,14 +132,21 @@ def redrive(
         group = stored[start : start + _POLL_RECORDS]
         sent = [(one, _send_again(producer, one.letter)) for one in group]
         marks = []
+        refused: list[DeliveryError] = []
         for one, future in sent:
-            delivery = future.result(settings.delivery_timeout_s * 2)
+            try:
+                delivery = future.result(settings.delivery_timeout_s * 2)
+            except DeliveryError as error:  # those behind it are sent, too, and must be marked
+                refused.append(error)
+                continue
             mark = (_MARK, f"{one.partition}:{one.offset}".encode())
             marks.append(producer.send(settings.dead_letter_topic, value=None, partition=one.partition, headers=[mark]))
             if on_sent is not None:
                 on_sent(one, delivery)
         for mark_future in marks:
             mark_future.result(settings.delivery_timeout_s * 2)
+        if refused:
+            raise refused[0]
     return len(stored)
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from stream.dead_letters import DeadLetters, list_dead_letters, redrive
 from stream.errors import DeliveryError
 from stream.kafka_source import KafkaSource
 from stream.privacy import HASHED_HEADER
-from stream.producer import EventProducer
+from stream.producer import Delivery, EventProducer
 from stream.settings import StreamSettings
 
 pytestmark = pytest.mark.integration
@@ -163,6 +165,30 @@ def test_a_poison_of_ten_megabytes_is_kept_whole(broker: Broker) -> None:
     store(settings, [DeadLetter(topics(1), 0, 0, 0, None, poison, "too_large", "10 MB")])
     (found,) = list_dead_letters(settings)
     assert found.letter.value == poison
+
+
+class _Refusing(EventProducer):
+    """A broker that does not take one of the records."""
+
+    def send(self, topic: str, *, value: bytes | None, **more: Any) -> Future[Delivery]:
+        if value != b"refused":
+            return super().send(topic, value=value, **more)
+        future: Future[Delivery] = Future()
+        future.set_exception(DeliveryError("too large"))
+        return future
+
+
+def test_a_record_that_is_refused_sends_no_other_twice(broker: Broker) -> None:
+    """Those behind it are on their way by then: they are marked, and the next redrive sends that one alone."""
+    settings, topics = broker
+    topic = topics(2)
+    stored = [replace(one, value=value) for one, value in zip(letters(topic), (b"a", b"refused", b"c"), strict=True)]
+    store(settings, stored)
+    with _Refusing(settings) as producer, pytest.raises(DeliveryError, match="too large"):
+        redrive(settings, producer)
+    assert [one.letter.value for one in list_dead_letters(settings)] == [b"refused"]
+    with EventProducer(settings) as producer:
+        assert redrive(settings, producer) == 1
 
 
 def test_rows_of_files_are_listed_but_not_redriven(broker: Broker) -> None:
