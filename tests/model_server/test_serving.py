@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from model_server.attached import wait_for_graph
+from graph_transformer.checkpoint import Checkpoint
+from model_server.attached import Took, wait_for_graph
 from model_server.background import BackgroundServer
 from model_server.config import ServingConfig, parse_serving
 from model_server.errors import NotConfiguredError
@@ -24,6 +28,7 @@ from model_server.settings import ServerSettings
 from nowgraph.client import Client, ClientError
 from stream.errors import ConfigurationError
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.view import GraphView
 
 pytestmark = pytest.mark.integration
@@ -147,3 +152,42 @@ def test_a_task_is_the_one_it_is_said_to_be(config: ServingConfig, tmp_path: Pat
     wrong = config.model_copy(update={"tenants": (south.model_copy(update={"tasks": tasks}),)})
     with pytest.raises(NotConfiguredError, match="of task 'fraud', not of 'churn'"):
         sources_of(wrong, SETTINGS, around())
+
+
+def test_one_store_serves_the_tasks_of_a_tenant_and_its_channel_is_followed(
+    world_of: Callable[[str], Any], redis_server: Any, tmp_path: Path
+) -> None:
+    """In place of an arena a graph in Redis, connected to once for all tasks; a promoted version answers from it."""
+    fraud, spend = world_of("fraud"), world_of("spend")
+    (tmp_path / "schema.yaml").write_text(fraud.schema_text)
+    registry = Registry(tmp_path / "registry")
+    versions = [push(registry, fraud.checkpoint, None, count=0)[0].version]
+    registry.change("fraud", "live", lambda _: Channel.first(versions[0]))
+    tasks = [{"name": "fraud", "registry": str(tmp_path / "registry")}, {"checkpoint": str(spend.checkpoint)}]
+    tenant = {"schema": "schema.yaml", "store": redis_server.url, "secret_env": "FIRST", "tasks": tasks}
+    config = parse_serving(yaml.safe_dump({"version": 1, "tenants": [tenant]}), folder=tmp_path)
+    settings = SETTINGS.model_copy(update={"store_timeout_ms": 5_000})
+    took = Took(settings)
+    with RedisGraph.open(redis_server.url, fraud.schema) as graph, ExitStack() as stack:
+        graph.expect({})
+        graph.apply([fraud.event(n, fraud.start_us + n, customer=3) for n in range(5)], positions={("events", 0): 5})
+        stack.callback(took.close)
+        sources = sources_of(config, settings, around(wait_for_graph=took.wait_for_graph, attach=took.attach))
+        assert len(took.stores) == 1
+        running = stack.enter_context(BackgroundServer(lambda: Server(sources, settings)))
+        client = stack.enter_context(Client(running.target, task="fraud", timeout_s=20))
+        spending = stack.enter_context(Client(running.target, task="spend", timeout_s=20))
+
+        def version() -> str:
+            return client.score("transactions", 99, {"tx_amount": 3.0}).model_version
+
+        assert spending.score("customers", 3).value is not None
+        assert version() == versions[0]
+        checkpoint = Checkpoint.load(fraud.checkpoint)
+        replace(checkpoint, weights={k: v * 1.1 for k, v in checkpoint.weights.items()}).save(tmp_path / "again")
+        versions.append(push(registry, tmp_path / "again", None, count=0)[0].version)
+        registry.change("fraud", "live", lambda _: Channel.first(versions[1]))
+        until_s = time.monotonic() + 30
+        while version() != versions[1]:
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
