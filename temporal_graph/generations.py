@@ -93,20 +93,20 @@ class Generation:
         """Takes one beyond every one there is, and removes what dead builders left."""
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        self._folder = folder
+        self.folder: Final = folder
         self.number, self._file = _taken(folder)
         self.arena: Final = arena_path(folder, self.number)
         self.complete: Final = complete_path(folder, self.number)
 
     def check(self) -> None:
         """Raise OvertakenError where readers are sent to a later one: this one can never serve."""
-        serving = _serving(self._folder)
+        serving = _serving(self.folder)
         if serving > self.number:
-            raise OvertakenError(f"{self._folder}: generation {serving} serves, so {self.number} never will")
+            raise OvertakenError(f"{self.folder}: generation {serving} serves, so {self.number} never will")
 
     def discard(self) -> None:
         """Remove the files: no reader was ever sent to them."""
-        _remove(self._folder, self.number)
+        _remove(self.folder, self.number)
 
     def close(self) -> None:
         """Give the number back; the files stay."""

@@ -71,7 +71,6 @@ class TemporalGraph:
         native: _native.Graph,
         complete: CompleteTime,
         *,
-        folder: Path | None = None,
         taken: Generation | None = None,
         lock: WriterLock | None = None,
     ) -> None:
@@ -79,7 +78,6 @@ class TemporalGraph:
         self.generation: Final = 1 if taken is None else taken.number
         self._native: _native.Graph | None = native
         self._complete = complete
-        self._folder = folder
         self._taken = taken
         self._lock = lock
         self._published = False
@@ -143,7 +141,7 @@ class TemporalGraph:
             if lock is not None:
                 lock.close()
             raise
-        graph = cls(schema, native, complete, folder=arena, taken=taken, lock=lock)
+        graph = cls(schema, native, complete, taken=taken, lock=lock)
         if publish and not standby:
             graph.publish_generation()
         return graph
@@ -154,10 +152,10 @@ class TemporalGraph:
         Raises:
             OvertakenError: another graph took it and serves: this one never will. Close it, and stand by anew.
         """
-        if self._lock is not None or self._folder is None or self._taken is None:
+        if self._lock is not None or self._taken is None:
             return True
         with suppress(WriterBusyError):
-            self._lock = WriterLock(self._folder)
+            self._lock = WriterLock(self._taken.folder)
         self._taken.check()
         return self._lock is not None
 
@@ -167,10 +165,10 @@ class TemporalGraph:
         Raises:
             WriterBusyError: this graph stands by.
         """
-        if self._folder is None:
+        if self._taken is None:
             return
         if self._lock is None:
-            raise WriterBusyError(f"{self._folder}: this graph stands by and has not taken the writer's place")
+            raise WriterBusyError(f"{self._taken.folder}: this graph stands by and has not taken the writer's place")
         self._lock.publish(self.generation)
         self._published = True
 

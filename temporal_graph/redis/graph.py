@@ -180,11 +180,9 @@ class RedisGraph:
         changes = []
         for index, event in enumerate(events):
             if index not in rejected:
-                place = (
-                    f"{topic}/{partition[index]}/{offset[index]}"
-                    if partition is not None and offset is not None
-                    else None
-                )
+                place = None
+                if partition is not None and offset is not None:
+                    place = topic, int(partition[index]), int(offset[index])
                 at_us = ALWAYS_US if broker_time_us is None else int(broker_time_us[index])
                 change = self._reader.read(event, place=place, broker_time_us=at_us, backfill=backfill)
                 if change.version.operation == ERASE:  # kept as a version it would look as if it were done

@@ -67,13 +67,18 @@ class EventReader:
         self._naming = {schema.table_index(link.parent): link for link in schema.links}
 
     def read(
-        self, event: bytes, *, place: str | None = None, broker_time_us: int = ALWAYS_US, backfill: bool = False
+        self,
+        event: bytes,
+        *,
+        place: tuple[str, int, int] | None = None,
+        broker_time_us: int = ALWAYS_US,
+        backfill: bool = False,
     ) -> Change:
         """Return what an event says.
 
         Args:
             event: a serialized RowEvent that the native core has accepted.
-            place: topic/partition/offset, the key of a row of a table without one; None: its event id is.
+            place: topic, partition and offset, the key of a row of a table without one; None: its event id is.
             broker_time_us: the known time of tables that take the broker's; ALWAYS_US: it is not known.
             backfill: whether the known time is the event time where the event does not say.
         """
@@ -84,7 +89,7 @@ class EventReader:
             ordered = _ordered(raw.key)
             named = _sized(_KEY, raw.key)
         else:
-            text = raw.event_id if place is None else place.encode()
+            text = raw.event_id if place is None else "{}/{}/{}".format(*place).encode()
             ordered = text_bytes(text)
             named = _sized(_EVENT_ID, text)
         stored = named + _number(_OPERATION, operation)

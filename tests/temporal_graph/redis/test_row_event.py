@@ -60,7 +60,7 @@ def test_stored_events_make_the_same_graph(
     for index, event in enumerate(events):
         if index in refused:
             continue
-        change = reader.read(event, place=f"t/0/{index}", broker_time_us=int(broker_us[index]), backfill=backfill)
+        change = reader.read(event, place=("t", 0, index), broker_time_us=int(broker_us[index]), backfill=backfill)
         stored.append(reader.event(change.entity[0], change.stored))
     second = TemporalGraph.create(schema, arena_bytes=1 << 26)
     assert second.apply(stored, backfill=True).rejected == ()
@@ -79,7 +79,7 @@ def test_what_an_event_says_of_rows_times_and_links(schema: Schema, payment: Cal
     assert reader.read(payment(7, 100), broker_time_us=180, backfill=True).version.visible_time_us == 100
     assert reader.read(customer(1, pb.OPERATION_INSERT, 5)).version.visible_time_us == ALWAYS_US
     assert reader.read(visit(1, 5, "id")).entity == entity(2, key_bytes(("id",)))
-    assert reader.read(visit(1, 5, "id"), place="t/0/3").entity == entity(2, key_bytes(("t/0/3",)))
+    assert reader.read(visit(1, 5, "id"), place=("t", 0, 3)).entity == entity(2, key_bytes(("t/0/3",)))
 
 
 @pytest.mark.parametrize(("table", "key"), [("customers", (4,)), ("payments", (2**50,)), ("visits", ("a\0é",))])
