@@ -50,7 +50,7 @@ class ServerSettings(BaseSettings):
     store_url: SecretStr | None = None
     # How long one reply of the store may take, and how long it is asked again: while it is awaited nobody else is
     # answered, and half of the default deadline is left to say so.
-    store_timeout_ms: int = Field(default=500, gt=0)
+    store_timeout_ms: int = Field(default=500, gt=0, le=5_000)
     # How often the store is asked for its positions while a request waits for one: a look is a small script in Redis.
     store_poll_ms: float = Field(default=5.0, gt=0)
     # How often it is asked when nobody waits, so that readiness and staleness are told.

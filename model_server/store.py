@@ -35,8 +35,9 @@ from temporal_graph.view import GraphPosition, GraphView, Key
 
 log = structlog.get_logger(__name__)
 
-# A look takes at most a second or two; one that is older says nothing, so that a watch that hangs hides nothing.
-LOOK_AGE_MAX_S = 10.0
+# Beyond the time between two looks: one takes at most twice its timeout. What is older says nothing, so that a watch
+# that hangs hides nothing.
+LOOK_LATE_MAX_S = 15.0
 
 
 class StoreFamilies:
@@ -109,7 +110,7 @@ class StoreView:
     @property
     def away(self) -> bool:
         """Whether the store did not answer the last look, or nobody has looked for long."""
-        return isinstance(self._failure, StoreUnavailableError) or self._look_age_s() > LOOK_AGE_MAX_S
+        return isinstance(self._failure, StoreUnavailableError) or self._late()
 
     def position(self) -> GraphPosition:
         """As last seen."""
@@ -128,8 +129,8 @@ class StoreView:
         """Raises GraphUnavailableError while no graph serves, or none could be seen."""
         if self._failure is not None:
             raise unavailable(self._failure)
-        age_s = self._look_age_s()
-        if age_s > LOOK_AGE_MAX_S:
+        if self._late():
+            age_s = time.monotonic() - self._looked_s
             raise GraphUnavailableError(f"the graph's store in Redis was last heard of {age_s:.0f} s ago")
 
     def strings(self, table: str, column: str, codes: NDArray[np.int32]) -> NoReturn:
@@ -147,8 +148,8 @@ class StoreView:
         self._watch.join()
         self.store.close()
 
-    def _look_age_s(self) -> float:
-        return time.monotonic() - self._looked_s
+    def _late(self) -> bool:
+        return time.monotonic() - self._looked_s > self._look_s + LOOK_LATE_MAX_S
 
     def _look(self) -> None:
         while not self._closed.wait(self._poll_s):
