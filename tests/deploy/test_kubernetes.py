@@ -301,6 +301,81 @@ def test_models_may_come_from_a_registry(tmp_path: Path, accepts: Accepts) -> No
 
 
 @needs_kubectl
+@pytest.mark.parametrize(
+    ("overlay", "component", "name", "service"),
+    [
+        ("base", "standby", "nowgraph", "nowgraph"),
+        ("production", "standby", "nowgraph", "nowgraph"),
+        ("shared-node", "standby-node", "nowgraph-updater", "nowgraph-updater"),
+    ],
+)
+def test_an_updater_may_have_a_standby(
+    tmp_path: Path, accepts: Accepts, overlay: str, component: str, name: str, service: str
+) -> None:
+    """Two that run alike but for their metrics, on one arena and one place of snapshots; both are scraped."""
+    objects = over(tmp_path, overlay, component)
+    found = containers(workloads(objects)[name])
+    updater, standby = found["updater"], found["standby"]
+    accepts(standby["args"])
+    assert standby["args"] == [*updater["args"], "--metrics-port", "9467"]
+    assert updater["args"][-1] == "--standby"
+    for part in ("env", "envFrom", "image", "securityContext", "volumeMounts", "restartPolicy"):
+        assert standby.get(part) == updater.get(part), part
+    assert [port["containerPort"] for port in standby["ports"]] == [9467]
+    ports = {one["name"]: one["port"] for one in of_kind(objects, "Service")[service]["spec"]["ports"]}
+    assert ports[standby["ports"][0]["name"]] == 9467
+    rule = of_kind(objects, "NetworkPolicy")["nowgraph"]["spec"]["ingress"][1]
+    assert {9465, 9467} <= {one["port"] for one in rule["ports"]}
+    assert "monitoring" in str(rule["from"])
+    for monitor in of_kind(objects, "ServiceMonitor").values():
+        if monitor["metadata"]["name"] == "nowgraph":
+            assert "standby-metrics" in {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}
+
+
+@needs_kubectl
+@pytest.mark.parametrize(
+    ("overlay", "component", "name"),
+    [
+        ("base", "columns", "nowgraph"),
+        ("production", "columns", "nowgraph"),
+        ("shared-node", "columns-node", "nowgraph-updater"),
+    ],
+)
+def test_columns_may_lie_on_a_disk(tmp_path: Path, accepts: Accepts, overlay: str, component: str, name: str) -> None:
+    """Their folder is one volume of a disk, written by the updater and read by servers under the same path."""
+    objects = over(tmp_path, overlay, component)
+    writer, reader = workloads(objects)[name], workloads(objects)["nowgraph"]
+    updater, server = containers(writer)["updater"], containers(reader)["server"]
+    accepts(updater["args"])
+    folder = updater["args"][updater["args"].index("--columns") + 1]
+
+    def mounted(container: Object, pod: Object) -> tuple[Object, Object]:
+        mount = max(
+            (one for one in container["volumeMounts"] if f"{folder}/".startswith(f"{one['mountPath']}/")),
+            key=lambda one: len(one["mountPath"]),
+        )
+        volumes = pod["spec"]["template"]["spec"]["volumes"]
+        return mount, next(one for one in volumes if one["name"] == mount["name"])
+
+    (written, on), (read, of) = mounted(updater, writer), mounted(server, reader)
+    assert not written.get("readOnly")
+    assert read["readOnly"]
+    if writer is reader:
+        assert written["mountPath"] == read["mountPath"] == folder
+        assert of == on
+        claimed = on["ephemeral"]["volumeClaimTemplate"]["spec"]
+        assert claimed["accessModes"] == ["ReadWriteOnce"]
+        volumes = {one["name"]: one for one in writer["spec"]["template"]["spec"]["volumes"]}
+        kept = quantity(volumes["snapshots"]["emptyDir"]["sizeLimit"])
+        assert (
+            kept >= 3 * quantity(claimed["resources"]["requests"]["storage"]) / 2
+        )  # the newest three, of a generation
+    else:
+        assert folder == of["hostPath"]["path"] == on["hostPath"]["path"] + folder.removeprefix(written["mountPath"])
+        assert read["mountPath"] == folder
+
+
+@needs_kubectl
 def test_the_autoscaler_reads_metrics_that_are_made() -> None:
     """Its target is there, each metric comes of a rule of the adapter, and each rule of a metric that a program has."""
     from graph_updater.metrics import UpdaterMetrics
