@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
 _PAUSE_S = 1.0
-GROUP = "nowgraph-store"
-"""The consumer group whose members share the topics."""
+GROUP = "nowgraph-store-"
+"""Begins the name of the consumer group whose members share the topics. The graph's letters follow: members of two
+graphs in one group would give each of the two a part of the log."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack, stop: Stop
     topics = topics_of(member.schema)
     source = patiently(
         lambda: with_ingest_topic(
-            topics, lambda all_: GroupSource(all_, group=GROUP, take=take, settings=member.stream)
+            topics, lambda all_: GroupSource(all_, group=GROUP + graph.graph, take=take, settings=member.stream)
         ),
         member.stream.start_patience_s,
         stop.wait,

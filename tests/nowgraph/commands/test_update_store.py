@@ -151,6 +151,28 @@ def test_a_member_alone_keeps_the_whole_graph(
         assert answers(RedisSampler(view, PLAN)) == expected
 
 
+def test_two_graphs_of_one_log_each_hold_all_of_it(
+    run_json: Callable, redis_server: Any, kafka_settings: StreamSettings, topic: str, schema_path: Path
+) -> None:
+    """A graph in another Redis, such as the one to move to, takes no record away from the first, nor that from it."""
+    schema = parse_schema(schema_path.read_text())
+    publish(kafka_settings, topic, range(200))
+    first = member(schema_path, redis_server.url, kafka_settings)
+    try:
+        with RedisView.open(redis_server.url, schema) as view:
+            wait_until_read(view, topic, 200)
+            second = run_json(
+                "update", "--schema", schema_path, "--store", f"{redis_server.url[:-1]}1", "--until-caught-up",
+                "--quiet", "--bootstrap-servers", kafka_settings.kafka_bootstrap, "--metrics-port", 0,
+            )  # fmt: skip
+            assert second["applied"] == 200
+            publish(kafka_settings, topic, range(200, 300))
+            wait_until_read(view, topic, 300)
+    finally:
+        first.kill()
+        first.wait()
+
+
 def test_options_of_an_arena_mean_nothing_to_a_store(run_command: Callable, schema_path: Path) -> None:
     """They are refused, and so is neither of the two, or both."""
     base = ("update", "--schema", schema_path, "--bootstrap-servers", "127.0.0.1:1")
