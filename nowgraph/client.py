@@ -50,6 +50,7 @@ from nowgraph.client_lists import (
     list_from_wire,
     list_to_wire,
 )
+from nowgraph.client_streams import stream_again
 from nowgraph.client_values import (
     Addressed,
     ClassScore,
@@ -173,14 +174,17 @@ class Client:
     def score_stream(self, rows: Iterable[Row], *, timeout_s: float | None = None) -> Iterator[Score | ClientError]:
         """Scores rows as they come and yields results as they are ready, which may be in another order.
 
-        A row without a request id gets its number in the stream. Raises ClientError when the stream breaks.
+        A row without a request id gets its number in the stream. Where the server drains, or is gone, the next one is
+        sent what has no answer yet. Raises ClientError when there is none, or the stream breaks otherwise.
         """
+
+        def call(requests: Iterator[service_pb2.ScoreStreamRequest], left_s: float | None) -> Any:
+            return self._connection.stub.ScoreStream(requests, timeout=left_s, metadata=self._calls.metadata())
+
         requests = (stream_to_wire(number, row, self._to) for number, row in enumerate(rows))
         try:
-            for response in self._connection.stub.ScoreStream(
-                requests, timeout=timeout_s, metadata=self._calls.metadata()
-            ):
-                yield result_from_wire(response.result)
+            for result in stream_again(call, requests, timeout_s):
+                yield result_from_wire(result)
         except grpc.RpcError as error:
             raise error_from_call(error) from None
 

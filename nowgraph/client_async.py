@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -19,6 +20,7 @@ from nowgraph.client_batches import (
 from nowgraph.client_channel import TIMEOUT_DEFAULT_S, Calls, Connection, Tls, Token, open_async_channel
 from nowgraph.client_errors import ClientError, error_from_call
 from nowgraph.client_lists import ListOptions, ListRequest, RankedItems, list_from_wire, list_to_wire
+from nowgraph.client_streams import stream_again_async
 from nowgraph.client_values import (
     Addressed,
     FreshnessToken,
@@ -109,11 +111,13 @@ class AsyncClient:
                 yield stream_to_wire(number, row, self._to)
                 number += 1
 
+        def call(requests: AsyncIterator[service_pb2.ScoreStreamRequest], left_s: float | None) -> Any:
+            return self._connection.stub.ScoreStream(requests, timeout=left_s, metadata=self._calls.metadata())
+
         try:
-            async for response in self._connection.stub.ScoreStream(
-                requests(), timeout=timeout_s, metadata=self._calls.metadata()
-            ):
-                yield result_from_wire(response.result)
+            async with aclosing(stream_again_async(call, requests(), timeout_s)) as results:
+                async for result in results:
+                    yield result_from_wire(result)
         except grpc.RpcError as error:
             raise error_from_call(error) from None
 
