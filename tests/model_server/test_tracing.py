@@ -148,7 +148,7 @@ def test_only_the_servers_own_failures_are_errors(traced: Traced, monkeypatch: p
     def fail(*_: object) -> None:
         raise ValueError("4999-0000-1111")
 
-    monkeypatch.setattr("model_server.scorer.sample", fail)
+    monkeypatch.setattr("model_server.generation.Serving.sample", fail)
     with pytest.raises(ServerFailureError):
         traced.client.score("transactions", 7, {"customer_id": 3})
     wrong, failed = traced.calls(2)

@@ -125,7 +125,7 @@ def test_no_private_value_is_logged_counted_or_traced(watched: Watched, monkeypa
         raise ValueError(f"cannot read {CARD} of {CUSTOMER}")
 
     with monkeypatch.context() as patched:
-        patched.setattr("model_server.scorer.sample", fail)
+        patched.setattr("model_server.generation.Serving.sample", fail)
         watched.refused(client.score, "transactions", 90_007, cells)
     with monkeypatch.context() as patched:
         patched.setattr("model_server.scoring.answer_of", fail)
