@@ -104,9 +104,12 @@ class Scoring:
         waited_s = await self._freshness.wait_for(request, deadline_s)
         degraded = None if self._bound is None else self._bound.check()
         question = Question(asked.event, asked.cutoff_time_us, deadline_s, asked.key)
-        scored = await self._engine.ask(question, priority, admitted=not waited_s)
-        self._freshness.hold(request, scored.position.offsets)
-        return self._answer(asked, scored, waited_s, start_s, degraded)
+
+        def finish(scored: Scored) -> service_pb2.ScoreResponse:
+            self._freshness.hold(request, scored.position.offsets)
+            return self._answer(asked, scored, waited_s, start_s, degraded)
+
+        return await self._engine.ask_finished(question, finish, priority, admitted=not waited_s)
 
     async def result(
         self, request: service_pb2.ScoreRequest, deadline_s: float, default: Priority = Priority.INTERACTIVE

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -334,3 +335,27 @@ async def test_under_load_batches_grow(metrics: Metrics) -> None:
         await load(engine, 1, 10)
     assert sum(many) / len(many) > 5
     assert answerer.batches == [[0]] * 10
+
+
+async def test_a_batch_is_finished_before_its_callers_run_on(metrics: Metrics) -> None:
+    """Each answer is finished in its caller's context; what one of them raises is its own caller's alone."""
+    caller: ContextVar[int] = ContextVar("caller")
+    done: list[str] = []
+
+    def finish(answer: int) -> str:
+        done.append(f"finished {answer}")
+        if answer == 2:
+            raise ValueError("the second")
+        return f"{answer} of {caller.get()}"
+
+    async def ask(number: int) -> str:
+        caller.set(number + 10)
+        found = await engine.ask_finished(plain(number), finish)
+        done.append(f"went on {number}")
+        return found
+
+    async with timed(metrics, Timed(base_s=0.005, row_s=0.0), batch_limit=4) as engine:
+        found = await asyncio.gather(*(ask(number) for number in (1, 2, 3, 4)), return_exceptions=True)
+    assert found[:1] + found[2:] == ["1 of 11", "3 of 13", "4 of 14"]
+    assert isinstance(found[1], ValueError)
+    assert done == [*(f"finished {n}" for n in (1, 2, 3, 4)), *(f"went on {n}" for n in (1, 3, 4))]
