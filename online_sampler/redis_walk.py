@@ -28,12 +28,16 @@ Stop = tuple[bytes, int]
 
 @dataclass(slots=True)
 class KnownRow:
-    """What was fetched of a row: its versions up to a cut-off, of so many bytes; `fresh` in the walk that did it."""
+    """What was fetched of a row: its versions up to a cut-off, of so many bytes, and in which walk.
+
+    `told` is the size by which a row without versions was told to the native graph: 0 of one that is only named.
+    """
 
     size: int = 0
     cutoff_time_us: int = ALWAYS_US
     versions: list[Version] = field(default_factory=list)
     walk: int = -1
+    told: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +161,9 @@ class Walk:
         for version, stored in unpack(found.frames):
             row.versions.append(version)
             self._rows.new.append((want.entity[0], stored))
-        if not row.versions:
+        if not row.versions and (row.told is None or (found.size > 0) != (row.told > 0)):
             (self._rows.unseen if found.size else self._rows.bare).append(want.entity)
+            row.told = found.size
         row.size, row.walk = found.size, self._number
         row.cutoff_time_us = max(row.cutoff_time_us, want.cutoff_time_us)
 

@@ -336,6 +336,19 @@ def test_what_was_fetched_is_kept_within_bounds(cluster: Any, encode: Encode, mo
     assert sampler.view is not before
 
 
+def test_a_row_without_versions_is_told_once(cluster: Any, encode: Encode) -> None:
+    """Parents that are only named are in every question: the reader's own graph does not grow with each."""
+    cluster.apply([encode("pays", (1,), 100, user_id=(0,)), encode("shops", ("later",), 900)])
+    sampler = cluster.sampler(plan(4))
+    for table, key, bytes_more in (("users", 0, [True, False, False]), ("shops", "later", [True, False])):
+        grew = []
+        for _ in bytes_more:
+            before = sampler._kept_bytes
+            assert len(sampler.sample_keys(table, [key], at(500)).table) > 0
+            grew.append(sampler._kept_bytes > before)
+        assert grew == bytes_more
+
+
 def test_what_redis_gives_that_is_no_event_is_said(cluster: Any, encode: Encode) -> None:
     """A version whose bytes were damaged there is an error, and no row less in an answer."""
     cluster.apply([encode("pays", (1,), 5, user_id=(0,))])
