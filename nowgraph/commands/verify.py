@@ -72,6 +72,7 @@ def verify(
         "hash of the rebuild": rebuilt,
         "dead letters": rejected,
         "seconds": round(time.monotonic() - begun_s, 1),
+        "can't be used": ", ".join(f"{each.name}: {each.reason}" for each in restored.refused if not each.unfinished),
     }
     emit([document], title="Verified" if rebuilt == kept else "The two differ", as_json=as_json, document=document)
     if rebuilt != kept:

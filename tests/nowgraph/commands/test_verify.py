@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 def test_a_snapshot_is_the_log(
     run_json: Callable, example: Path, broker: EmbeddedBroker, publish: Callable, killed_updater: Callable
 ) -> None:
-    """Up to where it stands, although the log has gone on; nothing is written."""
+    """Up to where it stands, although the log has gone on; nothing is written. One that can't be used is named."""
     place = killed_updater(100)
     publish(broker, range(100, 150))
     found = run_json("verify", "--schema", example / "schema.yaml", "--snapshots", place, "--quiet",
@@ -37,6 +37,15 @@ def test_a_snapshot_is_the_log(
     assert found["equal"]
     assert found["hash of the rebuild"] == found["hash of the snapshot"]
     assert found["dead letters"] == 0
+    assert found["can't be used"] == ""
+    newer = Path(place) / "29990101T000000.000000Z-1"
+    newer.mkdir()
+    (newer / "manifest.json").write_text('{"version": 999}')
+    (Path(place) / "29990101T000000.000000Z-2").mkdir()  # of a process that died
+    found = run_json("verify", "--schema", example / "schema.yaml", "--snapshots", place, "--quiet",
+                     "--bootstrap-servers", broker.bootstrap)  # fmt: skip
+    assert found["equal"]
+    assert found["can't be used"] == f"{newer.name}: its manifest has version 999, expected 2"
 
 
 def test_what_retention_forgets_is_forgotten_on_both_sides(
