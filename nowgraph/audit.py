@@ -7,9 +7,10 @@ snapshot at or before its position ─► log up to exactly it ─► graph ─�
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -25,14 +26,10 @@ from nowgraph.errors import UsageError
 from online_sampler.plan import PerLink, Strategy
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from stream.batch import Positions
-from stream.bounded_source import BoundedSource
 from stream.kafka_source import KafkaSource
+from stream.present import present
 from stream.settings import StreamSettings
 from temporal_graph.view import GraphView
-
-_POLL_RECORDS, _POLL_S = 2_000, 0.2
-# A log may end with marks of transactions, which no reader is given: so many polls without a record are the end, too.
-_EMPTY_POLLS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +88,9 @@ def recorded_answers(settings: StreamSettings, request_ids: Iterable[str]) -> li
         SourceError: Kafka cannot be read.
     """
     wanted, found = set(request_ids), []
-    with _present(settings) as values:
-        for value in values:
-            one = service_pb2.Prediction.FromString(value)
+    with closing(KafkaSource([settings.predictions_topic], settings=settings)) as source:
+        for value in chain.from_iterable(batch.values for batch in present(source)):
+            one = service_pb2.Prediction.FromString(value or b"")
             if _id_of(one) in wanted:
                 found.append(one)
     if missing := wanted - {_id_of(one) for one in found}:
@@ -111,22 +108,6 @@ def answers_in(path: Path) -> list[service_pb2.Prediction]:
             except json_format.ParseError as error:
                 raise UsageError(f"{path}:{number}: no Prediction in protobuf's JSON form: {error}") from error
     return found
-
-
-@contextmanager
-def _present(settings: StreamSettings) -> Iterator[Iterator[bytes]]:
-    """The values that the predictions topic holds now."""
-    with closing(KafkaSource([settings.predictions_topic], settings=settings)) as source:
-        bounded = BoundedSource(source, source.end_positions(), begin=source.positions)
-
-        def values() -> Iterator[bytes]:
-            empty = 0
-            while not bounded.exhausted and empty < _EMPTY_POLLS:
-                batch = bounded.poll(_POLL_RECORDS, _POLL_S)
-                empty = 0 if len(batch) else empty + 1
-                yield from (value for value in batch.values if value is not None)
-
-        yield values()
 
 
 def _id_of(prediction: service_pb2.Prediction) -> str:

@@ -20,16 +20,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from stream.batch import FILE_TOPIC_PREFIX, Batch, DeadLetter, Header
-from stream.errors import ConfigurationError, DeliveryError, SourceError
+from stream.errors import ConfigurationError, DeliveryError
 from stream.kafka_source import KafkaSource
+from stream.present import present
 from stream.producer import Delivery, EventProducer
 from stream.settings import StreamSettings
 
 _MARK = "redriven"
 _RECORD = "record."  # before the name of each header that the record had itself
-_POLL_RECORDS = 1_000
-_POLL_S = 0.2
-_EMPTY_POLLS_MAX = 50  # ten seconds without the records that the end offsets promised: the broker is gone
+_GROUP_RECORDS = 1_000  # driven again before they are marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,8 @@ def redrive(
     letters = list_dead_letters(settings, topic=topic, reason=reason)
     stored = [one for one in letters if not one.letter.topic.startswith(FILE_TOPIC_PREFIX)][:limit]
     # In order and acknowledged one batch at a time: a row's records keep their order.
-    for start in range(0, len(stored), _POLL_RECORDS):
-        group = stored[start : start + _POLL_RECORDS]
+    for start in range(0, len(stored), _GROUP_RECORDS):
+        group = stored[start : start + _GROUP_RECORDS]
         sent = [(one, _send_again(producer, one.letter)) for one in group]
         marks = []
         refused: list[DeliveryError] = []
@@ -189,14 +188,9 @@ def _read_all(settings: StreamSettings) -> tuple[list[tuple[int, int, DeadLetter
     letters: list[tuple[int, int, DeadLetter]] = []
     marks: set[tuple[int, int]] = set()
     try:
-        ends, empty = source.end_positions(), 0
-        while any(source.positions[place] < end for place, end in ends.items()) and empty < _EMPTY_POLLS_MAX:
-            batch = source.poll(_POLL_RECORDS, _POLL_S)
-            empty = 0 if len(batch) else empty + 1
+        for batch in present(source):
             for index in range(len(batch)):
                 _sort_in(batch, index, letters, marks)
-        if empty == _EMPTY_POLLS_MAX:  # a list that is short without a word would pass for all there is
-            raise SourceError(f"{settings.dead_letter_topic}: the broker does not give the records before its end")
     finally:
         source.close()
     letters.sort(key=lambda one: one[:2])

@@ -22,6 +22,10 @@ class UnreachableError(SourceError):
     """No broker answers, and none refused: it may pass by itself, so whoever has patience may try again."""
 
 
+class SilentLogError(SourceError):
+    """The broker does not give records that it says are there."""
+
+
 class GapError(SourceError):
     """Records that the graph never saw are gone from the log, so that going on would silently miss them.
 

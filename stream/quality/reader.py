@@ -11,20 +11,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from stream.batch import Positions
+from stream.errors import SilentLogError
 from stream.kafka_source import KafkaSource
+from stream.present import POLL_RECORDS, POLL_S, present
 from stream.quality.exposition import QualityMetrics
 from stream.quality.feed import Feed
 from stream.quality.report import Report
 from stream.settings import StreamSettings
-
-_POLL_RECORDS = 2_000
-_POLL_S = 0.2
-# A log may end with marks of transactions, which no reader is given: so many polls without a record are the end, too.
-_EMPTY_POLLS = 10
 
 
 class QualityReader:
@@ -40,17 +37,11 @@ class QualityReader:
         self.metrics = QualityMetrics()
 
     def catch_up(self, stop: Callable[[], bool] = lambda: False) -> Report:
-        """Read to the present end of every partition, and report."""
-        ends, empty = self._source.end_positions(), 0
-        while not stop() and empty < _EMPTY_POLLS and self._before(ends):
-            batch = self._source.poll(_POLL_RECORDS, _POLL_S)
-            self._feed.take(batch)
-            empty = 0 if len(batch) else empty + 1
+        """Read to the present end of every partition, and report; what a broker that is silent holds comes later."""
+        with suppress(SilentLogError):
+            for batch in present(self._source, stop):
+                self._feed.take(batch)
         return self.report()
-
-    def _before(self, ends: Positions) -> bool:
-        positions = self._source.positions
-        return any(positions[place] < end for place, end in ends.items())
 
     def run(self, stop: Callable[[], bool], on_report: Callable[[Report], object] = lambda _: None) -> None:
         """Catch up, then read on and report every `report_every_s`, until `stop` says so.
@@ -61,7 +52,7 @@ class QualityReader:
         on_report(self.catch_up(stop))
         next_s = time.monotonic() + self._every_s
         while not stop():
-            self._feed.take(self._source.poll(_POLL_RECORDS, _POLL_S))
+            self._feed.take(self._source.poll(POLL_RECORDS, POLL_S))
             if time.monotonic() >= next_s:
                 on_report(self.report())
                 next_s = time.monotonic() + self._every_s
