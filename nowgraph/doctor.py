@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from nowgraph.errors import explain
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from model_server.settings import ServerSettings
     from stream.settings import StreamSettings
 
@@ -47,6 +49,7 @@ class Graph:
     label: str = ""
     schema: Path | None = None
     arena: Path | None = None
+    store: SecretStr | None = None
     checkpoints: tuple[Path, ...] = ()
 
 

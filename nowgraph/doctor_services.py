@@ -57,6 +57,10 @@ def _graph(graph: Graph, schemas: list[Schema]) -> Iterator[Finding]:
         arena = graph.arena
         mend = "start `nowgraph update` with this arena and schema; a new graph serves once it has caught up"
         yield from guarded(f"{label}arena", lambda: _arena(f"{label}arena", schema, arena), mend)
+    if graph.store is not None:
+        url = graph.store.get_secret_value()
+        mend = "start Redis and `nowgraph update --store` with this schema; a graph serves once it has caught up"
+        yield from guarded(f"{label}store", lambda: _store(f"{label}store", schema, url), mend)
     for folder in graph.checkpoints:
         check = f"{label}checkpoint"
         mend = "train it for this schema, or copy it anew"
@@ -92,6 +96,19 @@ def _room(check: str, folder: Path, used: int, size: int) -> Finding:
     return Finding(check, Status.OK, found)
 
 
+def _store(check: str, schema: Schema, url: str) -> Iterator[Finding]:
+    from temporal_graph.redis.view import RedisView
+
+    with RedisView.open(url, schema, timeout_s=ASK_TIMEOUT_S, patience_s=ASK_TIMEOUT_S) as view:
+        state = view.state()
+    held = f"graph {state.graph} serves, {len(state.positions)} partitions, {sum(state.positions.values()):,} offsets"
+    yield Finding(check, Status.OK, held)
+    if state.complete_time_us is None:
+        yield Finding(f"{check}'s updaters", Status.OK, "they have not all said up to when the graph is complete")
+    else:
+        yield _complete(f"{check}'s updaters", (time.time_ns() // 1_000 - state.complete_time_us) / 1e6)
+
+
 def _progress(check: str, view: GraphView) -> Finding:
     from model_server.degraded_answer import staleness_us
 
@@ -100,6 +117,10 @@ def _progress(check: str, view: GraphView) -> Finding:
         return Finding(
             check, Status.OK, f"wrote {behind_s:,.0f} s ago; it has not said up to when the graph is complete"
         )
+    return _complete(check, behind_s)
+
+
+def _complete(check: str, behind_s: float) -> Finding:
     found = f"the graph held all of its log {behind_s:,.0f} s ago"
     if behind_s > BEHIND_MAX_S:
         mend = "look at the updater's log and nowgraph_behind: it has ended, cannot reach Kafka, or does not keep up"

@@ -60,6 +60,7 @@ def _patient(
                 f"{tenant.name}: " if tenant.name else "",
                 tenant.schema_path,
                 tenant.arena,
+                tenant.store,
                 tuple(task.checkpoint for task in tenant.tasks if task.checkpoint is not None),
             )
             for tenant in serving.tenants
@@ -70,5 +71,6 @@ def _patient(
     schema = schema or settings.schema_path
     if checkpoint is not None:
         schema = schema_of(checkpoint, schema)
-    graph = Graph(schema=schema, arena=arena, checkpoints=() if checkpoint is None else (checkpoint,))
+    store = None if arena is not None else settings.store_url
+    graph = Graph(schema=schema, arena=arena, store=store, checkpoints=() if checkpoint is None else (checkpoint,))
     return Patient(settings, stream, (graph,))

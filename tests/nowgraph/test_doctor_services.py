@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nowgraph.doctor_services import examine
 from stream.embedded_broker import EmbeddedBroker
 from stream.settings import EVENTS_TOPIC, StreamSettings
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.schema import Schema, dump_schema
 
 ARENA_BYTES = 64 << 20
@@ -35,7 +37,7 @@ def graph(tmp_path: Path, served_schema: Schema, served_checkpoints: Callable[[s
     """The world's model, and a folder for a graph that is not there yet."""
     path = tmp_path / "schema.yaml"
     path.write_text(dump_schema(served_schema))
-    return Graph("", path, tmp_path / "arena", (served_checkpoints("fraud"),))
+    return Graph("", path, tmp_path / "arena", None, (served_checkpoints("fraud"),))
 
 
 def test_a_graph_and_its_model(graph: Graph, served_schema: Schema) -> None:
@@ -113,3 +115,21 @@ def test_what_protects_the_port(tmp_path: Path) -> None:
     assert found(Patient(settings(access_path=access)))["access"].found == "1 tokens, 0 certificates"
     access.write_text("{version: 1, tokens: 1}")
     assert found(Patient(settings(access_path=access)))["access"].status is Status.FAIL
+
+
+def test_a_graph_in_redis(graph: Graph, served_schema: Schema, redis_server: Any) -> None:
+    """No Redis, no graph, one that serves, one that is behind."""
+    stored = Patient(settings(), graphs=(replace(graph, arena=None, store=SecretStr(redis_server.url)),))
+    assert found(stored)["store"].status is Status.FAIL
+    assert "nowgraph update --store" in found(stored)["store"].mend
+    with RedisGraph.open(redis_server.url, served_schema) as written:
+        written.claim([("events", 0)])
+        written.expect({("events", 0): 0})
+        findings = found(stored)
+        assert f"graph {written.graph} serves" in findings["store"].found
+        assert "not all said" in findings["store's updaters"].found
+        written.set_complete_time(time.time_ns() // 1_000 - 90_000_000)
+        late = found(stored)["store's updaters"]
+        assert (late.status, late.found) == (Status.WARN, "the graph held all of its log 90 s ago")
+    redis_server.kill()
+    assert "does not answer" in found(stored)["store"].found
