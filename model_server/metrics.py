@@ -55,10 +55,15 @@ class Bound(Generic[FamilyT]):
     def __init__(self, family: FamilyT, *last: str) -> None:
         self._family = family
         self._last = last
+        # A family looks its children up under a lock, by labels that it writes anew as strings each time.
+        self._children: dict[tuple[str, ...], FamilyT] = {}
 
     def labels(self, *first: str) -> FamilyT:
         """The child with these labels before those given."""
-        return self._family.labels(*first, *self._last)
+        child = self._children.get(first)
+        if child is None:
+            child = self._children[first] = self._family.labels(*first, *self._last)
+        return child
 
 
 class Families:
