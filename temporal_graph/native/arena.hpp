@@ -192,7 +192,8 @@ class Arena {
   }
 
   // The oldest epoch that a reader is pinned to; UINT64_MAX when none is. A slot of a file arena whose lock nobody
-  // holds belonged to a reader that died: it is cleared here.
+  // holds belonged to a reader that died: it is cleared here, under that lock, or a reader that takes the slot just now
+  // would be unpinned with it.
   u64 oldest_pinned(bool check_dead) {
     // Readers of this process take and free slots under the same mutex; pinning never asks for it.
     std::unique_lock<std::mutex> guard(slots_mutex_, std::defer_lock);
@@ -202,8 +203,9 @@ class Arena {
     for (u32 slot = 0; slot < READER_SLOTS; ++slot) {
       const u64 epoch = head.slots[slot].epoch.load(std::memory_order_seq_cst);
       if (epoch == 0) continue;
-      if (check_dead && !own_[slot] && !locked_elsewhere(slot)) {
+      if (check_dead && !own_[slot] && lock(slot, F_WRLCK)) {
         head.slots[slot].epoch.store(0, std::memory_order_seq_cst);
+        lock(slot, F_UNLCK);
         continue;
       }
       oldest = std::min(oldest, epoch);

@@ -1,0 +1,68 @@
+// The arena alone: slots of readers that died, limits of its size, and what the system refuses.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdarg>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "arena.hpp"
+#include "testing.hpp"
+
+using namespace nowgraph;
+
+namespace {
+
+std::function<void()> after_lock_call;  // what another process does just after the arena has looked at a lock
+
+std::string scratch_path(const char* name) {
+  return std::filesystem::temp_directory_path() / ("nowgraph-" + std::to_string(::getpid()) + "-" + name);
+}
+
+struct ScratchFile {
+  std::string path;
+  explicit ScratchFile(const char* name) : path(scratch_path(name)) {}
+  ~ScratchFile() { std::filesystem::remove(path); }
+};
+
+}  // namespace
+
+// Stands before the C library's: the arena's own calls go through here.
+extern "C" int fcntl(int fd, int command, ...) {
+  va_list more;
+  va_start(more, command);
+  void* argument = va_arg(more, void*);
+  va_end(more);
+  const long result = ::syscall(SYS_fcntl, fd, command, argument);
+  if (after_lock_call && (command == F_OFD_GETLK || command == F_OFD_SETLK)) {
+    const auto act = std::move(after_lock_call);
+    after_lock_call = nullptr;
+    act();
+  }
+  return static_cast<int>(result);
+}
+
+TEST("a reader that takes the slot of one that died, while the writer frees it, stays pinned") {
+  const ScratchFile file("slots.arena");
+  Arena writer(file.path, u64{1} << 20, true);
+  writer.format("slots", 1);
+  {
+    Arena dead(file.path, 0, false);
+    dead.pin(dead.take_slot());
+  }
+  writer.header().epoch.fetch_add(1);
+  Arena late(file.path, 0, false);
+  u32 slot = NONE;
+  after_lock_call = [&] {
+    slot = late.take_slot();
+    late.pin(slot);
+  };
+  writer.oldest_pinned(true);
+  CHECK(slot != NONE);
+  CHECK_EQUAL(writer.header().slots[slot].epoch.load(), u64{2});
+  CHECK_EQUAL(writer.oldest_pinned(true), u64{2});
+  late.free_slot(slot);
+  CHECK_EQUAL(writer.oldest_pinned(true), UINT64_MAX);
+  CHECK_EQUAL(writer.slots_taken(), 0u);
+}
