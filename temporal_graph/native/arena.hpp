@@ -52,7 +52,8 @@ class Arena {
   explicit Arena(u64 bytes) { map(bytes, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE); }
 
   // A file: made and sized by the writer (create), mapped by readers, with the file of its columns where it has one.
-  Arena(const std::string& path, u64 bytes, bool create, const std::string& columns = {}) : path_(path) {
+  Arena(const std::string& path, u64 bytes, bool create, const std::string& columns = {}) : Arena() {
+    path_ = path;
     fd_ = ::open(path.c_str(), create ? O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC : O_RDWR | O_CLOEXEC, 0600);
     if (fd_ < 0) throw ArenaRefused("cannot open arena " + path + ": " + std::strerror(errno));
     if (create) {
@@ -65,14 +66,9 @@ class Arena {
     }
     map(bytes, fd_, MAP_SHARED);
     if (create) return;
-    try {
-      verify();
-      if (header().columns_bytes != 0)
-        hold(std::make_unique<ColumnFile>(columns, header().columns_bytes, header().columns_stamp));
-    } catch (...) {
-      close();
-      throw;
-    }
+    verify();
+    if (header().columns_bytes != 0)
+      hold(std::make_unique<ColumnFile>(columns, header().columns_bytes, header().columns_stamp));
   }
 
   // The memory that an image's file holds, to be read; what is written here stays here.
@@ -93,7 +89,10 @@ class Arena {
     return arena;
   }
 
-  ~Arena() { close(); }
+  ~Arena() {
+    if (base_ != nullptr) ::munmap(base_, bytes_);
+    if (fd_ >= 0) ::close(fd_);
+  }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
@@ -267,11 +266,6 @@ class Arena {
 
  private:
   Arena() = default;
-
-  void close() {
-    if (base_ != nullptr) ::munmap(base_, bytes_);
-    if (fd_ >= 0) ::close(fd_);
-  }
 
   void hold(std::unique_ptr<ColumnFile> columns) {
     columns_ = std::move(columns);

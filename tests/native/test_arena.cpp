@@ -4,6 +4,7 @@
 
 #include <cstdarg>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 
@@ -65,4 +66,20 @@ TEST("a reader that takes the slot of one that died, while the writer frees it, 
   late.free_slot(slot);
   CHECK_EQUAL(writer.oldest_pinned(true), UINT64_MAX);
   CHECK_EQUAL(writer.slots_taken(), 0u);
+}
+
+TEST("a file that is no arena is refused and not held open, however often it is tried") {
+  const ScratchFile empty("empty.arena"), foreign("foreign.arena"), there("there.arena");
+  std::ofstream(empty.path).flush();
+  std::ofstream(foreign.path) << std::string(sizeof(ArenaHeader), 'x');
+  Arena(there.path, u64{1} << 20, true).format("there", 1);
+  const auto open_files = [] {
+    const std::filesystem::directory_iterator files("/proc/self/fd");
+    return std::distance(begin(files), end(files));
+  };
+  const auto before = open_files();
+  CHECK_THROWS(Arena(empty.path, 0, false), ArenaRefused);
+  CHECK_THROWS(Arena(foreign.path, 0, false), ArenaRefused);
+  CHECK_THROWS(Arena(there.path, u64{1} << 20, true), ArenaRefused);
+  CHECK_EQUAL(open_files(), before);
 }
