@@ -38,9 +38,12 @@ inline u64 back_file(int fd, const std::string& path, u64 backed, u64 until, u64
   if (until <= backed) return backed;
   const u64 step = u64{8} << 20;
   const u64 target = std::min(bytes, (until + step - 1) / step * step);
-  if (::posix_fallocate(fd, static_cast<off_t>(backed), static_cast<off_t>(target - backed)) != 0)
-    throw ArenaFull("the file system of " + path + " is full");
-  return target;
+  for (;;) {
+    const int error = ::posix_fallocate(fd, static_cast<off_t>(backed), static_cast<off_t>(target - backed));
+    if (error == 0) return target;
+    if (error == EINTR) continue;  // tmpfs gives up on any signal
+    throw ArenaFull("the file system of " + path + (error == ENOSPC ? " is full" : std::string(" gives no blocks: ") + std::strerror(error)));
+  }
 }
 
 // Where the columns of an image lie.

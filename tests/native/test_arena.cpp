@@ -7,6 +7,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "arena.hpp"
 #include "testing.hpp"
@@ -16,6 +17,7 @@ using namespace nowgraph;
 namespace {
 
 std::function<void()> after_lock_call;  // what another process does just after the arena has looked at a lock
+std::vector<int> block_errors;          // what the next requests for blocks end with
 
 std::string scratch_path(const char* name) {
   return std::filesystem::temp_directory_path() / ("nowgraph-" + std::to_string(::getpid()) + "-" + name);
@@ -42,6 +44,13 @@ extern "C" int fcntl(int fd, int command, ...) {
     act();
   }
   return static_cast<int>(result);
+}
+
+extern "C" int posix_fallocate(int fd, off_t offset, off_t bytes) {
+  if (block_errors.empty()) return ::syscall(SYS_fallocate, fd, 0, offset, bytes) == 0 ? 0 : errno;
+  const int error = block_errors.back();
+  block_errors.pop_back();
+  return error;
 }
 
 TEST("a reader that takes the slot of one that died, while the writer frees it, stays pinned") {
@@ -82,4 +91,15 @@ TEST("a file that is no arena is refused and not held open, however often it is 
   CHECK_THROWS(Arena(foreign.path, 0, false), ArenaRefused);
   CHECK_THROWS(Arena(there.path, u64{1} << 20, true), ArenaRefused);
   CHECK_EQUAL(open_files(), before);
+}
+
+TEST("a signal while the file gets its blocks is no full disk; a full disk is one, and says so") {
+  const ScratchFile file("blocks.arena");
+  Arena arena(file.path, u64{64} << 20, true);
+  block_errors = {EINTR, EINTR};
+  arena.format("blocks", 1);
+  CHECK(block_errors.empty());
+  block_errors = {ENOSPC};
+  CHECK_THROWS(arena.allocate(u64{32} << 20), ArenaFull);
+  CHECK(arena.allocate(u64{32} << 20) > 0);
 }
