@@ -22,7 +22,7 @@ u32 Writer::write_mark() {
   *reinterpret_cast<DiskCells*>(&mark + 1) = {0, 0, 0};  // whichever table it is of
   mark.next.store(NO_VERSION, std::memory_order_relaxed);
   mark.operation = static_cast<u8>(Operation::erase);
-  mark.flags = REPLACES_INLINE;
+  mark.flags.store(REPLACES_INLINE, std::memory_order_relaxed);
   mark.cell_count = 0;
   mark.event_time_us = mark.known_time_us = ALWAYS_US;
   mark.sequence = mark.content = 0;

@@ -63,6 +63,7 @@ inline constexpr u64 VERSION_CELLS_SLAB_BYTES = u64{1} << 18;  // of the columns
 enum VersionFlag : u8 {
   SETS_LINKS = 1,       // a link is among the cells (an insert always)
   REPLACES_INLINE = 2,  // the inline insert again, known earlier: the inline one no longer counts
+  SUPERSEDED = 4,       // the same change, known earlier, follows in the chain: who may see that one does not see this one
 };
 
 // A change of a row. Chained newest first by (event time, known time, operation, content); cells follow the record as
@@ -72,7 +73,7 @@ enum VersionFlag : u8 {
 struct VersionRecord {
   std::atomic<u32> next;  // unit of the next older one, NO_VERSION at the end
   u8 operation;
-  u8 flags;  // VersionFlag
+  std::atomic<u8> flags;  // VersionFlag
   u16 cell_count;
   i64 event_time_us;
   i64 known_time_us;

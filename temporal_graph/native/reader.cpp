@@ -17,6 +17,19 @@ struct Order {
   auto operator<=>(const Order&) const = default;
 };
 
+// Whether a version is known earlier by another that the snapshot may see. That one has the same clock of the event and
+// so stands not far behind it.
+bool is_superseded(const Reader& reader, const VersionRecord& version, u64 sequence) {
+  if ((version.flags.load(std::memory_order_relaxed) & SUPERSEDED) == 0) return false;
+  for (u32 unit = version.next.load(std::memory_order_acquire); unit != NO_VERSION;) {
+    const VersionRecord& other = *reader.version(unit);
+    if (other.event_time_us != version.event_time_us) return false;
+    if (other.operation == version.operation && other.content == version.content && other.sequence <= sequence) return true;
+    unit = other.next.load(std::memory_order_acquire);
+  }
+  return false;
+}
+
 // Walks a row's versions newest first, the inline insert at its place among them, leaving out what the snapshot may
 // not see. `visit(event, known, operation, unit)` returns false to stop.
 template <class Visit>
@@ -26,7 +39,7 @@ void walk(const Reader& reader, const TableHeader& table, const char* record, u3
   if (inline_pending && (head & STRUCTURAL)) {
     for (u32 unit = first; unit != NO_VERSION;) {
       const VersionRecord* version = reader.version(unit);
-      if ((version->flags & REPLACES_INLINE) && version->sequence <= sequence) inline_pending = false;
+      if ((version->flags.load(std::memory_order_relaxed) & REPLACES_INLINE) && version->sequence <= sequence) inline_pending = false;
       unit = version->next.load(std::memory_order_acquire);
     }
   }
@@ -48,7 +61,7 @@ void walk(const Reader& reader, const TableHeader& table, const char* record, u3
         if (!visit(event, known, Operation::insert, NO_VERSION)) return;
       }
     }
-    if (version->sequence <= sequence &&
+    if (version->sequence <= sequence && !is_superseded(reader, *version, sequence) &&
         !visit(version->event_time_us, version->known_time_us, static_cast<Operation>(version->operation), unit))
       return;
     unit = version->next.load(std::memory_order_acquire);

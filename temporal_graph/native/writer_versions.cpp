@@ -99,7 +99,7 @@ u32 Writer::write_version(u32 table_index, TableHeader& table, const RowChange& 
   }
   if (apart && column_bytes > 0) cells_written(first, column_bytes);
   version->operation = static_cast<u8>(change.operation);
-  version->flags = flags;
+  version->flags.store(flags, std::memory_order_relaxed);
   version->cell_count = count;
   version->event_time_us = change.event_time_us;
   version->known_time_us = change.known_time_us;
@@ -121,32 +121,29 @@ bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
       Reader::inline_event_us(table, record) == version.event_time_us &&
       reader_.inline_content(table, record) == version.content) {
     if (Reader::inline_known_us(table, record) <= version.known_time_us) return false;
-    version.flags |= REPLACES_INLINE;
+    version.flags.fetch_or(REPLACES_INLINE, std::memory_order_relaxed);
   }
   const auto next = [](const std::atomic<u32>* link) { return version_unit(link->load(std::memory_order_relaxed)); };
   const auto record_of = [&](u32 at) { return reinterpret_cast<VersionRecord*>(graph_.versions.item(arena_, at)); };
-  std::atomic<u32>* doubled = nullptr;  // points at the same change, known later
+  VersionRecord* superseded = nullptr;  // the same change, known later: who is pinned at it goes on seeing it
   for (std::atomic<u32>* link = &head; next(link) != NO_VERSION; link = &record_of(next(link))->next) {
-    const VersionRecord& other = *record_of(next(link));
+    VersionRecord& other = *record_of(next(link));
     if (other.event_time_us != version.event_time_us || other.operation != version.operation ||
         other.content != version.content)
       continue;
     if (other.known_time_us <= version.known_time_us) return false;
-    version.flags |= other.flags & REPLACES_INLINE;
-    doubled = link;
+    version.flags.fetch_or(other.flags.load(std::memory_order_relaxed) & REPLACES_INLINE, std::memory_order_relaxed);
+    superseded = &other;
   }
-  const bool structural = bare || (version.flags & (SETS_LINKS | REPLACES_INLINE)) != 0 ||
+  const u8 flags = version.flags.load(std::memory_order_relaxed);
+  const bool structural = bare || (flags & (SETS_LINKS | REPLACES_INLINE)) != 0 ||
                           version.operation == static_cast<u8>(Operation::remove);
   if (structural) table.moved.store(1, std::memory_order_release);
   const u32 flag = structural ? STRUCTURAL : head.load(std::memory_order_relaxed) & STRUCTURAL;
   const auto point = [&](std::atomic<u32>* link, u32 to) {
     link->store(link == &head ? flag | to : to, std::memory_order_release);
   };
-  if (doubled != nullptr) {
-    const u32 replaced = next(doubled);
-    point(doubled, next(&record_of(replaced)->next));
-    release_version(table, replaced);
-  }
+  if (superseded != nullptr) superseded->flags.fetch_or(SUPERSEDED, std::memory_order_relaxed);
   const auto key = [](const VersionRecord& v) {
     return std::tuple(v.event_time_us, v.known_time_us, v.operation, v.content);
   };
@@ -163,7 +160,7 @@ bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const Row
   const u32 unit = write_version(table_index, table, change);
   thread_local std::vector<std::vector<Reader::Interval>> before;
   before.resize(table.link_count);
-  const bool links_matter = table.link_count > 0 && (reader_.version(unit)->flags & SETS_LINKS);
+  const bool links_matter = table.link_count > 0 && (reader_.version(unit)->flags.load(std::memory_order_relaxed) & SETS_LINKS);
   if (links_matter)
     for (u32 l = 0; l < table.link_count; ++l) reader_.intervals(table, record, l, UINT64_MAX, before[l]);
   if (!chain_version(table, record, unit)) {
