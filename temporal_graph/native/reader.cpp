@@ -119,9 +119,8 @@ void Reader::ask_cells(const TableHeader& table, const char* record) const {
   if (newest.count > 0) columns.ask(newest.offset, newest.bytes);
 }
 
-const char* Reader::cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index,
+const char* Reader::cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 head, u32 index,
                          i64 cutoff_time_us) const {
-  const u32 head = version_head(table, record).load(std::memory_order_acquire);
   if (is_dropped(head)) return nullptr;
   const char* found = nullptr;
   walk(*this, table, record, head, snapshot.sequence, [&](i64 event, i64 known, Operation, u32 unit) {
@@ -137,9 +136,8 @@ const char* Reader::cell(const Snapshot& snapshot, const TableHeader& table, con
   return found;
 }
 
-const char* Reader::first_cell(const Snapshot& snapshot, const TableHeader& table, const char* record,
+const char* Reader::first_cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 head,
                                u32 index) const {
-  const u32 head = version_head(table, record).load(std::memory_order_acquire);
   if (is_dropped(head)) return nullptr;
   const char* found = nullptr;
   walk(*this, table, record, head, snapshot.sequence, [&](i64, i64, Operation, u32 unit) {
@@ -156,9 +154,9 @@ void Reader::ask_cells_from(const TableHeader& table, u32 row) const {
   columns.ask(place, std::min(columns.bytes() - place, u64{table.slots.stride} << CHUNK_ROWS_LOG2));
 }
 
-void Reader::versions(const TableHeader& table, const char* record, u64 sequence, std::vector<VersionKey>& out) const {
+void Reader::versions(const TableHeader& table, const char* record, u32 head, u64 sequence,
+                      std::vector<VersionKey>& out) const {
   out.clear();
-  const u32 head = version_head(table, record).load(std::memory_order_acquire);
   if (is_dropped(head)) return;
   walk(*this, table, record, head, sequence, [&](i64 event, i64 known, Operation operation, u32 unit) {
     const u64 content = unit == NO_VERSION ? 0 : version(unit)->content;
@@ -226,7 +224,8 @@ bool Reader::linked_versions(const Snapshot& snapshot, const TableHeader& child_
   if (current == nullptr || current->parent != parent_row) return false;
   if (current->open_time_us != open_time_us(child_table, entry)) return false;
   // A link that closed by a null leaves no interval behind: the foreign key itself decides.
-  const char* payload = cell(snapshot, child_table, record, child_table.column_count + index_in_child, cutoff_time_us);
+  const char* payload =
+      cell(snapshot, child_table, record, head, child_table.column_count + index_in_child, cutoff_time_us);
   return payload != nullptr && load<u32>(payload) == parent_row;
 }
 

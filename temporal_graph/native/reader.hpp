@@ -188,12 +188,17 @@ class Reader {
   }
 
   // Payload of a column's cell at the cut-off, or nullptr for null. `index` counts columns; table.column_count + i is
-  // the i-th link's foreign key as a u32 row. `record_payload` is where the inline record holds it.
-  const char* cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index,
+  // the i-th link's foreign key as a u32 row. Who asks for several cells of a row reads its `head` once, or an erasure in
+  // between leaves half of a row.
+  const char* cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 head, u32 index,
                    i64 cutoff_time_us) const;
+  const char* cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index,
+                   i64 cutoff_time_us) const {
+    return cell(snapshot, table, record, version_head(table, record).load(std::memory_order_acquire), index, cutoff_time_us);
+  }
 
   // The row's first version in order, whatever the cut-off: how a row arrived. Fills payload pointers like cell().
-  const char* first_cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index) const;
+  const char* first_cell(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 head, u32 index) const;
 
   // The parent's row at the cut-off, NONE when null or nothing is visible.
   NOWGRAPH_INLINE u32 parent(const Snapshot& snapshot, const TableHeader& table, const char* record, u32 index_in_child,
@@ -202,7 +207,7 @@ class Reader {
     if ((head & STRUCTURAL) == 0)  // a patch may be visible before the insert that names the parent
       return is_visible(inline_visible_us(table, record), cutoff_time_us) ? inline_parent(table, record, index_in_child)
                                                                           : NONE;
-    const char* payload = cell(snapshot, table, record, table.column_count + index_in_child, cutoff_time_us);
+    const char* payload = cell(snapshot, table, record, head, table.column_count + index_in_child, cutoff_time_us);
     return payload == nullptr ? NONE : load<u32>(payload);
   }
 
@@ -295,7 +300,10 @@ class Reader {
     u64 content;
     u32 unit;
   };
-  void versions(const TableHeader& table, const char* record, u64 sequence, std::vector<VersionKey>& out) const;
+  void versions(const TableHeader& table, const char* record, u32 head, u64 sequence, std::vector<VersionKey>& out) const;
+  void versions(const TableHeader& table, const char* record, u64 sequence, std::vector<VersionKey>& out) const {
+    versions(table, record, version_head(table, record).load(std::memory_order_acquire), sequence, out);
+  }
 
   // Hash of the inline insert's cells, as a VersionRecord's content.
   u64 inline_content(const TableHeader& table, const char* record) const;

@@ -175,14 +175,16 @@ class Gather {
 
   void cells_at(GatheredTable& out, const Layout& layout, std::size_t line, const char* record,
                 const Snapshot& snapshot, i64 cutoff_time_us) const {
+    const u32 head = Reader::version_head(*layout.table, record).load(std::memory_order_acquire);
     for (u32 i = 0; i < layout.columns; ++i)
-      put(out, layout, i, reader_.cell(snapshot, *layout.table, record, i, cutoff_time_us), line);
+      put(out, layout, i, reader_.cell(snapshot, *layout.table, record, head, i, cutoff_time_us), line);
   }
   void first_cells(GatheredTable& out, const Layout& layout, std::size_t line, const char* record,
                    const Snapshot& snapshot) const {
     const ColumnHeader* columns = reader_.columns(*layout.table);
+    const u32 head = Reader::version_head(*layout.table, record).load(std::memory_order_acquire);
     for (u32 i = 0; i < layout.columns; ++i)
-      if (!columns[i].is_outcome) put(out, layout, i, reader_.first_cell(snapshot, *layout.table, record, i), line);
+      if (!columns[i].is_outcome) put(out, layout, i, reader_.first_cell(snapshot, *layout.table, record, head, i), line);
   }
 
   template <class T>

@@ -108,7 +108,8 @@ class SeedRows {
   }
 
   void resolve_first(Seed& seed, const TableHeader& table, const Snapshot& snapshot) {
-    if (Reader::version_head(table, seed.record).load(std::memory_order_acquire) == NO_VERSION) {
+    const u32 head = Reader::version_head(table, seed.record).load(std::memory_order_acquire);
+    if (head == NO_VERSION) {
       if (Reader::inline_bare(table, seed.record)) return;
       seed.version = 0;
       seed.event_time_us = Reader::inline_event_us(table, seed.record);
@@ -116,13 +117,13 @@ class SeedRows {
       give_parents(seed, table, [&](u32 link) { return Reader::inline_parent(table, seed.record, link); });
       return;
     }
-    reader_.versions(table, seed.record, snapshot.sequence, versions_);
+    reader_.versions(table, seed.record, head, snapshot.sequence, versions_);
     if (versions_.empty()) return;
     seed.version = 0;
     seed.event_time_us = versions_.front().event_time_us;
     seed.known_time_us = versions_.front().known_time_us;
     give_parents(seed, table, [&](u32 link) {
-      const char* payload = reader_.first_cell(snapshot, table, seed.record, table.column_count + link);
+      const char* payload = reader_.first_cell(snapshot, table, seed.record, head, table.column_count + link);
       return payload == nullptr ? NONE : load<u32>(payload);
     });
   }

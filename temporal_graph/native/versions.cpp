@@ -128,11 +128,12 @@ class StateWriter {
 
 void RowArrivals::add(const Reader& reader, const Snapshot& snapshot, const TableHeader& table, u32 index) {
   const char* record = reader.row(table, index);
-  const bool plain = Reader::version_head(table, record).load(std::memory_order_acquire) == NO_VERSION;
+  const u32 head = Reader::version_head(table, record).load(std::memory_order_acquire);
+  const bool plain = head == NO_VERSION;
   i64 event = Reader::inline_event_us(table, record), known = Reader::inline_known_us(table, record);
   bool is_bare = Reader::inline_bare(table, record);
   if (!plain) {
-    reader.versions(table, record, snapshot.sequence, versions_);
+    reader.versions(table, record, head, snapshot.sequence, versions_);
     is_bare = versions_.empty();
     if (!is_bare) {
       event = versions_.front().event_time_us;
@@ -148,7 +149,7 @@ void RowArrivals::add(const Reader& reader, const Snapshot& snapshot, const Tabl
     parent[link] = -1;
     if (is_bare) continue;
     const char* payload = plain ? reader.inline_cell(table, record, table.column_count + link)
-                                : reader.first_cell(snapshot, table, record, table.column_count + link);
+                                : reader.first_cell(snapshot, table, record, head, table.column_count + link);
     if (payload != nullptr) parent[link] = load<u32>(payload);
   }
 }

@@ -111,3 +111,24 @@ TEST("an insert that comes again, known earlier, hides no row from a reader from
     CHECK((seen(second, after.snapshot, 69) == Seen{0, 0}));
   }
 }
+
+TEST("the cells of a row that are asked for by one head are of one state, though the row is erased between two of them") {
+  World world;
+  world.apply(RowEventBuilder("users", Operation::insert, 7).number("age", 30).bytes());
+  world.apply(RowEventBuilder("users", Operation::upsert, 7).times(5, 5).text("city", "Turin").bytes());
+  world.writer->publish();
+  Reader reader(world.arena);
+  const Pinned pinned(reader);
+  const TableHeader& table = reader.table(USERS);
+  const char* record = reader.row(table, 0);
+  const u32 head = Reader::version_head(table, record).load();
+  const char* age = reader.cell(pinned.snapshot, table, record, head, 0, INT64_MAX);
+  world.apply(RowEventBuilder("users", Operation::erase, 7).times(9, 9).bytes());
+  world.writer->publish();
+  const char* city = reader.cell(pinned.snapshot, table, record, head, 1, INT64_MAX);
+  CHECK(age != nullptr && city != nullptr);
+  CHECK_EQUAL(load<double>(age), 30.0);
+  CHECK_EQUAL(reader.string_of(*reader.dictionary(reader.columns(table)[1]), load<u32>(city)), "Turin");
+  CHECK_EQUAL(reader.first_cell(pinned.snapshot, table, record, head, 0), age);
+  CHECK(reader.cell(pinned.snapshot, table, record, 1, INT64_MAX) == nullptr);
+}
