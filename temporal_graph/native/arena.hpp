@@ -23,6 +23,7 @@ namespace nowgraph {
 
 inline constexpr u32 READER_SLOTS = 256;
 inline constexpr u32 LAYOUT_VERSION = 4;
+inline constexpr u64 ARENA_BYTES_MAX = u64{1} << 41;  // what a list's word can point at: 36 bits of 32 bytes
 inline constexpr char ARENA_MAGIC[8] = {'N', 'O', 'W', 'G', 'R', 'A', 'P', 'H'};
 
 struct alignas(64) ReaderSlot {
@@ -291,6 +292,9 @@ class Arena {
   }
 
   void map(u64 bytes, int fd, int flags) {
+    if (bytes > ARENA_BYTES_MAX)
+      throw ArenaRefused("an arena of " + std::to_string(bytes) + " bytes; at most " + std::to_string(ARENA_BYTES_MAX) +
+                         " can be addressed");
     bytes_ = bytes;
     void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (memory == MAP_FAILED) throw ArenaFull("cannot map " + std::to_string(bytes) + " bytes");

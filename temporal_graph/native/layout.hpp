@@ -115,6 +115,8 @@ struct HubBlock {
   u32 reserved;
 };
 
+static_assert(ARENA_BYTES_MAX == (LIST_OFFSET_MASK + 1) << 5);
+
 NOWGRAPH_INLINE u64 list_word(u64 offset, u32 count) { return (offset >> 5) | (u64{count} << 36); }
 NOWGRAPH_INLINE u32 list_count(u64 word) { return static_cast<u32>(word >> 36); }
 NOWGRAPH_INLINE u64 list_offset(u64 word) { return (word & LIST_OFFSET_MASK) << 5; }

@@ -74,6 +74,11 @@ void place_record(Arena& arena, const TableSpec& spec, TableHeader& table) {
     chunks_into(arena, table.slots, (end + 3) / 4 * 4, CHUNK_ROWS_LOG2);
     end = table.cells_offset + 4;
   }
+  const u64 version_bytes = sizeof(VersionRecord) + 8 * (u64{table.column_count} + table.link_count) +  // padding too
+                            (table.columns_on_disk ? sizeof(DiskCells) + 4ull * table.link_count : end - table.parents_offset);
+  if (version_bytes > u64{VERSION_UNIT_BYTES} << VERSION_CHUNK_LOG2)
+    throw ArenaRefused("a row of table " + spec.name + " takes " + std::to_string(version_bytes) + " bytes in memory; at most " +
+                       std::to_string(u64{VERSION_UNIT_BYTES} << VERSION_CHUNK_LOG2) + " fit: keep its columns on disk");
   const u32 align = table.child_link_count > 0 ? 8 : 4;
   table.stride = std::max(32u, (end + align - 1) / align * align);
   chunks_into(arena, table.keys, 8, CHUNK_ROWS_LOG2);

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "arena.hpp"
+#include "spec.hpp"
 #include "testing.hpp"
 
 using namespace nowgraph;
@@ -102,4 +102,24 @@ TEST("a signal while the file gets its blocks is no full disk; a full disk is on
   block_errors = {ENOSPC};
   CHECK_THROWS(arena.allocate(u64{32} << 20), ArenaFull);
   CHECK(arena.allocate(u64{32} << 20) > 0);
+}
+
+TEST("an arena larger than lists can point into is refused, and so is a table whose rows are too large for a version") {
+  CHECK_THROWS(Arena(ARENA_BYTES_MAX + 1), ArenaRefused);
+  for (const bool on_disk : {false, true}) {
+    const ScratchFile columns("wide.columns");
+    Arena arena(u64{64} << 20);
+    arena.add_columns(columns.path, u64{16} << 20);
+    GraphSpec spec;
+    spec.tables.resize(1);
+    spec.tables[0].name = "wide";
+    spec.tables[0].columns_on_disk = on_disk;
+    spec.tables[0].columns = {{"first", Kind::embedding, false, false, 65'536}};
+    format_graph(arena, spec, "wide", 1);
+    spec.tables[0].columns.push_back({"second", Kind::embedding, false, false, 65'536});
+    if (on_disk)
+      format_graph(arena, spec, "wide", 1);
+    else
+      CHECK_THROWS((format_graph(arena, spec, "wide", 1), 0), ArenaRefused);
+  }
 }
