@@ -118,6 +118,7 @@ Out<i64> erased_rows(View& view, u32 table_index) {
 }
 
 nb::list strings(View& view, u32 table_index, u32 column_index, In<i32> codes) {
+  const Pinned pinned(view.reader);  // a string that no cell holds any more is overwritten
   const ColumnHeader& column = view.reader.columns(view.reader.table(table_index))[column_index];
   if (column.kind != Kind::coded) throw nb::value_error("the column has no dictionary");
   const Dictionary& dictionary = *view.reader.dictionary(column);
@@ -231,6 +232,7 @@ nb::object cell_object(const Reader& reader, const TableHeader& table, u32 index
 
 // One row's versions as Python values, oldest first; None for a row that retention dropped.
 nb::object row_versions(View& view, u32 table_index, u32 row) {
+  const Pinned pinned(view.reader);
   const Reader& reader = view.reader;
   const TableHeader& table = reader.table(table_index);
   const char* record = reader.row(table, row);
@@ -255,6 +257,7 @@ nb::object row_versions(View& view, u32 table_index, u32 row) {
 
 // The children of a parent by one link, for all of time: (open time, key), in order.
 nb::list row_children(View& view, u32 link_index, u32 row) {
+  const Pinned pinned(view.reader);
   const Reader& reader = view.reader;
   const LinkHeader& link = reader.link(link_index);
   const TableHeader& child = reader.table(link.child);
