@@ -240,7 +240,8 @@ class TemporalGraph:
         Age counts back from the newest event time, or from `as_of_us`, up to which time the log was read, where that is
         older: a row is not forgotten before a change of it is read that keeps it.
         """
-        evicted = self._open().evict(as_of_us)
+        with translated():
+            evicted = self._open().evict(as_of_us)
         return Evicted(evicted.rows, evicted.entries)
 
     @property
