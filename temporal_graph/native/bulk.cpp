@@ -14,6 +14,13 @@ constexpr u64 HEADROOM_ROWS = 4096;  // how often room is made sure of
 constexpr u64 RECLAIM_ROWS = 8192;
 constexpr u64 ROW_BYTES_MAX = 512;  // a row, its map slots and its list blocks at their worst, growth included
 
+KeyValue integer_key(i64 number) {
+  KeyValue key;
+  key.present = key.integer = true;
+  key.number = number;
+  return key;
+}
+
 }  // namespace
 
 struct Writer::Bulk {
@@ -126,10 +133,7 @@ struct Writer::Bulk {
 
   // A parent that was not there when it was looked for: made by a row in between, or now.
   void make_parent(Parents& each, u64 block, u64 i) {
-    KeyValue key;
-    key.present = key.integer = true;
-    key.number = each.keys[first(block) + i];
-    const u32 row = writer.find_or_create(each.link->parent, key);
+    const u32 row = writer.find_or_create(each.link->parent, integer_key(each.keys[first(block) + i]));
     each.rows[block % RING][i] = row;
     each.records[block % RING][i] = each.table->rows.item(writer.arena_, row);
   }
@@ -163,7 +167,7 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
     const u64 block = ahead - RING, start = bulk.first(block);
     if (start % HEADROOM_ROWS == 0) ensure_headroom(HEADROOM_ROWS * ROW_BYTES_MAX / 16);
     bulk.write(block, result);
-    if (start % RECLAIM_ROWS == 0 && blocks_.waiting()) blocks_.reclaim(false);
+    if (start % RECLAIM_ROWS == 0) reclaim(false);
   }
 }
 
@@ -171,24 +175,18 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
 void Writer::append_checked(u32 table_index, const i64* keys, const i64* event_time_us, const i64* known_time_us,
                             const std::vector<const i64*>& parent_keys, u64 count, Applied& result) {
   TableHeader& table = table_of(table_index);
-  const auto key_of = [](i64 number) {
-    KeyValue key;
-    key.present = key.integer = true;
-    key.number = number;
-    return key;
-  };
   for (u64 i = 0; i < count; ++i) {
     ensure_headroom(ROW_BYTES_MAX);
     change_.table = table_index;
     change_.operation = Operation::insert;
-    change_.key = key_of(keys[i]);
+    change_.key = integer_key(keys[i]);
     change_.event_time_us = event_time_us[i];
     change_.known_time_us = known_time_us == nullptr ? event_time_us[i] : known_time_us[i];
     change_.cells.resize(parent_keys.size());
     for (u32 l = 0; l < parent_keys.size(); ++l) {
       change_.cells[l] = {};
       change_.cells[l].index = table.column_count + l;
-      change_.cells[l].key = key_of(parent_keys[l][i]);
+      change_.cells[l].key = integer_key(parent_keys[l][i]);
     }
     // An existing key is a duplicate here, whatever its row holds.
     if (find(table, change_.key) != NONE)

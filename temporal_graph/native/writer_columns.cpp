@@ -12,7 +12,6 @@ u32 Writer::take_slot(u32 table_index, TableHeader& table) {
   const std::vector<char>& blank = states_[table_index].blank_slot;
   char* cells = arena_.columns_at(table.slots.place(arena_, slot));
   std::memcpy(cells, blank.data(), blank.size());
-  cells_written(cells, blank.size());
   ++table.slot_count;
   return slot;
 }
