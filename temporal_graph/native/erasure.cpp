@@ -76,23 +76,61 @@ struct Writer::Erasing {
   }
 
   void spread() {
-    for (std::size_t i = 0; i < raised.size(); ++i) {
-      const KeyDigest digest = raised[i];
-      const ErasedKey& erased = *writer.erasures_.find(digest);
-      for (const KeyDigest& owned : writer.erasures_.owned_by(digest))
-        raise(owned, *writer.erasures_.find(owned), erased.until_us);
-      if (erased.row == NONE || is_dropped(head_of(erased.table, erased.row))) continue;
-      affected.insert({erased.table, erased.row});
-      const TableHeader& table = writer.table_of(erased.table);
-      for (u32 l = 0; l < table.child_link_count; ++l) {
-        const LinkHeader& link = writer.graph_.links[table.child_links[l]];
-        each_child(link, erased.row, [&](u32 child) {
-          if (link.erases)
-            raise(link.child, stored_key(writer.reader_, writer.table_of(link.child), child), erased.until_us);
-          else
-            affected.insert({link.child, child});
-          return true;
-        });
+    for (std::size_t first = 0, i = 0; i < raised.size(); first = i) {
+      for (; i < raised.size(); ++i) {
+        const KeyDigest digest = raised[i];
+        const ErasedKey& erased = *writer.erasures_.find(digest);
+        for (const KeyDigest& owned : writer.erasures_.owned_by(digest))
+          raise(owned, *writer.erasures_.find(owned), erased.until_us);
+        if (erased.row == NONE || is_dropped(head_of(erased.table, erased.row))) continue;
+        affected.insert({erased.table, erased.row});
+        spread_from(erased.table, erased.row, erased.until_us);
+      }
+      spread_from_dropped(first);
+    }
+  }
+
+  void spread_from(u32 table_index, u32 row, i64 until_us) {
+    const TableHeader& table = writer.table_of(table_index);
+    for (u32 l = 0; l < table.child_link_count; ++l) {
+      const LinkHeader& link = writer.graph_.links[table.child_links[l]];
+      each_child(link, row, [&](u32 child) {
+        if (link.erases)
+          raise(link.child, stored_key(writer.reader_, writer.table_of(link.child), child), until_us);
+        else
+          affected.insert({link.child, child});
+        return true;
+      });
+    }
+  }
+
+  // Rows that retention dropped are under no key, and in a list only by chance: what is theirs may be there still.
+  void spread_from_dropped(std::size_t first) {
+    std::vector<std::unordered_set<u32>> marks(writer.graph_.table_count);
+    for (std::size_t i = first; i < raised.size(); ++i) {
+      const ErasedKey& erased = *writer.erasures_.find(raised[i]);
+      marks[erased.table].insert(erased.mark);
+    }
+    const auto until_of = [&](u32 table_index, u32 row) {
+      const TableHeader& table = writer.table_of(table_index);
+      const KeyValue key = stored_key(writer.reader_, table, row);
+      if (!marks[table_index].contains(Erasures::mark_of(key))) return NOT_ERASED_US;
+      const ErasedKey* erased = writer.erasures_.find(table.name, key);
+      return erased == nullptr ? NOT_ERASED_US : erased->until_us;
+    };
+    for (u32 t = 0; t < writer.graph_.table_count; ++t) {
+      const TableHeader& table = writer.table_of(t);
+      if (table.retention_age_us == INT64_MAX || table.child_link_count == 0) continue;
+      for (u32 row = 0; row < table.row_count.load(std::memory_order_relaxed); ++row) {
+        if (head_of(t, row) != EVICTED) continue;
+        if (const i64 until_us = until_of(t, row); until_us != NOT_ERASED_US) spread_from(t, row, until_us);
+        for (u32 l = 0; l < table.link_count; ++l) {
+          const LinkHeader& link = writer.graph_.links[table.links[l]];
+          const u32 owner = Reader::inline_parent(table, table.rows.item(writer.arena_, row), l);
+          if (!link.erases || owner == NONE || marks[link.parent].empty()) continue;
+          if (const i64 until_us = until_of(link.parent, owner); until_us != NOT_ERASED_US)
+            raise(t, stored_key(writer.reader_, table, row), until_us);
+        }
       }
     }
   }

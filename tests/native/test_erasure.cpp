@@ -20,7 +20,7 @@ using testing::RowEventBuilder;
 namespace {
 
 constexpr u64 ARENA_BYTES = u64{64} << 20;
-constexpr u32 CUSTOMERS = 0, PAYMENTS = 1, EMAILS = 2;
+constexpr u32 CUSTOMERS = 0, PAYMENTS = 1, EMAILS = 2, ITEMS = 3;
 constexpr i64 NOW_US = 1'700'000'000'000'000;
 
 // A payment is its customer's own; a customer's address is a row that only its customers name.
@@ -48,8 +48,8 @@ struct World {
   std::unique_ptr<Writer> writer;
   Applied applied;
 
-  World() {
-    format_graph(arena, spec_of(), "erasure", 1);
+  explicit World(const GraphSpec& spec = spec_of()) {
+    format_graph(arena, spec, "erasure", 1);
     writer = std::make_unique<Writer>(arena);
   }
   void put(const std::string& event) { writer->apply(event, 0, LogPosition{}, false, applied); }
@@ -152,6 +152,44 @@ TEST("changes until then are dropped when they come again or late, later ones ar
   world.apply({erasure("customers", 424242424242, NOW_US + 100), erasure("customers", 424242424242, NOW_US + 50)});
   CHECK_EQUAL(world.applied.duplicate, duplicates + 2);
   CHECK(world.holds("Ada, anew"));
+}
+
+TEST("what is a person's own is erased though retention has dropped the person's row, and the one that came after it") {
+  GraphSpec spec = spec_of();
+  spec.tables[CUSTOMERS].has_time = true;
+  spec.tables[CUSTOMERS].retention_age_us = 1000;
+  World world(spec);
+  const auto signed_up = [](i64 key, i64 time) { return RowEventBuilder("customers", Operation::insert, key).times(time, time).bytes(); };
+  world.apply({signed_up(1, NOW_US), payment(77, NOW_US + 5, 1, 1, "before"), payment(78, NOW_US + 5, 2, 2, "another's"),
+               signed_up(1'000, NOW_US + 5000)});
+  for (const i64 key : {79, 80}) {
+    CHECK_EQUAL(world.writer->evict().rows, u64{1});
+    world.apply({signed_up(1, NOW_US + 100 * key), payment(key, NOW_US + 100 * key, 1, 3, "after")});
+  }
+  world.apply({erasure("customers", 1, NOW_US + 10'000)});
+  const Reader& reader = world.writer->reader();
+  for (const i64 key : {77, 79, 80}) CHECK_EQUAL(reader.find(reader.table(PAYMENTS), key), NONE);
+  CHECK(reader.find(reader.table(PAYMENTS), i64{78}) != NONE);
+  CHECK(!world.holds("before") && !world.holds("after") && world.holds("another's"));
+  CHECK_EQUAL(world.erased(PAYMENTS).rows.load(), u64{3});
+}
+
+TEST("what hangs on a person by a row that retention has dropped is erased with the person") {
+  GraphSpec spec = spec_of();
+  spec.tables[PAYMENTS].retention_age_us = 1000;
+  TableSpec& items = spec.tables.emplace_back();
+  items.name = "items";
+  items.key_parts_are_text = {false};
+  spec.links.push_back({"payment_id", ITEMS, PAYMENTS, true});
+  World world(spec);
+  const auto item = [](i64 key, i64 of) { return RowEventBuilder("items", Operation::insert, key).integer("payment_id", of).bytes(); };
+  world.apply({payment(77, NOW_US, 1, 1, ""), item(5, 77), payment(78, NOW_US, 2, 2, ""), item(6, 78),
+               payment(79, NOW_US + 5000, 1, 3, ""), item(7, 79)});
+  CHECK_EQUAL(world.writer->evict().rows, u64{2});
+  world.apply({erasure("customers", 1, NOW_US + 10'000)});
+  const Reader& reader = world.writer->reader();
+  for (const i64 key : {5, 7}) CHECK_EQUAL(reader.find(reader.table(ITEMS), key), NONE);
+  CHECK(reader.find(reader.table(ITEMS), i64{6}) != NONE);
 }
 
 TEST("the graph is the same whatever the order, also through rows that a change makes someone's own only later") {
