@@ -65,18 +65,14 @@ class Reader {
 
   NOWGRAPH_INLINE Snapshot pin() {
     arena_.pin(slot_);
-    Snapshot snapshot;
-    snapshot.generation = arena_.header().generation;
-    for (;;) {
-      const u64 turn = graph_->turn.load(std::memory_order_acquire);
-      const PublishedState& state = graph_->published[turn & 1];
-      snapshot.sequence = published(state.sequence);
-      for (u32 i = 0; i < graph_->table_count; ++i) snapshot.row_limit[i] = published(state.row_limit[i]);
-      // The other state is written next: this one only after another turn, which the second look would show.
-      if (graph_->turn.load(std::memory_order_seq_cst) == turn) return snapshot;
-    }
+    return snapshot();
   }
   NOWGRAPH_INLINE void unpin() { arena_.unpin(slot_); }
+  // As long as any holds it the first pin stays: whoever calls into Python may find another thread in here.
+  Snapshot hold() { return holds_++ == 0 ? pin() : snapshot(); }
+  void let_go() {
+    if (--holds_ == 0) unpin();
+  }
 
   // ---- rows -------------------------------------------------------------------------------------------------------
 
@@ -337,6 +333,18 @@ class Reader {
   }
 
  private:
+  NOWGRAPH_INLINE Snapshot snapshot() const {
+    Snapshot snapshot;
+    snapshot.generation = arena_.header().generation;
+    for (;;) {
+      const u64 turn = graph_->turn.load(std::memory_order_acquire);
+      const PublishedState& state = graph_->published[turn & 1];
+      snapshot.sequence = published(state.sequence);
+      for (u32 i = 0; i < graph_->table_count; ++i) snapshot.row_limit[i] = published(state.row_limit[i]);
+      // The other state is written next: this one only after another turn, which the second look would show.
+      if (graph_->turn.load(std::memory_order_seq_cst) == turn) return snapshot;
+    }
+  }
   template <class T>
   NOWGRAPH_INLINE static T published(const T& value) {
     return reinterpret_cast<const std::atomic<T>*>(&value)->load(std::memory_order_acquire);
@@ -374,6 +382,7 @@ class Reader {
 
   Arena& arena_;
   u32 slot_;
+  u32 holds_ = 0;
   const GraphHeader* graph_;
 };
 

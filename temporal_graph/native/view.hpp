@@ -63,11 +63,11 @@ class View {
   }
 };
 
-// Pins for the length of a scope.
+// Pins for the length of a scope; those of one reader may overlap.
 class Pinned {
  public:
-  explicit Pinned(Reader& reader) : reader_(reader), snapshot(reader.pin()) {}
-  ~Pinned() { reader_.unpin(); }
+  explicit Pinned(Reader& reader) : reader_(reader), snapshot(reader.hold()) {}
+  ~Pinned() { reader_.let_go(); }
   Pinned(const Pinned&) = delete;
   Pinned& operator=(const Pinned&) = delete;
 

@@ -132,3 +132,20 @@ TEST("the cells of a row that are asked for by one head are of one state, though
   CHECK_EQUAL(reader.first_cell(pinned.snapshot, table, record, head, 0), age);
   CHECK(reader.cell(pinned.snapshot, table, record, 1, INT64_MAX) == nullptr);
 }
+
+TEST("a reader that is pinned twice stays where it was first until the last lets go, and sees what is published since") {
+  World world;
+  Reader reader(world.arena);
+  auto first = std::make_unique<Pinned>(reader);
+  const u64 epoch = world.arena.oldest_pinned(false);
+  world.arena.header().epoch.fetch_add(1);
+  world.apply(pay(Operation::insert, 1, 10, 10, 1));
+  world.writer->publish();
+  auto second = std::make_unique<Pinned>(reader);
+  CHECK_EQUAL(first->snapshot.row_limit[PAYS], 0u);
+  CHECK_EQUAL(second->snapshot.row_limit[PAYS], 1u);
+  first.reset();
+  CHECK_EQUAL(world.arena.oldest_pinned(false), epoch);
+  second.reset();
+  CHECK_EQUAL(world.arena.oldest_pinned(false), UINT64_MAX);
+}
