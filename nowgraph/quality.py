@@ -12,11 +12,11 @@ from graph_transformer.splits import Interval
 from graph_transformer.target import QUANTILES, Kind, Target
 from graph_transformer.task import Task, task_from_dict
 from nowgraph.errors import UsageError
+from nowgraph.report import iso_text
 from stream.quality.config import AnswerKind, Interactions, QualityTask
 from stream.quality.exposition import window_name
 from stream.quality.report import Report
 from temporal_graph.schema import ColumnKind, Schema
-from temporal_graph.time_rule import datetime_from_time_us
 
 INPUTS_MAX = 32
 """Numerical columns whose drift is measured: each is a series for every model and window."""
@@ -102,20 +102,12 @@ def rows_of(report: Report) -> list[dict[str, Any]]:
 def document_of(report: Report) -> dict[str, Any]:
     """A report as one JSON document; times as microseconds and as text."""
     return {
-        "watermark": text_of(report.watermark_us),
+        "watermark": iso_text(report.watermark_us),
         **asdict(report),
         "measured": [
             {**asdict(one), **asdict(one.stream), "window": window_name(one.window_us)} for one in report.measured
         ],
     }
-
-
-def text_of(time_us: int) -> str | None:
-    """A time as ISO text; None before anything was seen."""
-    try:
-        return datetime_from_time_us(time_us).isoformat()
-    except OverflowError:
-        return None
 
 
 def _label_delay_us(task: Task) -> int:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from temporal_graph.time_rule import datetime_from_time_us
+
 _PIPE_COLUMNS = 180
 Row = Mapping[str, Any]
 
@@ -77,6 +79,22 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
+
+
+def time_text(time_us: int) -> str:
+    """A time in UTC as a person reads it: a dash for one that no calendar has, such as before anything was seen."""
+    try:
+        return f"{datetime_from_time_us(time_us):%Y-%m-%d %H:%M:%S} UTC"
+    except OverflowError:
+        return "-"
+
+
+def iso_text(time_us: int) -> str | None:
+    """A time as machines read it, exact; None for one that no calendar has."""
+    try:
+        return datetime_from_time_us(time_us).isoformat()
+    except OverflowError:
+        return None
 
 
 def _finite(value: Any) -> Any:

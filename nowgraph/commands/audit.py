@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from google.protobuf import json_format
 
 from nowgraph.commands.options import AsJson, Bootstrap, CheckpointSchemaPath, History, Quiet
 from nowgraph.errors import UsageError
-from nowgraph.report import emit
+from nowgraph.report import emit, time_text
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 
 if TYPE_CHECKING:
@@ -152,10 +151,9 @@ def _audited(recorded: service_pb2.Prediction, log: _Log, models: _Models) -> Au
 
 def _row(one: Audited) -> dict[str, Any]:
     recorded = one.recorded
-    answered = datetime.fromtimestamp(recorded.answered_time_us / 1e6, UTC)
     return {
         "request": recorded.response.request_id,
-        "answered": f"{answered:%Y-%m-%d %H:%M:%S} UTC",
+        "answered": time_text(recorded.answered_time_us),
         "model": recorded.response.model_version,
         "recorded": _said(recorded.response),
         "again": _said(one.again),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from nowgraph.commands.options import AsJson, Bootstrap
-from nowgraph.report import emit
+from nowgraph.report import emit, iso_text
 from stream.dead_letters import StoredDeadLetter, list_dead_letters, redrive
 from stream.producer import Delivery, EventProducer
 from stream.settings import StreamSettings
@@ -81,7 +80,7 @@ def _row(one: StoredDeadLetter, *, values: bool) -> dict[str, Any]:
         "offset": letter.offset,
         "reason": letter.reason,
         "detail": letter.detail,
-        "time": datetime.fromtimestamp(letter.timestamp_us / 1e6, tz=UTC).isoformat() if known else None,
+        "time": iso_text(letter.timestamp_us) if known else None,
         "bytes": len(letter.value or b""),
         "sent again": one.redriven,
     }

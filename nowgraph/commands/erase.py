@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from graph_updater.erasures import erased_of, removed_since
 from nowgraph.assembly import privacy_of
 from nowgraph.commands.options import AsJson, SchemaPath
 from nowgraph.errors import NowgraphError, UsageError
-from nowgraph.report import emit
+from nowgraph.report import emit, iso_text
 from protos.nowgraph.v1 import row_event_pb2
 from stream.producer import Delivery, EventProducer
 from stream.settings import EVENTS_TOPIC, StreamSettings
@@ -74,7 +73,7 @@ def erase(
     event = erasure(loaded, settings, table, key, _now_us() if until is None else parse_time_us(until, "--until"))
     if bootstrap_servers:
         _refuse_future(loaded.table(table), event.event_time_us)
-    document: dict[str, Any] = {"table": table, "until": _text(event.event_time_us)}
+    document: dict[str, Any] = {"table": table, "until": iso_text(event.event_time_us)}
     title = f"Erased until {document['until']}"
     rows: list[dict[str, Any]] = []
     if bootstrap_servers:
@@ -139,7 +138,7 @@ def _refuse_future(table: Table, until_us: int) -> None:
     """Raises UsageError for a time that updaters would not take: the erasure would only be a dead letter."""
     if table.known_time.kind == "broker" and until_us - _now_us() > table.future_us:
         raise UsageError(
-            f"--until {_text(until_us)}: of table {table.name!r} no event is taken that lies more than "
+            f"--until {iso_text(until_us)}: of table {table.name!r} no event is taken that lies more than "
             f"{table.future_us / 1e6:g} s in the future"
         )
 
@@ -157,7 +156,3 @@ def _wait(view: GraphView, delivery: Delivery, timeout_s: float) -> None:
 
 def _now_us() -> int:
     return time.time_ns() // 1_000
-
-
-def _text(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()

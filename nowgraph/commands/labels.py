@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import typer
 
 from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
-from nowgraph.report import emit
+from nowgraph.report import emit, time_text
 from temporal_graph.duration import format_duration
 from temporal_graph.schema import load_schema
 
@@ -133,16 +132,12 @@ def _row(name: str, part: LabelTable, whole: LabelTable) -> dict[str, Any]:
     shares = dict.fromkeys(list(whole.shares())[:CLASSES_SHOWN]) | dict(list(part.shares().items())[:CLASSES_SHOWN])
     return {
         "split": name,
-        "first": _day(times[0]) if len(times) else None,
-        "last": _day(times[-1]) if len(times) else None,
+        "first": time_text(int(times[0])) if len(times) else None,
+        "last": time_text(int(times[-1])) if len(times) else None,
         "times": len(times),
         "labels": len(part),
         **shares,
     }
-
-
-def _day(time_us: int) -> str:
-    return datetime.fromtimestamp(int(time_us) / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _understood(bound: BoundQuery) -> list[dict[str, Any]]:

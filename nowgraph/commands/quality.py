@@ -18,8 +18,8 @@ from nowgraph.assembly import privacy_of, schema_of
 from nowgraph.commands.options import AsJson, Bootstrap, CheckpointSchemaPath, Quiet
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.errors import UsageError
-from nowgraph.quality import document_of, quality_task, rows_of, task_of, text_of
-from nowgraph.report import emit
+from nowgraph.quality import document_of, quality_task, rows_of, task_of
+from nowgraph.report import emit, time_text
 from stream.errors import ConfigurationError, SourceError
 from stream.quality.config import QualitySettings
 from stream.quality.feed import Feed
@@ -80,7 +80,7 @@ def quality(
 
         def on_report(report: Report) -> None:
             last[:] = [report]
-            show(f"{report.rows:,} rows held, up to {text_of(report.watermark_us) or '-'}")
+            show(f"{report.rows:,} rows held, up to {time_text(report.watermark_us)}")
             if references is not None:
                 _keep(references, feed.monitor.references())
 

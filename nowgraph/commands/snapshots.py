@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from nowgraph.commands.options import AsJson
 from nowgraph.errors import UsageError
-from nowgraph.report import emit, positions_text
+from nowgraph.report import emit, positions_text, time_text
 from temporal_graph.snapshots import Snapshot, SnapshotError, Snapshots
 
 app = typer.Typer(no_args_is_help=True, help="List the snapshots of a graph, and check that they are whole.")
@@ -60,7 +59,7 @@ def _damage(snapshots: Snapshots, snapshot: Snapshot) -> str:
 def _row(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "snapshot": snapshot.name,
-        "made": f"{datetime.fromtimestamp(snapshot.made_time_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "made": time_text(snapshot.made_time_us),
         "bytes": snapshot.bytes,
         "events": snapshot.sequence,
         "offsets": positions_text(snapshot.offsets),

@@ -36,7 +36,7 @@ from nowgraph.commands.options import (
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.errors import UsageError
 from nowgraph.loading import restored_graph, snapshot_settings
-from nowgraph.report import emit, positions_text, progress_console
+from nowgraph.report import emit, positions_text, progress_console, time_text
 from nowgraph.tracing import configure_tracing
 from stream.dead_letters import DeadLetters
 from stream.patience import patiently
@@ -260,9 +260,9 @@ def _progress(updater: Updater) -> str:
     applied = value("nowgraph_events_applied_total") or 0
     duplicate = value("nowgraph_events_duplicate_total") or 0
     watermark_s = value("nowgraph_watermark_seconds") or 0
-    until = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(watermark_s)) if watermark_s else "-"
+    until = time_text(round(watermark_s * 1e6)) if watermark_s else "-"
     state = "behind" if updater.behind else "live"
-    return f"{applied:,.0f} events applied, {duplicate:,.0f} duplicate; up to {until} UTC; {state}"
+    return f"{applied:,.0f} events applied, {duplicate:,.0f} duplicate; up to {until}; {state}"
 
 
 def _state(metrics: UpdaterMetrics, graph: TemporalGraph) -> dict[str, object]:

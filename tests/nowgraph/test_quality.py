@@ -10,7 +10,8 @@ import pytest
 from graph_transformer.target import QUANTILES
 from graph_transformer.task import Task, parse_task
 from nowgraph.errors import UsageError
-from nowgraph.quality import document_of, quality_task, rows_of, task_of, text_of
+from nowgraph.quality import document_of, quality_task, rows_of, task_of
+from nowgraph.report import iso_text
 from stream.quality.config import AnswerKind, Interactions
 from stream.quality.monitor import Monitor
 from stream.quality.records import Answer, Outcome, Stream
@@ -86,7 +87,7 @@ def test_a_checkpoint_is_read_without_its_weights(served_checkpoints: Callable[[
 def test_a_report_is_a_table_and_a_document(payments: tuple[Task, Schema]) -> None:
     """One row a stream and window, with what its kind has; a document that is plain JSON."""
     monitor = Monitor([quality_task(*payments)])
-    assert text_of(monitor.report().watermark_us) is None
+    assert iso_text(monitor.report().watermark_us) is None
     start_us = 1_672_531_200_000_000
     monitor.add(Answer(Stream("", "payments", "v1"), (1,), start_us, start_us, (0.5,), (1.0,)))
     monitor.add(Outcome("payments", (1,), start_us + 7 * DAY_US, (1.0,)))

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from nowgraph.report import cell_text, emit, row_bar
+from nowgraph.report import cell_text, emit, iso_text, row_bar, time_text
+from temporal_graph.time_rule import ALWAYS_US
 
 
 def test_json_has_no_nan_and_keeps_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +31,15 @@ def test_cells_are_written_for_people() -> None:
     """A dash for nothing, words for truth, thousands apart, three digits that matter."""
     values = (None, math.nan, True, False, 1234567, 0.12345, 12345.6, "text")
     assert [cell_text(v) for v in values] == ["-", "-", "yes", "no", "1,234,567", "0.123", "12,346", "text"]
+
+
+def test_times_are_written_for_people_and_exactly_for_machines() -> None:
+    """UTC, whatever the machine's zone; before anything was seen there is none."""
+    time_us = 1_700_000_000_123_456
+    assert time_text(time_us) == "2023-11-14 22:13:20 UTC"
+    assert iso_text(time_us) == "2023-11-14T22:13:20.123456+00:00"
+    assert time_text(-1) == "1969-12-31 23:59:59 UTC"
+    assert (time_text(ALWAYS_US), iso_text(ALWAYS_US)) == ("-", None)
 
 
 def test_a_bar_of_rows_is_on_standard_error_or_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
