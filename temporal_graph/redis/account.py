@@ -146,13 +146,18 @@ class Account:
         if found == letters.encode():
             # Older graphs, also one of which the account was lost, and what others raised who came second.
             # Their fences first: a reader that is still in one must not take for empty what was dropped under it.
+            # Who was frozen in the middle of it must not drop what was begun since.
             others = f"{self._namespace}:{'?' * len(letters)}{{*".encode()
             for pattern in (others + b"}" + FENCE, others):
-                self._shards.drop(pattern, keep=names.prefix.encode())
+                self._shards.drop(pattern, keep=names.prefix.encode(), going_on=lambda: self._holds(letters))
         state = self.state()
         if state is None:
             raise StoreError("the graph that was just begun is gone")
         return state
+
+    def _holds(self, graph: str) -> bool:
+        state = self.state()
+        return state is not None and state.graph == graph
 
     def complete(self, graph: str, places: Iterable[Place], time_us: int) -> None:
         """Say up to which wall-clock time a graph holds all that its log held of partitions."""

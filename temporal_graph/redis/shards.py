@@ -8,7 +8,7 @@ The only module that knows the Redis client.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -121,12 +121,15 @@ class Shards:
                 time.sleep(_PAUSE_S)
                 self._look_again()
 
-    def drop(self, pattern: bytes, *, keep: bytes) -> None:
-        """Deletes every key of a pattern, as far as shards answer, but those that begin with `keep`."""
+    def drop(self, pattern: bytes, *, keep: bytes, going_on: Callable[[], bool] = lambda: True) -> None:
+        """Deletes every key of a pattern, as far as shards answer, but those that begin with `keep`.
+
+        `going_on` is asked before each thousand or so.
+        """
         for shard in self._placed[0]:
             try:
                 with _borrowed(shard) as connection:
-                    _drop(connection, pattern, keep)
+                    _drop(connection, pattern, keep, going_on)
             except self._lost_connection as error:
                 log.warning("keys of an older graph stay where they are", shard=shard.name, error=_said(error))
 
@@ -301,12 +304,14 @@ def _borrowed(shard: _Shard) -> Iterator[Any]:
         shard.pool.release(connection)
 
 
-def _drop(connection: Any, pattern: bytes, keep: bytes) -> None:
+def _drop(connection: Any, pattern: bytes, keep: bytes, going_on: Callable[[], bool]) -> None:
     cursor: bytes = b"0"
     while True:
         connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
         cursor, matching = connection.read_response()
         found = [key for key in matching if not key.startswith(keep)]
+        if found and not going_on():
+            return
         if found:
             # One key a command: in a cluster they lie in many slots.
             connection.send_packed_command(connection.pack_commands([("UNLINK", key) for key in found]))

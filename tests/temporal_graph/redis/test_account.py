@@ -72,7 +72,7 @@ def test_a_reader_of_a_graph_that_is_dropped_is_told(
     (_, row), (_, children) = names.row(customer.entity), names.children(customer.entity, 0)
     shards, drop = Shards(store.url), Shards.drop
 
-    def one_pass(self: Shards, pattern: bytes, *, keep: bytes) -> None:
+    def one_pass(self: Shards, pattern: bytes, *, keep: bytes, **_: Any) -> None:
         drop(self, pattern, keep=keep)
         monkeypatch.undo()
         drop(self, children, keep=row + b"-")  # as the next pass may, before it comes to the row
@@ -83,6 +83,24 @@ def test_a_reader_of_a_graph_that_is_dropped_is_told(
     account = Account(shards, schema, store.namespace)
     assert account.begin(account.state()).graph != store.graph.graph
     shards.close()
+
+
+@pytest.mark.integration
+def test_who_was_frozen_while_it_dropped_drops_nothing_of_what_came_since(
+    shards: Shards, schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thawed, it goes on with the keys of all graphs but its own, of which another has taken the place."""
+    account, drop, begun = Account(shards, schema, "thawed"), Shards.drop, []
+
+    def frozen(self: Shards, pattern: bytes, **options: Any) -> None:
+        monkeypatch.undo()
+        begun.append(account.begin(account.state()))
+        drop(self, pattern, **options)
+
+    monkeypatch.setattr(Shards, "drop", frozen)
+    account.begin(account.state())
+    assert account.state() == begun[0]
+    assert account.whole(begun[0].graph)
 
 
 @pytest.mark.integration
