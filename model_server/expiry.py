@@ -10,6 +10,7 @@ import heapq
 import math
 import time
 from typing import Any
+from weakref import ReferenceType, ref
 
 from model_server.errors import DeadlinePassedError
 
@@ -22,7 +23,8 @@ class Expiry:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._heap: list[tuple[float, int, asyncio.Future[Any]]] = []
+        # Weak, so that an answer's memory is used for the next one at once, and not only after its deadline.
+        self._heap: list[tuple[float, int, ReferenceType[asyncio.Future[Any]]]] = []
         self._number = 0
         self._prune_at = PRUNE_FROM
         self._timer: asyncio.TimerHandle | None = None
@@ -34,11 +36,11 @@ class Expiry:
     def watch(self, future: asyncio.Future[Any], deadline_s: float) -> None:
         """Lets `future` fail with DeadlinePassedError unless it is done by its deadline (time.monotonic)."""
         self._number += 1
-        heapq.heappush(self._heap, (deadline_s, self._number, future))
+        heapq.heappush(self._heap, (deadline_s, self._number, ref(future)))
         if deadline_s < self._timer_s:
             self._arm(deadline_s)
         if len(self._heap) >= self._prune_at:
-            self._heap = [entry for entry in self._heap if not entry[2].done()]
+            self._heap = [entry for entry in self._heap if _waits(entry[2]())]
             heapq.heapify(self._heap)
             self._prune_at = max(PRUNE_FROM, 2 * len(self._heap))
 
@@ -57,9 +59,13 @@ class Expiry:
     def _expire(self) -> None:
         self._timer, self._timer_s = None, math.inf
         now_s = time.monotonic()
-        while self._heap and (self._heap[0][0] <= now_s or self._heap[0][2].done()):
-            future = heapq.heappop(self._heap)[2]
-            if not future.done():
+        while self._heap and (self._heap[0][0] <= now_s or not _waits(self._heap[0][2]())):
+            future = heapq.heappop(self._heap)[2]()
+            if future is not None and not future.done():
                 future.set_exception(DeadlinePassedError("the deadline passed before the answer was there"))
         if self._heap:
             self._arm(self._heap[0][0])
+
+
+def _waits(future: asyncio.Future[Any] | None) -> bool:
+    return future is not None and not future.done()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from weakref import ref
 
 import pytest
 
@@ -51,4 +53,18 @@ async def test_answered_requests_are_forgotten_before_their_deadlines() -> None:
         expiry.watch(future, time.monotonic() + 3_600)
         future.set_result(1)
     assert len(expiry) <= PRUNE_FROM
+    expiry.close()
+
+
+async def test_an_answer_is_not_kept_until_its_deadline() -> None:
+    """Who has its answer lets go of it, and its memory is free."""
+    loop = asyncio.get_running_loop()
+    expiry = Expiry(loop)
+    future: asyncio.Future[int] = loop.create_future()
+    expiry.watch(future, time.monotonic() + 3_600)
+    future.set_result(1)
+    kept = ref(future)
+    del future
+    gc.collect()
+    assert kept() is None
     expiry.close()
