@@ -6,6 +6,7 @@ import importlib.util
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,19 @@ def free_ports() -> Callable[[int], list[int]]:
             return [probe.getsockname()[1] for probe in probes]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Waits until something holds: `until(condition, why)`. A minute is much on any machine; a failure says why."""
+
+    def wait(holds: Callable[[], object], why: str = "it does not come about", *, timeout_s: float = 60.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < deadline_s, why
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.hookimpl(wrapper=True)

@@ -74,16 +74,13 @@ def staleness_s(client: Client) -> float | None:
     return None if mark is None else mark.graph_staleness_us / 1e6
 
 
-def until(holds: Callable[[], bool], why: str) -> None:
-    """Waits for it."""
-    deadline_s = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline_s, why
-        time.sleep(0.1)
-
-
 def test_the_servers_clock_is_stepped_by_five_minutes(
-    fraud_model: Path, tmp_path: Path, clock: Any, free_ports: Callable[[int], list[int]], pytestconfig: Any
+    fraud_model: Path,
+    tmp_path: Path,
+    clock: Any,
+    free_ports: Callable[[int], list[int]],
+    until: Callable[..., None],
+    pytestconfig: Any,
 ) -> None:
     """Back and forward. A clock that was set back makes no graph fresh whose updater has ended."""
     secret = pytestconfig.pluginmanager.get_plugin("served_world").SECRET

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -86,15 +85,9 @@ class Callers:
                     self.answers.append((number % KEYS, score.model_version, score.logit))
 
 
-def until(said: Callable[[], bool]) -> None:
-    """Waits for what the server does beside the traffic."""
-    deadline_s = time.monotonic() + 60
-    while not said():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
-
-
-def test_fifty_swaps_under_load(world: Any, registry: Registry, pushed: Callable[..., str]) -> None:
+def test_fifty_swaps_under_load(
+    world: Any, registry: Registry, pushed: Callable[..., str], until: Callable[..., None]
+) -> None:
     """No request fails, every answer is that of the version that it names, and memory stays what it was."""
     versions = [pushed(), pushed(1.1)]
     process = psutil.Process()
@@ -133,7 +126,9 @@ def test_fifty_swaps_under_load(world: Any, registry: Registry, pushed: Callable
     assert readers[-1] <= readers[0] + 5, readers
 
 
-def test_what_is_refused_under_load_is_not_noticed(world: Any, registry: Registry, pushed: Callable[..., str]) -> None:
+def test_what_is_refused_under_load_is_not_noticed(
+    world: Any, registry: Registry, pushed: Callable[..., str], until: Callable[..., None]
+) -> None:
     """A promoted version that is spoiled, and a canary that is: every answer is the old model's."""
     first, second = pushed(), pushed(1.1)
     weights = Path(registry.url) / "fraud" / second / "weights.safetensors"
@@ -149,7 +144,9 @@ def test_what_is_refused_under_load_is_not_noticed(world: Any, registry: Registr
     assert {version for _, version, _ in callers.answers} == {first}
 
 
-def test_a_canary_comes_and_goes_under_load(world: Any, registry: Registry, pushed: Callable[..., str]) -> None:
+def test_a_canary_comes_and_goes_under_load(
+    world: Any, registry: Registry, pushed: Callable[..., str], until: Callable[..., None]
+) -> None:
     """It gets its share, is promoted or taken away, and no request fails when it leaves with a full queue."""
     first, second = pushed(), pushed(1.1)
     with BackgroundServer(lambda: server_of(world, registry)) as running:
@@ -186,7 +183,9 @@ class Trail:
         return 0
 
 
-def test_shadows_stand_beside_every_answer(world: Any, registry: Registry, pushed: Callable[..., str]) -> None:
+def test_shadows_stand_beside_every_answer(
+    world: Any, registry: Registry, pushed: Callable[..., str], until: Callable[..., None]
+) -> None:
     """Each answer is recorded once, with what the shadow said or, where it was skipped, alone; callers see none."""
     first, second = pushed(), pushed(1.1)
     change(registry, lambda found: found.with_shadows([second]))

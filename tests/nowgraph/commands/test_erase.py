@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,16 +75,10 @@ def held(place: Path, text: str) -> bool:
     return False
 
 
-def until(done: Callable[[], object]) -> None:
-    """Waits."""
-    deadline_s = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
 @pytest.mark.integration
-def test_a_person_is_erased_everywhere(run_json: Callable, broker: EmbeddedBroker, tmp_path: Path) -> None:
+def test_a_person_is_erased_everywhere(
+    run_json: Callable, broker: EmbeddedBroker, until: Callable[..., None], tmp_path: Path
+) -> None:
     """The arena's file and all snapshots lose every byte, the command says what went, and a rebuild forgets as well."""
     schema, arena, place = tmp_path / "schema.yaml", tmp_path / "arena", tmp_path / "snapshots"
     schema.write_text(SCHEMA)

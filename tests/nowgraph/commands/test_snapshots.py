@@ -90,8 +90,9 @@ def test_a_second_replica_starts_from_the_snapshots_of_the_first(
 
 
 def test_a_standby_takes_the_place_of_an_updater_that_died(
-    example: Path, broker: EmbeddedBroker, publish: Callable, free_port: Callable[[], int], tmp_path: Path
-) -> None:
+    example: Path, broker: EmbeddedBroker, publish: Callable, free_port: Callable[[], int],
+    until: Callable[..., None], tmp_path: Path,
+) -> None:  # fmt: skip
     """It keeps up while there is a writer; then servers are sent to its generation, which holds all of the log."""
     schema, arena = example / "schema.yaml", tmp_path / "arena"
     command = [
@@ -104,20 +105,20 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
     first = subprocess.Popen([*command, "0"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     second: subprocess.Popen[str] | None = None
     try:
-        _until(lambda: _snapshot_of(tmp_path / "snapshots", 100) and CurrentGeneration(arena).get() == 1)
+        until(lambda: _snapshot_of(tmp_path / "snapshots", 100) and CurrentGeneration(arena).get() == 1)
         view = GraphView.attach(load_schema(schema), arena)
         second = subprocess.Popen([*command, port], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert second.stderr is not None
         assert any("Standing by" in line for line in second.stderr)
         publish(broker, range(100, 150))
-        _until(lambda: _metric(port, "nowgraph_events_applied_total") == 50)
+        until(lambda: _metric(port, "nowgraph_events_applied_total") == 50)
         time.sleep(0.5)  # ten times its interval: who stands by makes no snapshot
         assert _metric(port, 'nowgraph_snapshots_total{outcome="made"}') == 0
         assert _metric(port, "nowgraph_standing_by") == 1
         assert not view.superseded
         first.send_signal(signal.SIGKILL)
         died_s = time.monotonic()
-        _until(lambda: view.superseded)
+        until(lambda: view.superseded)
         print(f"took over after {time.monotonic() - died_s:.2f} s")
         view.close()
         view = GraphView.attach(load_schema(schema), arena)
@@ -126,7 +127,7 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
         view.close()
         assert _metric(port, "nowgraph_standing_by") == 0
         assert 0 < _metric(port, "nowgraph_ready_seconds") < 10
-        _until(lambda: _snapshot_of(tmp_path / "snapshots", 150))
+        until(lambda: _snapshot_of(tmp_path / "snapshots", 150))
         second.send_signal(signal.SIGTERM)
         assert second.wait(timeout=20) == 0
     finally:
@@ -138,8 +139,9 @@ def test_a_standby_takes_the_place_of_an_updater_that_died(
 
 @pytest.mark.faults
 def test_of_several_who_stand_by_each_has_its_turn(
-    example: Path, broker: EmbeddedBroker, publish: Callable, free_port: Callable[[], int], tmp_path: Path
-) -> None:
+    example: Path, broker: EmbeddedBroker, publish: Callable, free_port: Callable[[], int],
+    until: Callable[..., None], tmp_path: Path,
+) -> None:  # fmt: skip
     """Three start at once and the writer is killed again and again: one takes over, the others stand by for it."""
     arena, ports = tmp_path / "arena", [str(free_port()) for _ in range(4)]
     command = [
@@ -152,9 +154,9 @@ def test_of_several_who_stand_by_each_has_its_turn(
         while processes:
             publish(broker, range(published, published + 30))
             published += 30
-            _until(lambda: all(_metric_or_none(port, "nowgraph_standing_by") is not None for port in processes))
-            _until(lambda: [_metric_or_none(port, "nowgraph_standing_by") for port in processes].count(0.0) == 1)
-            _until(lambda: _whole(arena, example, published))  # noqa: B023
+            until(lambda: all(_metric_or_none(port, "nowgraph_standing_by") is not None for port in processes))
+            until(lambda: [_metric_or_none(port, "nowgraph_standing_by") for port in processes].count(0.0) == 1)
+            until(lambda: _whole(arena, example, published))  # noqa: B023
             (writer,) = (port for port in processes if _metric(port, "nowgraph_standing_by") == 0)
             process = processes.pop(writer)
             process.kill()
@@ -214,13 +216,6 @@ def _metric(port: str, name: str) -> float:
 def _snapshot_of(folder: Path, count: int) -> bool:
     found, _ = Snapshots(folder).inventory()
     return bool(found) and sum(at for (topic, _), at in found[0].offsets.items() if topic == "transactions") == count
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_snapshots_are_listed_and_checked(
