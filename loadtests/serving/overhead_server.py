@@ -63,6 +63,7 @@ class Prepared:
     """A sampler whose neighborhoods, of seeds alone, are made before the run."""
 
     def __init__(self, sampler: Any, target: Target, limit: int) -> None:
+        self.view = sampler.view
         keys = [-(2**62) + number for number in range(limit)]
         cutoff = np.zeros(limit, dtype=np.int64)
         self._made = [sampler.sample_keys(target.table, keys[:n], cutoff[:n]) for n in range(limit + 1)]
