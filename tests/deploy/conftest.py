@@ -174,3 +174,75 @@ def envoy_before() -> Callable[..., AbstractContextManager[Envoy]]:
             yield envoy
 
     return start
+
+
+# The oldest Kubernetes that has all of it: sidecars, and sleep in preStop.
+KUBERNETES = "1.30"
+
+
+def _strict(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema that knows only what it names."""
+    closed = {**schema, "additionalProperties": False} if "properties" in schema else schema
+    return {
+        key: _strict(value) if isinstance(value, dict) else value for key, value in closed.items() if key != "$comment"
+    }
+
+
+STRING, OF_STRINGS = {"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}
+DURATION = {"type": "string", "pattern": r"^(\d+(ms|s|m|h|d|w|y))+$"}
+RELABELING = {"type": "object", "properties": {"targetLabel": STRING, "replacement": STRING}}
+ENDPOINT = {"type": "object", "properties": {"port": STRING, "interval": DURATION, "scrapeTimeout": DURATION,
+            "relabelings": {"type": "array", "items": RELABELING}}}  # fmt: skip
+RULE = {"type": "object", "required": ["expr"], "properties": {"record": STRING, "alert": STRING, "expr": STRING,
+        "for": DURATION, "keep_firing_for": DURATION, "labels": OF_STRINGS, "annotations": OF_STRINGS}}  # fmt: skip
+GROUP = {"type": "object", "required": ["name", "rules"], "properties": {"name": STRING, "interval": DURATION,
+         "rules": {"type": "array", "items": RULE}}}  # fmt: skip
+CUSTOM = {
+    "ServiceMonitor": {"selector": {"type": "object", "properties": {"matchLabels": OF_STRINGS}},
+                       "targetLabels": {"type": "array", "items": STRING},
+                       "endpoints": {"type": "array", "items": ENDPOINT}},
+    "PrometheusRule": {"groups": {"type": "array", "items": GROUP}},
+}  # fmt: skip
+"""The part of the Prometheus operator's schemas that is used here; anything beyond is refused."""
+
+
+def _check_object(one: dict[str, Any]) -> None:
+    """Raises where an object is not what its kind's schema says."""
+    import jsonschema
+    import kubernetes_validate
+
+    if one["kind"] in CUSTOM:
+        assert one["apiVersion"] == "monitoring.coreos.com/v1"
+        jsonschema.validate(one["spec"], _strict({"type": "object", "properties": CUSTOM[one["kind"]]}))
+    else:
+        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+
+
+@pytest.fixture(scope="session")
+def check_object() -> Callable[[dict[str, Any]], None]:
+    """Raises where an object is not what its kind's schema says."""
+    return _check_object
+
+
+@pytest.fixture
+def over(tmp_path: Path) -> Callable[[str, str], tuple[dict[str, Any], ...]]:
+    """Renders an overlay with one of the components that none of ours has, and checks it."""
+
+    def render(overlay: str, component: str) -> tuple[dict[str, Any], ...]:
+        kubernetes = ENVOY.parent / "kubernetes"
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [os.path.relpath(kubernetes / overlay, tmp_path)],
+            "components": [os.path.relpath(kubernetes / "components" / component, tmp_path)],
+        }
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        command = ["kubectl", "kustomize", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        objects = tuple(yaml.safe_load_all(done.stdout))
+        for one in objects:
+            _check_object(one)
+        return objects
+
+    return render

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -18,10 +17,9 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 OVERLAYS = ("base", "embedded", "production", "production-tls", "shared-node", "canary")
-# The oldest that has all of it: sidecars, and sleep in preStop.
-KUBERNETES = "1.30"
 Object = dict[str, Any]
 Accepts = Callable[[Sequence[str]], None]
+Check = Callable[[Object], None]
 
 # kustomize is part of kubectl, which no package index has; without it whole files are checked, and overlays are not.
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed: no overlays")
@@ -76,45 +74,7 @@ def quantity(text: str) -> float:
     return float(match[1]) * factors[match[2]]
 
 
-def strict(schema: Object) -> Object:
-    """A JSON schema that knows only what it names."""
-    closed = {**schema, "additionalProperties": False} if "properties" in schema else schema
-    return {
-        key: strict(value) if isinstance(value, dict) else value for key, value in closed.items() if key != "$comment"
-    }
-
-
-STRING, OF_STRINGS = {"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}
-DURATION = {"type": "string", "pattern": r"^(\d+(ms|s|m|h|d|w|y))+$"}
-RELABELING = {"type": "object", "properties": {"targetLabel": STRING, "replacement": STRING}}
-ENDPOINT = {"type": "object", "properties": {"port": STRING, "interval": DURATION, "scrapeTimeout": DURATION,
-            "relabelings": {"type": "array", "items": RELABELING}}}  # fmt: skip
-RULE = {"type": "object", "required": ["expr"], "properties": {"record": STRING, "alert": STRING, "expr": STRING,
-        "for": DURATION, "keep_firing_for": DURATION, "labels": OF_STRINGS, "annotations": OF_STRINGS}}  # fmt: skip
-GROUP = {"type": "object", "required": ["name", "rules"], "properties": {"name": STRING, "interval": DURATION,
-         "rules": {"type": "array", "items": RULE}}}  # fmt: skip
-CUSTOM = {
-    "ServiceMonitor": {"selector": {"type": "object", "properties": {"matchLabels": OF_STRINGS}},
-                       "targetLabels": {"type": "array", "items": STRING},
-                       "endpoints": {"type": "array", "items": ENDPOINT}},
-    "PrometheusRule": {"groups": {"type": "array", "items": GROUP}},
-}  # fmt: skip
-"""The part of the Prometheus operator's schemas that is used here; anything beyond is refused."""
-
-
-def check_object(one: Object) -> None:
-    """Raises where an object is not what its kind's schema says."""
-    import jsonschema
-    import kubernetes_validate
-
-    if one["kind"] in CUSTOM:
-        assert one["apiVersion"] == "monitoring.coreos.com/v1"
-        jsonschema.validate(one["spec"], strict({"type": "object", "properties": CUSTOM[one["kind"]]}))
-    else:
-        kubernetes_validate.validate(one, KUBERNETES, strict=True)
-
-
-def test_whole_files_are_valid() -> None:
+def test_whole_files_are_valid(check_object: Check) -> None:
     """Each object of a file is what the API takes, with no key that it does not know; and the check can fail."""
     import kubernetes_validate
 
@@ -132,7 +92,7 @@ def test_whole_files_are_valid() -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_overlays_are_valid(overlay: str) -> None:
+def test_overlays_are_valid(overlay: str, check_object: Check) -> None:
     """kustomize renders it, each object is valid, and no two objects of a kind share a name."""
     objects = rendered(overlay)
     for one in objects:
@@ -255,124 +215,6 @@ def test_selectors_pick_whom_they_mean(overlay: str) -> None:
         ]
         ports = {port["name"] for one in picked_services for port in one["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
-
-
-def over(folder: Path, overlay: str, component: str) -> tuple[Object, ...]:
-    """An overlay with one of the components that none of ours has."""
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(FOLDER / overlay, folder)],
-        "components": [os.path.relpath(FOLDER / "components" / component, folder)],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    objects = rendered(str(folder))
-    for one in objects:
-        check_object(one)
-    return objects
-
-
-@needs_kubectl
-def test_a_graph_may_begin_with_files(tmp_path: Path, accepts: Accepts) -> None:
-    """The component `history` fits over production: its files are mounted and given to the updater, nobody else."""
-    found = containers(workloads(over(tmp_path, "production", "history"))["nowgraph"])
-    accepts(found["updater"]["args"])
-    assert found["updater"]["args"][-2:] == ["--history", "/history"]
-    assert "/history" in {mount["mountPath"] for mount in found["updater"]["volumeMounts"]}
-    assert "/history" not in {mount["mountPath"] for mount in found["server"]["volumeMounts"]}
-
-
-@needs_kubectl
-def test_models_may_come_from_a_registry(tmp_path: Path, accepts: Accepts) -> None:
-    """The component `registry` fits over production: serving.yaml can be read, and names folders that are mounted."""
-    from model_server.config import parse_serving
-
-    objects = over(tmp_path, "production", "registry")
-    deployed = workloads(objects)["nowgraph"]
-    server = containers(deployed)["server"]
-    accepts(server["args"])
-    path = Path(server["args"][server["args"].index("--config") + 1])
-    mounts = {mount["mountPath"]: mount["name"] for mount in server["volumeMounts"]}
-    volume = next(one for one in deployed["spec"]["template"]["spec"]["volumes"] if one["name"] == mounts["/config"])
-    config = parse_serving(of_kind(objects, "ConfigMap")[volume["configMap"]["name"]]["data"][path.name])
-    for tenant in config.tenants:
-        places = [tenant.schema_path, tenant.arena, *(Path(task.registry or "") for task in tenant.tasks)]
-        assert {Path(*place.parts[:2]) for place in places} <= {Path(mount) for mount in mounts}
-
-
-@needs_kubectl
-@pytest.mark.parametrize(
-    ("overlay", "component", "name", "service"),
-    [
-        ("base", "standby", "nowgraph", "nowgraph"),
-        ("production", "standby", "nowgraph", "nowgraph"),
-        ("shared-node", "standby-node", "nowgraph-updater", "nowgraph-updater"),
-    ],
-)
-def test_an_updater_may_have_a_standby(
-    tmp_path: Path, accepts: Accepts, overlay: str, component: str, name: str, service: str
-) -> None:
-    """Two that run alike but for their metrics, on one arena and one place of snapshots; both are scraped."""
-    objects = over(tmp_path, overlay, component)
-    found = containers(workloads(objects)[name])
-    updater, standby = found["updater"], found["standby"]
-    accepts(standby["args"])
-    assert standby["args"] == [*updater["args"], "--metrics-port", "9467"]
-    assert updater["args"][-1] == "--standby"
-    for part in ("env", "envFrom", "image", "securityContext", "volumeMounts", "restartPolicy"):
-        assert standby.get(part) == updater.get(part), part
-    assert [port["containerPort"] for port in standby["ports"]] == [9467]
-    ports = {one["name"]: one["port"] for one in of_kind(objects, "Service")[service]["spec"]["ports"]}
-    assert ports[standby["ports"][0]["name"]] == 9467
-    rule = of_kind(objects, "NetworkPolicy")["nowgraph"]["spec"]["ingress"][1]
-    assert {9465, 9467} <= {one["port"] for one in rule["ports"]}
-    assert "monitoring" in str(rule["from"])
-    for monitor in of_kind(objects, "ServiceMonitor").values():
-        if monitor["metadata"]["name"] == "nowgraph":
-            assert "standby-metrics" in {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}
-
-
-@needs_kubectl
-@pytest.mark.parametrize(
-    ("overlay", "component", "name"),
-    [
-        ("base", "columns", "nowgraph"),
-        ("production", "columns", "nowgraph"),
-        ("shared-node", "columns-node", "nowgraph-updater"),
-    ],
-)
-def test_columns_may_lie_on_a_disk(tmp_path: Path, accepts: Accepts, overlay: str, component: str, name: str) -> None:
-    """Their folder is one volume of a disk, written by the updater and read by servers under the same path."""
-    objects = over(tmp_path, overlay, component)
-    writer, reader = workloads(objects)[name], workloads(objects)["nowgraph"]
-    updater, server = containers(writer)["updater"], containers(reader)["server"]
-    accepts(updater["args"])
-    folder = updater["args"][updater["args"].index("--columns") + 1]
-
-    def mounted(container: Object, pod: Object) -> tuple[Object, Object]:
-        mount = max(
-            (one for one in container["volumeMounts"] if f"{folder}/".startswith(f"{one['mountPath']}/")),
-            key=lambda one: len(one["mountPath"]),
-        )
-        volumes = pod["spec"]["template"]["spec"]["volumes"]
-        return mount, next(one for one in volumes if one["name"] == mount["name"])
-
-    (written, on), (read, of) = mounted(updater, writer), mounted(server, reader)
-    assert not written.get("readOnly")
-    assert read["readOnly"]
-    if writer is reader:
-        assert written["mountPath"] == read["mountPath"] == folder
-        assert of == on
-        claimed = on["ephemeral"]["volumeClaimTemplate"]["spec"]
-        assert claimed["accessModes"] == ["ReadWriteOnce"]
-        volumes = {one["name"]: one for one in writer["spec"]["template"]["spec"]["volumes"]}
-        kept = quantity(volumes["snapshots"]["emptyDir"]["sizeLimit"])
-        assert (
-            kept >= 3 * quantity(claimed["resources"]["requests"]["storage"]) / 2
-        )  # the newest three, of a generation
-    else:
-        assert folder == of["hostPath"]["path"] == on["hostPath"]["path"] + folder.removeprefix(written["mountPath"])
-        assert read["mountPath"] == folder
 
 
 @needs_kubectl
