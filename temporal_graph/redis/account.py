@@ -36,7 +36,6 @@ class State:
     """
 
     graph: str
-    fingerprint: str
     positions: dict[Place, int]
     until: dict[Place, int] | None
     complete_us: dict[Place, int] = field(default_factory=dict)
@@ -111,7 +110,7 @@ class Account:
                 f"not under {self._fingerprint[:12]}"
             )
         expected = None if until is None else {(topic, number): at for topic, number, at in json.loads(until)}
-        return State(graph.decode(), fingerprint.decode(), _by_place(flat), expected, _by_place(complete))
+        return State(graph.decode(), _by_place(flat), expected, _by_place(complete))
 
     def serving(self) -> State:
         """Return the state of a graph that serves; raises StoreNotReadyError where none does."""

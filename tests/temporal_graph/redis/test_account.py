@@ -27,7 +27,7 @@ def test_partitions_come_back_from_their_names() -> None:
 )
 def test_a_graph_serves_from_its_expected_positions_on(positions: Any, until: Any, serves: bool) -> None:
     """Not before anyone said which they are, nor while one of them is ahead."""
-    assert State("x", "y", positions, until).serves == serves
+    assert State("x", positions, until).serves == serves
 
 
 @pytest.mark.integration
