@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Protocol
 
 import structlog
 
 from graph_updater.metrics import UpdaterMetrics
-from temporal_graph.view import Erased, GraphView
+from temporal_graph.schema import Schema
+from temporal_graph.view import Erased
 
 log = structlog.get_logger(__name__)
+
+
+class Erasable(Protocol):
+    """What counts what was erased: the view of a graph in RAM, or a writer of one in Redis."""
+
+    @property
+    def schema(self) -> Schema:
+        """Its tables."""
+
+    @property
+    def erasures(self) -> int:
+        """Counts how often more was erased."""
+
+    def erased(self, table: str) -> Erased:
+        """What was removed of a table."""
 
 
 class ErasureReport:
     """Looks at a graph's counts after each batch; what was erased before the start is not told again."""
 
-    def __init__(self, view: GraphView, metrics: UpdaterMetrics) -> None:
+    def __init__(self, view: Erasable, metrics: UpdaterMetrics) -> None:
         self._view = view
         self._metrics = metrics
         self._erasures = view.erasures
@@ -34,7 +51,7 @@ class ErasureReport:
         log.info("erased", removed={table: asdict(counts) for table, counts in removed.items()})
 
 
-def erased_of(view: GraphView) -> dict[str, Erased]:
+def erased_of(view: Erasable) -> dict[str, Erased]:
     """Return what erasures have removed of each table, in all."""
     return {table.name: view.erased(table.name) for table in view.schema.tables}
 

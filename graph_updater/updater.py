@@ -86,7 +86,7 @@ class Updater:
         self._dead_letters = dead_letters
         self._settings = settings if settings is not None else UpdaterSettings()
         self.metrics = metrics if metrics is not None else UpdaterMetrics()
-        # A graph in Redis forgets nothing and counts no rows, and its memory is Redis's to tell.
+        # A graph in Redis has no retention and counts no rows, and its memory is Redis's to tell.
         self._arena = graph if isinstance(graph, TemporalGraph) else None
         self._view = graph.view() if isinstance(graph, TemporalGraph) else graph
         self._positions = graph.positions
@@ -99,7 +99,7 @@ class Updater:
         self._snapshots = snapshots
         self._clock_s = clock_s
         self._progress = Progress()
-        self._erasures = ErasureReport(self._view, self.metrics) if isinstance(self._view, GraphView) else None
+        self._erasures = ErasureReport(self._view, self.metrics)
         self._unconfirmed: list[DeadLetter] = []
         self._stopping = threading.Event()
         self._next_evict_s = self._next_account_s = 0.0
@@ -227,8 +227,7 @@ class Updater:
         metrics.applied.inc(applied.applied)
         metrics.duplicate.inc(applied.duplicate)
         metrics.erased.inc(applied.erased)
-        if self._erasures is not None:
-            self._erasures.look()
+        self._erasures.look()
         if not batch.backfill:
             stamped = batch.timestamp_us[batch.timestamp_us != NO_TIMESTAMP_US]
             # Clocks of two machines may disagree; an event is not visible before it was sent.

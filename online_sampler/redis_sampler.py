@@ -8,6 +8,7 @@ may reach is fetched, or known to be unchanged, before it is sampled.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -22,7 +23,7 @@ from online_sampler.resolved_plan import resolve
 from online_sampler.sampler import Sampler
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.redis.account import State
-from temporal_graph.redis.errors import StoreError
+from temporal_graph.redis.errors import ErasingError, StoreError, StoreLostError
 from temporal_graph.redis.keys import Names, entity, key_bytes
 from temporal_graph.redis.row_event import EventReader
 from temporal_graph.redis.view import RedisView
@@ -35,6 +36,11 @@ ARENA_BYTES: Final = 1 << 30
 """Address space of the native graph that keeps what was fetched."""
 KEPT_BYTES_MAX: Final = 32 << 20
 """Bytes of fetched events after which it is begun anew, between two questions."""
+
+ERASING_PATIENCE_S: Final = 5.0
+"""How long a question is asked anew while what it has read is erased."""
+CHECKED_TRIES: Final = 3
+"""After so many tries nothing is compared: an eraser that died left slices that say different things for a while."""
 
 
 class RedisSampler:
@@ -63,6 +69,7 @@ class RedisSampler:
         self._routes = Routes(store.schema, self._plan)
         self._walks = 0
         self._graph = ""
+        self._erasures: int | None = None
         self._begin_anew()
 
     @property
@@ -121,15 +128,33 @@ class RedisSampler:
         return [entity(index, key_bytes(key if isinstance(key, tuple) else (key,))) for key in keys]
 
     def _fetch(self, roots: Sequence[Root]) -> None:
-        """Brings all that the roots may reach into the native graph."""
-        state = self._store.state()
-        if self._kept_bytes > KEPT_BYTES_MAX or (self._graph and state.graph != self._graph):
+        """Brings all that the roots may reach into the native graph.
+
+        While something is erased, rows go between a list that names them and their own turn: the question is asked
+        anew, and what it has fetched is kept for no other.
+        """
+        until_s = time.monotonic() + ERASING_PATIENCE_S
+        tries = 0
+        while True:
+            state = self._store.state()
+            tries += 1
+            erasures = None if state.erasures < 0 or tries > CHECKED_TRIES else state.erasures
+            try:
+                return self._fetch_as_of(state, roots, erasures)
+            except (ErasingError, StoreLostError) as error:
+                lost = isinstance(error, StoreLostError) and self._store.state().erasures == max(state.erasures, 0)
+                if lost or time.monotonic() > until_s:
+                    raise
+
+    def _fetch_as_of(self, state: State, roots: Sequence[Root], erasures: int | None) -> None:
+        known = self._graph, self._erasures
+        if self._kept_bytes > KEPT_BYTES_MAX or erasures is None or (self._graph and known != (state.graph, erasures)):
             self._begin_anew()
-        self._graph = state.graph
+        self._graph, self._erasures = state.graph, erasures
         self._walks += 1
         names: Names = self._store.names(state)
         try:
-            Walk(self._store, names, self._routes, self._rows, self._walks).run(roots)
+            Walk(self._store, names, self._routes, self._rows, self._walks, erasures=erasures).run(roots)
             self._keep(state)
         except BaseException:
             self._begin_anew()  # rows of which the native graph was not told

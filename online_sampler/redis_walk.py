@@ -93,7 +93,11 @@ class Routes:
 class Walk:
     """One question's walk. Rows that other walks have fetched are asked again, but only for what changed since."""
 
-    def __init__(self, view: RedisView, names: Names, routes: Routes, rows: Rows, number: int) -> None:
+    def __init__(
+        self, view: RedisView, names: Names, routes: Routes, rows: Rows, number: int, *, erasures: int | None
+    ) -> None:
+        """`erasures`: as of which rows were fetched; None: rows may change, and are asked for whole each time."""
+        self._erasures = erasures
         self._view, self._names, self._rows, self._number = view, names, rows, number
         self._routes, self._forward, self._backward = routes, routes.forward, routes.backward
         self._lists: dict[tuple[Stop, int], _List] = {}
@@ -144,10 +148,11 @@ class Walk:
         for named in dict.fromkeys((*cutoffs, *lists)):
             row = self._rows.known.get(named, _NOTHING)
             upto = max(cutoffs.get(named, ALWAYS_US), row.cutoff_time_us)
-            wants.append(Want(named, upto, row.size, row.cutoff_time_us, tuple(lists.get(named, ()))))
+            size = 0 if self._erasures is None else row.size
+            wants.append(Want(named, upto, size, row.cutoff_time_us, tuple(lists.get(named, ()))))
         if not wants:
             return
-        for want, found in zip(wants, self._view.read(self._names, wants), strict=True):
+        for want, found in zip(wants, self._view.read(self._names, wants, self._erasures), strict=True):
             self._keep(want, found)
 
     def _keep(self, want: Want, found: Found) -> None:

@@ -26,19 +26,26 @@ Positions = Mapping[Place, int]
 NAMESPACE: Final = "ng"
 """Short, because it begins every key."""
 _LETTERS_BYTES = 3
+_LAYOUT = ":2"
+"""Stands behind the schema's fingerprint. A version that lays graphs out otherwise takes them for another schema's;
+this one begins anew what has no such mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """What a namespace holds; `until` are the positions from which on it serves, None before anyone has said.
 
-    `complete_us` is, of each partition, up to which wall-clock time the graph holds all that its log held.
+    `complete_us` is, of each partition, up to which wall-clock time the graph holds all that its log held. `erasures`
+    is the last erasure's number, less than 0 while it is at work. `current` is whether it is laid out as this version
+    of the program lays it out; another's is not read.
     """
 
     graph: str
     positions: dict[Place, int]
     until: dict[Place, int] | None
     complete_us: dict[Place, int] = field(default_factory=dict)
+    erasures: int = 0
+    current: bool = True
 
     @property
     def serves(self) -> bool:
@@ -103,20 +110,31 @@ class Account:
         [found] = self._shards.run(ACCOUNT, [(0, (self._key, f"{self._namespace}:".encode(), *self._behind))])
         if not found:
             return None
-        graph, fingerprint, until, flat, complete = found
-        if fingerprint.decode() != self._fingerprint:
+        graph, written, until, flat, complete, erasures = found
+        fingerprint, _, layout = written.decode().partition(":")
+        if fingerprint != self._fingerprint:
             raise SchemaMismatchError(
-                f"the graph in Redis was made under schema {fingerprint.decode()[:12]}, "
-                f"not under {self._fingerprint[:12]}"
+                f"the graph in Redis was made under schema {fingerprint[:12]}, not under {self._fingerprint[:12]}"
             )
         expected = None if until is None else {(topic, number): at for topic, number, at in json.loads(until)}
-        return State(graph.decode(), _by_place(flat), expected, _by_place(complete))
+        return State(
+            graph.decode(),
+            _by_place(flat),
+            expected,
+            _by_place(complete),
+            int(erasures),
+            f":{layout}" == _LAYOUT,
+        )
 
     def serving(self) -> State:
         """Return the state of a graph that serves; raises StoreNotReadyError where none does."""
         state = self.state()
         if state is None:
             raise StoreNotReadyError("there is no graph in this namespace of Redis")
+        if not state.current:
+            raise StoreNotReadyError(
+                "the graph in Redis is laid out by another version; a writer of this begins it anew"
+            )
         if not state.serves:
             raise StoreNotReadyError("the graph in Redis does not yet hold what its log held when it was begun")
         return state
@@ -140,7 +158,7 @@ class Account:
         names = self.names(letters)
         self._shards.run(RAISE_FENCES, [(number, (names.fence(number),)) for number in range(SLICES)])
         replaced = old.graph if old is not None else ""
-        arguments = (self._key, replaced.encode(), letters.encode(), self._fingerprint.encode())
+        arguments = (self._key, replaced.encode(), letters.encode(), (self._fingerprint + _LAYOUT).encode())
         [found] = self._shards.run(BEGIN, [(0, arguments)])
         if found == letters.encode():
             # Older graphs, also one of which the account was lost, and what others raised who came second.

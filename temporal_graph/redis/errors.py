@@ -21,6 +21,10 @@ class StoreNotReadyError(StoreError):
     """There is no graph, or one that does not yet hold what its log held when it was begun."""
 
 
+class ErasingError(StoreError):
+    """Something is being erased, or was since this one looked: look again, and try again."""
+
+
 class StaleWriterError(StoreError):
     """Another writer has claimed a partition of this batch since: nothing of it may be written."""
 

@@ -16,16 +16,21 @@ import structlog
 from numpy.typing import NDArray
 
 from temporal_graph.errors import ArenaFullError
-from temporal_graph.graph import Applied, Rejected, TemporalGraph
+from temporal_graph.graph import Applied, TemporalGraph
 from temporal_graph.redis.account import NAMESPACE, Account, Place, Positions, State, field_of
+from temporal_graph.redis.erasing import Erasing, Removed, own_items
+from temporal_graph.redis.erasure_scripts import MARK, OWN
 from temporal_graph.redis.errors import RecordsLostError, StoreLostError
 from temporal_graph.redis.frames import ERASE, openings, pack, unpack
 from temporal_graph.redis.keys import SLICES, time_bytes
+from temporal_graph.redis.lock import Lock
 from temporal_graph.redis.row_event import Change, EventReader
 from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, CLAIM, NEXT_TOKEN, SET_POSITIONS
 from temporal_graph.redis.shards import Item, Shards
+from temporal_graph.redis.tombstones import NEVER_US, Tombstones
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import ALWAYS_US
+from temporal_graph.view import Erased
 
 log = structlog.get_logger(__name__)
 
@@ -55,10 +60,15 @@ class RedisGraph:
             tuple(number for number, link in enumerate(schema.links) if link.child == table.name)
             for table in schema.tables
         ]
+        self._tombstones = Tombstones(schema, shards, self._names, self._reader)
+        self._lock = Lock(shards, account, state.graph, state.erasures)
+        self._removed = Removed()
         self._tokens: dict[Place, int] = {}
         self._judge = TemporalGraph.create(schema, arena_bytes=_JUDGE_BYTES)
         self._judged = 0
         self.watermark_us = ALWAYS_US
+        self.erasures = 0
+        """Counts how often this writer erased something: one look tells whether `erased` has changed."""
 
     @classmethod
     def open(cls, url: str, schema: Schema, *, namespace: str = NAMESPACE, replicas: int | None = None) -> Self:
@@ -79,8 +89,10 @@ class RedisGraph:
         try:
             account = Account(shards, schema, namespace)
             state = account.state()
-            if state is None or not account.whole(state.graph):
-                if state is not None:
+            if state is None or not state.current or not account.whole(state.graph):
+                if state is not None and not state.current:
+                    log.warning("the graph in Redis is laid out by another version: it is built anew")
+                elif state is not None:
                     log.warning("Redis has lost a part of the graph: it is built anew", positions=len(state.positions))
                 state = account.begin(state)
             return cls(schema, shards, account, state)
@@ -184,21 +196,19 @@ class RedisGraph:
                 if partition is not None and offset is not None:
                     place = topic, int(partition[index]), int(offset[index])
                 at_us = ALWAYS_US if broker_time_us is None else int(broker_time_us[index])
-                change = self._reader.read(event, place=place, broker_time_us=at_us, backfill=backfill)
-                if change.version.operation == ERASE:  # kept as a version it would look as if it were done
-                    rejected[index] = Rejected(index, "erasure_unsupported", "a graph in Redis cannot erase")
-                else:
-                    changes.append(change)
-        applied = self._write(changes, self._head(places))
+                changes.append(self._reader.read(event, place=place, broker_time_us=at_us, backfill=backfill))
+        applied, erased = self._lock.patiently(lambda: self._write(changes, places))
         if positions and not rejected:
             self.settle(positions)
         self.watermark_us = max([self.watermark_us, *(change.event_time_us for change in changes)])
-        return Applied(applied, len(changes) - applied, tuple(rejected[index] for index in sorted(rejected)))
+        duplicate = len(changes) - applied - erased
+        return Applied(applied, duplicate, tuple(rejected[index] for index in sorted(rejected)), erased)
 
     def settle(self, positions: Mapping[Place, int]) -> None:
         """Publish the positions of a batch of which some was rejected: what was rejected is safe elsewhere by now."""
         fields = [(self._names.positions, field_of(place), at) for place, at in positions.items()]
-        self._shards.run(SET_POSITIONS, [(0, field) for field in fields], head=self._head(positions))
+        items: list[Item] = [(0, field) for field in fields]
+        self._lock.patiently(lambda: self._shards.run(SET_POSITIONS, items, head=self._head(positions)))
 
     def bytes_used(self) -> int:
         """The memory of all shards, replicas not counted, with whatever else they hold."""
@@ -253,9 +263,62 @@ class RedisGraph:
     def _head(self, places: Iterable[Place]) -> list[bytes | int]:
         """What guarded scripts are told: each partition, and this writer's token."""
         told = [word for place in places for word in (field_of(place), self._tokens[place])]
-        return [len(told) // 2, *told]
+        return [self._lock.erasures, len(told) // 2, *told]
 
-    def _write(self, changes: Sequence[Change], head: Sequence[bytes | int]) -> int:
+    def erased(self, table: str) -> Erased:
+        """Return what this writer's erasures have removed of a table."""
+        index, removed = self.schema.table_index(table), self._removed
+        return Erased(removed.rows[index], removed.versions[index], max(removed.links[index], 0), 0)
+
+    def _write(self, changes: Sequence[Change], places: Sequence[Place]) -> tuple[int, int]:
+        """Erasures first, then what is left; returns how many changed something, and how many are of what is erased."""
+        asked = [change for change in changes if change.version.operation == ERASE]
+        rest = [change for change in changes if change.version.operation != ERASE]
+        applied = self._erase_asked(asked, places) if asked else 0
+        if not self._lock.erasures:  # nothing was ever erased
+            return applied + self._append(rest, self._head(places)), 0
+        around = [(change.entity, change.version) for change in rest]
+        while raised := self._tombstones.raised(rest, found := self._tombstones.around(around)):
+            self._erase(raised, places)
+        judged, head = self._tombstones.judge(rest, found), self._head(places)
+        self._shards.run(OWN, own_items(self._names, judged.owned), head=head)
+        graves = [(self._names.tombstone(ref), named) for ref, named in judged.named.items()]
+        self._shards.run(MARK, [(number, (key, b"row", named)) for (number, key), named in graves], head=head)
+        return applied + self._append(judged.kept, head), judged.dropped
+
+    def _erase_asked(self, asked: Sequence[Change], places: Sequence[Place]) -> int:
+        """Does the erasures that events ask for, unless they were done; returns how many said more than others."""
+        refs = [self._tombstones.ref(change.entity) for change in asked]
+        done_us = {ref: tombstone.asked_us for ref, tombstone in self._tombstones.look(refs).items()}
+        until_us: dict[bytes, int] = {}
+        more = 0
+        for ref, change in zip(refs, asked, strict=True):
+            if change.event_time_us > done_us.get(ref, NEVER_US):
+                done_us[ref] = until_us[change.entity] = change.event_time_us
+                more += 1
+        if until_us:
+            self._erase(until_us, places)
+            marks = [(self._names.tombstone(self._tombstones.ref(named)), at) for named, at in until_us.items()]
+            items: list[Item] = [(number, (key, b"asked", time_bytes(at))) for (number, key), at in marks]
+            self._shards.run(MARK, items, head=self._head(places))
+        return more
+
+    def _erase(self, until_us: Mapping[bytes, int], places: Sequence[Place]) -> None:
+        with self._lock.held() as lock:
+            erasing = Erasing(
+                self.schema,
+                self._shards,
+                self._names,
+                self._tombstones,
+                head=self._head(places),
+                removed=self._removed,
+                beat=lock.beat,
+            )
+            erasing.run(until_us)
+        self.erasures += 1
+        self._judged = _JUDGED_BYTES_MAX + 1  # it may hold what was erased: the next batch begins it anew
+
+    def _append(self, changes: Sequence[Change], head: Sequence[bytes | int]) -> int:
         """Rows first, then the lists that name them; returns how many versions were new."""
         frames = [pack(change.version, change.stored) for change in changes]
         rows: list[Item] = []

@@ -7,6 +7,7 @@ A slice is a hash tag: all of its keys lie in one slot, with the fence that says
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from typing import Final
 
@@ -16,7 +17,7 @@ SLICES: Final = 1024
 """Hash tags of a graph: what a shard holds is a multiple of them. More than any cluster has shards, and few enough
 that a writer claims them all in milliseconds."""
 
-ROW_TABLES_MAX: Final = 253  # the bytes above name a fence and two accounts
+ROW_TABLES_MAX: Final = 252  # the bytes above name a fence, two accounts and tombstones
 LINKS_MAX: Final = 254
 
 FENCE: Final = b"\xff"
@@ -80,6 +81,27 @@ def slice_of(named: bytes) -> int:
     return zlib.crc32(named) % SLICES
 
 
+Ref = tuple[int, bytes]
+"""A row by its slice and half of the SHA-256 of its table and key: all that stays of an erased one."""
+
+_REF_SLICE_BYTES = 2
+
+
+def ref_of(table_name: str, named: bytes) -> Ref:
+    """Return what a row's tombstone is found by."""
+    return slice_of(named), hashlib.sha256(table_name.encode() + b"\0" + named[1:]).digest()[:16]
+
+
+def ref_bytes(ref: Ref) -> bytes:
+    """Return a reference as bytes."""
+    return ref[0].to_bytes(_REF_SLICE_BYTES, "big") + ref[1]
+
+
+def ref_from(written: bytes) -> Ref:
+    """Return the reference that `ref_bytes` wrote."""
+    return int.from_bytes(written[:_REF_SLICE_BYTES], "big"), written[_REF_SLICE_BYTES:]
+
+
 class Names:
     """The Redis keys of one graph: `prefix` is its namespace and the letters of this building of it."""
 
@@ -96,6 +118,15 @@ class Names:
         """Return the slice and the key of the list of a row's children over a link: its row's key and one byte."""
         number, row = self.row(named)
         return number, row + bytes((link,))
+
+    def tombstone(self, ref: Ref) -> tuple[int, bytes]:
+        """Return the slice and the key of a tombstone."""
+        return ref[0], self._slices[ref[0]] + b"\xfc" + ref[1]
+
+    def owned(self, ref: Ref) -> tuple[int, bytes]:
+        """Return the slice and the key of the set of what was a row's own by changes that are gone."""
+        number, key = self.tombstone(ref)
+        return number, key + b"o"
 
     def fence(self, number: int) -> bytes:
         """Return the key of a slice's fence: no table has its byte."""

@@ -6,8 +6,8 @@ the key that its position gave it, so that the native core reads it the same any
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 
 from temporal_graph.redis.frames import DELETE, INSERT, Version
 from temporal_graph.redis.keys import entity, key_bytes, key_of, text_bytes
@@ -18,6 +18,7 @@ from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, visible_time_us
 # Of row_event.proto: RowEvent's fields, then Cell's.
 _EVENT_ID, _TABLE, _OPERATION, _KEY, _EVENT_TIME, _KNOWN_TIME, _CELL = range(1, 8)
 _COLUMN, _CELL_INTEGER, _CELL_TEXT, _CELL_KEY = 1, 4, 5, 10
+_NULL = b"\x10\x00"  # field 2, an enum of which this is the only value
 _UINT64 = (1 << 64) - 1
 _UPSERT = 2
 
@@ -128,6 +129,20 @@ class EventReader:
         """Return a stored event as a whole RowEvent again."""
         return self._names[table_index] + stored
 
+    def cut(self, version: Version, stored: bytes, links: Collection[int]) -> tuple[Version, bytes]:
+        """Return a version and its stored event as if it had set these links to null."""
+        columns = {self._schema.links[link].name.encode() for link in links}
+        said = tuple((link, b"" if link in links else key) for link, key in version.links)
+        parts = []
+        for number, value in _fields(stored):
+            if isinstance(value, int):
+                parts.append(_number(number, value))
+                continue
+            column = next((name for field, name in _fields(value) if field == _COLUMN), b"") if number == _CELL else b""
+            cut = isinstance(column, bytes) and column in columns
+            parts.append(_sized(number, _sized(_COLUMN, bytes(column)) + _NULL if cut else value))
+        return replace(version, links=tuple(sorted(said))), b"".join(parts)
+
     def unseen(self, table_index: int, ordered_key: bytes) -> bytes:
         """Return a RowEvent of a row that has versions, none of them visible: it is known, from the last instant on."""
         named = self._named(table_index, key_of(ordered_key))
@@ -152,6 +167,16 @@ class EventReader:
         if self._keyed[table_index]:
             return _sized(_KEY, _key_message(key))
         return _sized(_EVENT_ID, str(key[0]).encode())
+
+
+def happened_us(stored: bytes) -> int:
+    """Return when a stored event happened; ALWAYS_US: it has no time."""
+    for number, value in _fields(stored):
+        if number == _EVENT_TIME and isinstance(value, int):
+            return _signed(value)
+        if number == _CELL:
+            break
+    return ALWAYS_US
 
 
 def _raw(event: bytes) -> _Raw:

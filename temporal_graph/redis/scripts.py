@@ -2,7 +2,8 @@
 
 A call names keys of one shard in several slots, which these scripts may (`allow-cross-slot-keys`); Redis itself refuses
 a key that the shard does not own, also while slots move. `guarded` ones write nothing unless every slice they touch
-still names this writer for every partition of the batch. Errors begin with LOST or STALE.
+still names this writer for every partition of the batch, and was not erased in since the writer looked. Errors begin
+with LOST, STALE or ERASING.
 
 The visibility rule of `time_rule.py` is `visible` below: both sides as ordered bytes, read as two halves of 32 bits,
 because a Lua number holds no 64; and in lists the order of members, which begin with their time.
@@ -16,6 +17,7 @@ from typing import Final
 
 LOST: Final = "LOST"
 STALE: Final = "STALE"
+ERASING: Final = "ERASING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +36,23 @@ class Script:
         return cls(text, writes, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-# ARGV: how many partitions, for each its field in a fence and this writer's token; then items of `step` arguments, the
-# first of which is a key.
-_GUARD = """
-local partitions = tonumber(ARGV[1])
-local first = 2 + 2 * partitions
+# ARGV: the erasure that the writer has seen the end of (0: none; less than 0: its own, at work), how many partitions,
+# for each its field in a fence and this writer's token; then items of `step` arguments, the first of which is a key.
+GUARD: Final = """
+local partitions = tonumber(ARGV[2])
+local first = 3 + 2 * partitions
 local function fence_of(key) return string.match(key, '^[^}]*}') .. '\\255' end
 local guarded = {}
 for i = first, #ARGV, step do
   local fence = fence_of(ARGV[i])
   if not guarded[fence] then
-    for p = 2, first - 1, 2 do
+    for p = 3, first - 1, 2 do
       local held = redis.call('HGET', fence, ARGV[p])
       if not held then return redis.error_reply('LOST a slice of the graph is gone') end
       if held ~= ARGV[p + 1] then return redis.error_reply('STALE another writer has claimed ' .. ARGV[p]) end
+    end
+    if (redis.call('HGET', fence, 'erasures') or '0') ~= ARGV[1] then
+      return redis.error_reply('ERASING a row, or one was erased meanwhile')
     end
     guarded[fence] = true
   end
@@ -64,7 +69,7 @@ if redis.call('HGET', ARGV[1], 'graph') ~= ARGV[2] then return redis.error_reply
 APPEND_VERSIONS: Final = Script.of(
     # item: row, frame -> {1 where the frame is new, the row's frames before}
     "local step = 2\n"
-    + _GUARD
+    + GUARD
     + """
 local out = {}
 for i = first, #ARGV, 2 do
@@ -87,7 +92,7 @@ return out
 ADD_CHILDREN: Final = Script.of(
     # item: list, member. The list's row is known from here on, if only by its name.
     "local step = 2\n"
-    + _GUARD
+    + GUARD
     + """
 local out = {}
 for i = first, #ARGV, 2 do
@@ -102,7 +107,7 @@ return out
 SET_POSITIONS: Final = Script.of(
     # item: positions, partition, next offset
     "local step = 3\n"
-    + _GUARD
+    + GUARD
     + """
 local out = {}
 for i = first, #ARGV, 3 do out[#out + 1] = redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
@@ -192,17 +197,20 @@ return {redis.call('HINCRBY', ARGV[1], 'token', 1)}
 
 ACCOUNT: Final = Script.of(
     # item: account, what the two keys of a graph have before its letters, and each behind them
-    # -> {graph, fingerprint, until, positions, times of completeness}
+    # -> {graph, fingerprint, until, positions, times of completeness, erasures}
     """
-local held = redis.call('HMGET', ARGV[1], 'graph', 'fingerprint', 'until')
+local held = redis.call('HMGET', ARGV[1], 'graph', 'fingerprint', 'until', 'erasures')
 if not held[1] then return {false} end
 local graph = ARGV[2] .. held[1]
-return {{held[1], held[2], held[3], redis.call('HGETALL', graph .. ARGV[3]), redis.call('HGETALL', graph .. ARGV[4])}}
+local positions, complete = redis.call('HGETALL', graph .. ARGV[3]), redis.call('HGETALL', graph .. ARGV[4])
+return {{held[1], held[2], held[3], positions, complete, held[4] or '0'}}
 """,
     writes=False,
 )
 
 READ: Final = Script.of(
+    # the erasure that the reader has seen the end of ('': it keeps nothing): all slices say so before a row is touched,
+    # so one tells of all of its shard
     # item: row, and as one string the cut-off of its versions, what the reader has of it (uint32 size, and the cut-off
     # up to which), lists (for each: link uint8, uint32 how many, cut-off) -> one string: int32 size (-1: unknown),
     # uint32 size of the frames that the reader lacks, those, for each list uint32 how many, for each entry uint32 size
@@ -214,8 +222,14 @@ end
 -- What is not there is unknown where its slice is: an older graph's fences are the first of its keys to be dropped.
 local function gone(key) return redis.call('EXISTS', string.match(key, '^[^}]*}') .. '\\255') == 0 end
 local LOST = 'LOST a slice of the graph is gone'
+if ARGV[1] ~= '' then
+  local fence = string.match(ARGV[2], '^[^}]*}') .. '\\255'
+  if (redis.call('HGET', fence, 'erasures') or '0') ~= ARGV[1] and redis.call('EXISTS', fence) == 1 then
+    return redis.error_reply('ERASING a row, or one was erased meanwhile')
+  end
+end
 local out = {}
-for i = 1, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
   local key, want = ARGV[i], ARGV[i + 1]
   local cut_high, cut_low, had, had_high, had_low = struct.unpack('>I4I4I4I4I4', want)
   local size, lacks = redis.call('STRLEN', key), {}

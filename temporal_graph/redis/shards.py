@@ -15,9 +15,15 @@ from typing import Any, Final
 
 import structlog
 
-from temporal_graph.redis.errors import StaleWriterError, StoreError, StoreLostError, StoreUnavailableError
+from temporal_graph.redis.errors import (
+    ErasingError,
+    StaleWriterError,
+    StoreError,
+    StoreLostError,
+    StoreUnavailableError,
+)
 from temporal_graph.redis.keys import SLICES
-from temporal_graph.redis.scripts import LOST, STALE, Script
+from temporal_graph.redis.scripts import ERASING, LOST, STALE, Script
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +113,7 @@ class Shards:
             StoreUnavailableError: a shard is away, or has too few replicas, for longer than `patience_s`.
             StoreLostError: a shard lacks what it had.
             StaleWriterError: a guarded script was refused.
+            ErasingError: something is being erased, or was since.
         """
         until_s = time.monotonic() + self._patience_s
         if script.writes and time.monotonic() >= self._next_count_s:
@@ -261,7 +268,7 @@ class Shards:
             raise _TryAgain(f"shard {shard.name} does not answer: {_said(error)}") from error
 
     def _raise(self, errors: list[Exception], script: Script) -> None:
-        for kind, refusal in ((LOST, StoreLostError), (STALE, StaleWriterError)):
+        for kind, refusal in ((LOST, StoreLostError), (STALE, StaleWriterError), (ERASING, ErasingError)):
             for error in errors:
                 if str(error).startswith(kind):
                     raise refusal(str(error))

@@ -101,10 +101,13 @@ class RedisView:
         """Return the keys of the graph that serves, for `read`."""
         return self._account.names(state.graph)
 
-    def read(self, names: Names, wants: Sequence[Want]) -> list[Found]:
+    def read(self, names: Names, wants: Sequence[Want], erasures: int | None = None) -> list[Found]:
         """Return what each want finds, from all shards at once.
 
+        `erasures` is that of the state under which all that the reader has was read; None: it has nothing of any row.
+
         Raises:
+            ErasingError: something was erased since, so what the reader has may be what was erased.
             StoreLostError: a slice of the graph is gone.
             StoreUnavailableError: a shard is away.
         """
@@ -115,7 +118,10 @@ class RedisView:
             for one in want.lists:
                 asked += _LIST.pack(one.link, one.count, time_bytes(one.cutoff_time_us))
             items.append((number, (key, asked)))
-        return [_found(want, reply) for want, reply in zip(wants, self._shards.run(READ, items), strict=True)]
+        head = [b"" if erasures is None else erasures]
+        return [
+            _found(want, reply) for want, reply in zip(wants, self._shards.run(READ, items, head=head), strict=True)
+        ]
 
     def close(self) -> None:
         """Close the connections."""

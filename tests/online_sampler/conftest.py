@@ -45,7 +45,7 @@ tables:
 """
 
 Encode = Callable[..., bytes]
-_OPERATIONS = {"insert": 1, "upsert": 2, "delete": 3}
+_OPERATIONS = {"insert": 1, "upsert": 2, "delete": 3, "erase": 4}
 
 
 @pytest.fixture(scope="session")

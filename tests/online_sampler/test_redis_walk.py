@@ -45,8 +45,8 @@ def test_a_hop_is_one_round(cluster: Any, encode: Encode, monkeypatch: pytest.Mo
     rounds: list[list[Any]] = []
     read = RedisView.read
 
-    def counted(self: RedisView, names: Any, wants: Any) -> Any:
-        rounds.append(read(self, names, wants))
+    def counted(self: RedisView, *asked: Any) -> Any:
+        rounds.append(read(self, *asked))
         return rounds[-1]
 
     monkeypatch.setattr(RedisView, "read", counted)
@@ -153,3 +153,25 @@ def test_a_missing_shard_is_a_clear_error_until_its_replica_takes_over(
         store.apply(events)
     store.reopen()
     assert store.graph.apply(events, positions={PLACE: 60}).duplicate == 60
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_row_erased_between_its_list_and_its_turn_is_asked_for_anew(
+    cluster: Any, encode: Encode, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """The erasure comes between two rounds of one question: the answer is as of after it, whatever the reader kept."""
+    cluster.apply([encode("pays", (key,), 100 + key, user_id=(0,)) for key in range(3)])
+    sampler = cluster.sampler(plan(9))
+    if kept:
+        assert keys_of(sampler.sample_keys("users", [0], at(500)), sampler.view) == [2, 1, 0]
+    read, rounds = RedisView.read, []
+
+    def erases(self: RedisView, *asked: Any) -> Any:
+        rounds.append(1)
+        if len(rounds) == 2:
+            cluster.apply([encode("pays", (1,), 200, operation="erase")])
+        return read(self, *asked)
+
+    monkeypatch.setattr(RedisView, "read", erases)
+    assert keys_of(sampler.sample_keys("users", [0], at(500)), sampler.view) == [2, 0]
+    assert sampler.view.row_index("pays", [1]).tolist() == [-1]

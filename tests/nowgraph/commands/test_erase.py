@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from click.testing import Result
 
 from nowgraph.commands.erase import erasure
@@ -183,3 +185,28 @@ def test_where_to_erase_must_be_said(run_command: Callable[..., Result], tmp_pat
     assert "says where to erase" in run_command(*command, exit_code=2).stderr
     waiting = run_command(*command, "--arena", tmp_path, "--snapshots", tmp_path, exit_code=2)
     assert "is waited for" in waiting.stderr
+
+
+@pytest.mark.integration
+def test_a_person_is_erased_from_a_graph_in_redis(
+    run_json: Callable, broker: EmbeddedBroker, tmp_path: Path, redis_server: Any
+) -> None:
+    """The member of the group that reads the erasure does it, counts what went, and leaves no byte of it."""
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(SCHEMA)
+    with EventProducer(StreamSettings(kafka_bootstrap=broker.bootstrap)) as producer:
+        for each in history():
+            producer.publish_event(EVENTS_TOPIC, each).result(10)
+    options = ("--schema", schema, "--bootstrap-servers", broker.bootstrap)
+    update = ("update", *options, "--store", redis_server.url, "--until-caught-up", "--metrics-port", 0, "--quiet")
+
+    def rows() -> bytes:
+        with redis.Redis.from_url(redis_server.url) as client:
+            return b"".join(bytes(client.get(key) or b"") for key in client.keys("*") if client.type(key) == b"string")
+
+    assert run_json(*update)["applied"] == 4
+    assert b"Ada Lovelace's order" in rows()
+    run_json("erase", "people", 1, *options)
+    assert run_json(*update)["applied"] == 1
+    assert b"Ada" not in rows()
+    assert b"Grace Hopper's order" in rows()

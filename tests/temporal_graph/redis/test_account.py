@@ -142,3 +142,15 @@ def test_a_namespace_is_a_word(shared_redis: Callable[[], str], schema: Schema) 
     with pytest.raises(StoreError, match="namespace"):
         Account(shards, schema, "a{b}*")
     shards.close()
+
+
+def test_another_layout_is_begun_anew_and_not_read(cluster: Any, payment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph without the mark of this layout is refused to readers, and the next writer begins another."""
+    cluster.apply([payment(1, 5)])
+    before = cluster.graph.graph
+    monkeypatch.setattr("temporal_graph.redis.account._LAYOUT", ":another")
+    with pytest.raises(StoreNotReadyError, match="another version"):
+        cluster.view.state()
+    cluster.reopen()
+    assert cluster.graph.graph != before
+    assert cluster.graph.positions == {}

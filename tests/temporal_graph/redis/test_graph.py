@@ -43,13 +43,6 @@ def test_a_batch_is_judged_as_the_native_core_judges_it(cluster: Any, payment: P
     assert cluster.apply(events).duplicate == 3
 
 
-def test_an_erasure_is_refused_aloud(cluster: Any, payment: Payment) -> None:
-    """A dead letter, and not a version that nobody reads: whoever asked must not believe that it was done."""
-    applied = cluster.apply([payment(1, 5), payment(1, 9, operation="ERASE"), b"\xff"])
-    assert applied.applied == 1
-    assert [(one.index, one.reason) for one in applied.rejected] == [(1, "erasure_unsupported"), (2, "malformed")]
-
-
 def test_positions_wait_until_what_was_rejected_is_safe(cluster: Any, payment: Payment) -> None:
     """They pass a batch with a rejected event once they are settled, which a writer that was overtaken cannot do."""
     cluster.graph.apply([payment(1, 5), b"\xff"], positions={PLACE: 2})

@@ -5,7 +5,19 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from temporal_graph.redis.keys import SLICES, Names, entity, key_bytes, key_of, slice_of, time_bytes, time_of
+from temporal_graph.redis.keys import (
+    SLICES,
+    Names,
+    entity,
+    key_bytes,
+    key_of,
+    ref_bytes,
+    ref_from,
+    ref_of,
+    slice_of,
+    time_bytes,
+    time_of,
+)
 from temporal_graph.reference_values import key_order
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US
 
@@ -44,3 +56,15 @@ def test_an_entity_stays_together() -> None:
         assert names.fence(number).startswith(tag)
         used.add(number)
     assert len(used) == SLICES
+
+
+@given(TEXT)
+def test_a_reference_comes_back_and_lies_in_its_rows_slice(text: str) -> None:
+    """So a tombstone is guarded by its row's fence, and is found from the bytes alone."""
+    row = entity(3, key_bytes((text,)))
+    ref = ref_of("people", row)
+    assert ref_from(ref_bytes(ref)) == ref
+    assert ref != ref_of("orders", row)
+    names = Names("g")
+    assert names.tombstone(ref)[0] == names.owned(ref)[0] == names.row(row)[0]
+    assert names.tombstone(ref)[1] != names.owned(ref)[1]

@@ -9,7 +9,7 @@ import pytest
 from protos.nowgraph.v1 import row_event_pb2 as pb
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.redis.keys import entity, key_bytes
-from temporal_graph.redis.row_event import EventReader
+from temporal_graph.redis.row_event import EventReader, happened_us
 from temporal_graph.schema import Schema
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US
 
@@ -102,3 +102,20 @@ def test_a_row_that_is_only_named_has_no_version(schema: Schema) -> None:
     assert dumped["customers"] == {"[7]": {"versions": []}, "[8]": {"versions": []}}
     [children] = [found for found in dumped["links"].values() if found]
     assert [[time_us for time_us, _ in one] for one in children.values()] == [[TIME_MAX_US], [TIME_MAX_US]]
+
+
+@pytest.mark.parametrize("operation", ["INSERT", "UPSERT"])
+def test_a_link_that_is_cut_is_null_and_all_else_stays(
+    schema: Schema, payment: Callable[..., bytes], operation: str
+) -> None:
+    """The native core reads of the stored event what it reads of one that named nothing; the time is told from it."""
+    reader = EventReader(schema)
+    whole = reader.read(payment(1, 5, customer=7, amount=2.5, known_time_us=6, operation=operation))
+    version, stored = reader.cut(whole.version, whole.stored, [0])
+    assert (version.links, version.visible_time_us) == (((0, b""),), 6)
+    assert (happened_us(stored), happened_us(whole.stored)) == (5, 5)
+    assert happened_us(reader.read(customer(1, pb.OPERATION_INSERT)).stored) == ALWAYS_US
+    graph = TemporalGraph.create(schema, arena_bytes=1 << 26)
+    assert graph.apply([reader.event(schema.table_index("payments"), stored)]).applied == 1
+    cells = graph.dump()["payments"]["[1]"]["versions"][0][3]
+    assert cells == {"amount": 2.5} | ({"customer_id": None} if operation == "UPSERT" else {})

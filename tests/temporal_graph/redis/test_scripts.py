@@ -35,10 +35,10 @@ def test_the_rule_in_redis_is_the_rule(shards: Shards, redis_stores: Any) -> Non
     _, list_key = names.children(row, 5)
     shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
     frames = [pack(Version(time_us, 1, ()), b"event") for time_us in TIMES]
-    shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames], head=[0])
-    shards.run(ADD_CHILDREN, [(number, (list_key, time_bytes(each) + child)) for each in TIMES], head=[0])
+    shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames], head=[0, 0])
+    shards.run(ADD_CHILDREN, [(number, (list_key, time_bytes(each) + child)) for each in TIMES], head=[0, 0])
     for cutoff in TIMES:
-        [reply] = shards.run(READ, [(number, (key, asked(cutoff, lists=((5, 99),))))])
+        [reply] = shards.run(READ, [(number, (key, asked(cutoff, lists=((5, 99),))))], head=[b""])
         seen = [time_us for time_us in TIMES if is_visible(time_us, time_us, cutoff)]
         shown = b"".join(pack(Version(time_us, 1, ()), b"event") for time_us in seen)
         entries = b"".join(struct.pack(">I", 8 + len(child)) + time_bytes(each) + child for each in reversed(seen))
@@ -54,10 +54,10 @@ def test_a_reader_gets_what_it_lacks(shards: Shards) -> None:
     number, key = names.row(entity(0, key_bytes((1,))))
     shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
     frames = {time_us: pack(Version(time_us, 1, ()), b"%d" % time_us) for time_us in (10, 30, 20, 40)}
-    shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames.values()], head=[0])
+    shards.run(APPEND_VERSIONS, [(number, (key, frame)) for frame in frames.values()], head=[0, 0])
     two = len(frames[10]) + len(frames[30])
     for size, had, cutoff in itertools.product((0, two, 2 * two), (5, 15, 30), (5, 20, 40)):
-        [reply] = shards.run(READ, [(number, (key, asked(cutoff, size=size, had=had)))])
+        [reply] = shards.run(READ, [(number, (key, asked(cutoff, size=size, had=had)))], head=[b""])
         before = list(frames)[: {0: 0, two: 2, 2 * two: 4}[size]]
         lacks = [time_us for time_us in frames if time_us <= cutoff and not (time_us in before and time_us <= had)]
         found = b"".join(frames[time_us] for time_us in lacks)
@@ -69,9 +69,9 @@ def test_a_slice_without_a_fence_is_lost(shards: Shards) -> None:
     names = Names("fenceless")
     number, key = names.row(entity(0, key_bytes((1,))))
     with pytest.raises(StoreLostError):
-        shards.run(READ, [(number, (key, asked(5)))])
+        shards.run(READ, [(number, (key, asked(5)))], head=[b""])
     shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
-    assert shards.run(READ, [(number, (key, asked(5)))]) == [struct.pack(">iI", -1, 0)]
+    assert shards.run(READ, [(number, (key, asked(5)))], head=[b""]) == [struct.pack(">iI", -1, 0)]
 
 
 def test_a_claim_is_the_last_of_two(shards: Shards) -> None:
@@ -96,7 +96,7 @@ def test_a_version_is_there_once(shards: Shards) -> None:
     inner = pack(Version(1, 1, ()), b"event")
     outer = pack(Version(2, 1, ()), inner)
     items = [(number, (key, frame)) for frame in (outer, inner, outer, inner)]
-    assert shards.run(APPEND_VERSIONS, items, head=[0]) == [
+    assert shards.run(APPEND_VERSIONS, items, head=[0, 0]) == [
         [1, b""],
         [1, outer],
         [0, outer + inner],

@@ -51,9 +51,9 @@ def test_a_slot_that_moves_is_never_taken_for_an_empty_one(redis_cluster: Any) -
     cluster = redis.RedisCluster.from_url(redis_cluster.url)
     number, row = names.row(entity(0, key_bytes((1,))))
     shards.run(RAISE_FENCES, [(number, (names.fence(number),))])
-    shards.run(APPEND_VERSIONS, [(number, (row, pack(Version(5, 1, ()), b"event")))], head=[0])
+    shards.run(APPEND_VERSIONS, [(number, (row, pack(Version(5, 1, ()), b"event")))], head=[0, 0])
     want = time_bytes(9) + bytes(4) + time_bytes(0)
-    [whole] = shards.run(READ, [(number, (row, want))])
+    [whole] = shards.run(READ, [(number, (row, want))], head=[b""])
     slot = cluster.keyslot(str(number))
     source = cluster.nodes_manager.get_node_from_slot(slot)
     target = next(node for node in cluster.get_primaries() if node != source)
@@ -64,10 +64,10 @@ def test_a_slot_that_moves_is_never_taken_for_an_empty_one(redis_cluster: Any) -
     for key in [*here.scan_iter(match=f"*{{{number}}}*")]:
         assert here.execute_command("MIGRATE", target.host, target.port, key, 0, 1_000) == b"OK"
         with pytest.raises(StoreUnavailableError):
-            impatient.run(READ, [(number, (row, want)), (number, (names.fence(number), want))])
+            impatient.run(READ, [(number, (row, want)), (number, (names.fence(number), want))], head=[b""])
     for one in (there, here):
         one.execute_command("CLUSTER SETSLOT", slot, "NODE", other_id)
-    assert shards.run(READ, [(number, (row, want))]) == [whole]
+    assert shards.run(READ, [(number, (row, want))], head=[b""]) == [whole]
     shards.close()
     impatient.close()
 
