@@ -137,16 +137,22 @@ def _named(schema: Schema, store: SecretStr) -> tuple[str, str]:
 async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
     loop = asyncio.get_running_loop()
     draining: list[asyncio.Task[None]] = []
+    started = asyncio.Event()
+
+    async def drain_once_started() -> None:
+        await started.wait()
+        await server.drain()
 
     def drain() -> None:
-        draining.append(asyncio.create_task(server.drain()))
+        draining.append(asyncio.create_task(drain_once_started()))
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # warming up takes a while, and is not left half done
+        loop.add_signal_handler(number, drain)
     await server.start()
+    started.set()
     # What was loaded stays: the collector need not look through a model and its libraries again while requests wait.
     gc.collect()
     gc.freeze()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain)
     if link is not None:
         link.watch(drain, lambda: draining.append(asyncio.create_task(server.leave())))
         link.say(Ready(os.getpid(), server.port, server.metrics_port, took.attach_ms, took.model_ms))

@@ -31,6 +31,24 @@ from model_server.settings import ServerSettings
 serve(ServerSettings())
 """
 
+# As above, told to stop while it warms up.
+STOPPED = """
+import os
+import signal
+from model_server.attached import serve
+from model_server.server import Server
+from model_server.settings import ServerSettings
+
+warm_up = Server._warm_up
+
+async def stopped(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await warm_up(self)
+
+Server._warm_up = stopped
+serve(ServerSettings())
+"""
+
 
 def start(environment: dict[str, str]) -> subprocess.Popen[str]:
     """A server process; its settings come from the environment."""
@@ -137,6 +155,19 @@ def test_the_servers_outlive_their_writer_and_each_other(
     with grpc.insecure_channel(f"127.0.0.1:{second}") as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_stop_while_the_server_starts_drains_it(world: Any, environment: dict[str, str]) -> None:
+    """Its first answer on the way is given, then it ends: exit code 0, and no traceback."""
+    command = [sys.executable, "-c", STOPPED]
+    arena = Path(environment["NOWGRAPH_SERVER_ARENA_PATH"])
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=ARENA_BYTES):
+        ran = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "drained" in ran.stdout
 
 
 def test_a_missing_path_is_named() -> None:
