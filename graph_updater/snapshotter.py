@@ -52,6 +52,7 @@ class Snapshotter:
         self._beside = ThreadPoolExecutor(1, "nowgraph-snapshot") if executor is None else executor
         self._next_s = clock_s() + settings.snapshot_interval_s
         self._begun_s = 0.0
+        self._waits = False
         self._sequence = -1
         self._image: GraphImage | None = None
         self._copied: Future[None] | None = None
@@ -100,8 +101,12 @@ class Snapshotter:
 
     def _settle(self, copied: Future[None]) -> None:
         if self._view.overwrites_due and copied.exception() is None:
-            return  # some reader is still where something was erased: its bytes must not be in the image
-        self._copied = None
+            # Some reader is still where something was erased: its bytes must not be in the image.
+            if not self._waits and self._clock_s() - self._begun_s > self._settings.snapshot_interval_s:
+                self._waits = True
+                log.warning("snapshot_waits_for_a_reader", overwrites_due=self._view.overwrites_due)
+            return
+        self._copied, self._waits = None, False
         try:
             copied.result()
             assert self._image is not None

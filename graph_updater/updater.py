@@ -149,7 +149,8 @@ class Updater:
         """Applies events until `stop` is called or every source is exhausted.
 
         Raises whatever stops a source, the decoder, the graph or the dead letters; positions then are those of what
-        was applied, and running again goes on from there.
+        was applied, and running again goes on from there. Not after ArenaFullError: an event may be applied in part, so
+        the process has to end, and the next one to begin from a snapshot or the log.
         """
         while not self._stopping.is_set() and not self.exhausted:
             self.step()

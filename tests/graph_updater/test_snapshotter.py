@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
@@ -104,6 +105,31 @@ def test_a_long_rest_puts_the_next_one_off(schema: Schema, tmp_path: Path, monke
         snapshotter.step()
         assert snapshotter.busy
         snapshotter.close()
+
+
+def test_one_that_waits_for_a_reader_says_so_once(
+    schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that stands still where something was erased keeps snapshots from being made, and nobody would know."""
+    clock, metrics = Clock(), UpdaterMetrics()
+    with TemporalGraph.create(schema, arena_bytes=ARENA_BYTES) as graph, capture_logs() as logs:
+        visit(graph, 0)
+        settings = UpdaterSettings(snapshot_interval_s=1)
+        snapshotter = Snapshotter(graph, Snapshots(tmp_path), settings, metrics, clock_s=clock)
+        with monkeypatch.context() as held:
+            held.setattr(type(graph.view()), "overwrites_due", 3)
+            clock.now_s += 1
+            snapshotter.step()
+            assert snapshotter.busy
+            clock.now_s += 2
+            until(snapshotter, lambda: bool(logs))
+            clock.now_s += 2
+            for _ in range(3):
+                snapshotter.step()
+        until(snapshotter, lambda: count(metrics, "made") == 1)
+        snapshotter.close()
+    waits = [entry for entry in logs if entry["event"] == "snapshot_waits_for_a_reader"]
+    assert [entry["overwrites_due"] for entry in waits] == [3]
 
 
 def test_what_cannot_be_written_is_counted_and_tried_again(schema: Schema, tmp_path: Path) -> None:
