@@ -44,7 +44,7 @@ class MappedFile {
     if (memory == MAP_FAILED) throw ImageRefused("cannot read image " + path);
     data_ = static_cast<const char*>(memory);
     ::madvise(memory, bytes_, MADV_SEQUENTIAL);
-    ::madvise(memory, bytes_, MADV_WILLNEED);
+    read_ahead(0);
   }
   ~MappedFile() { ::munmap(const_cast<char*>(data_), bytes_); }
   MappedFile(const MappedFile&) = delete;
@@ -53,7 +53,18 @@ class MappedFile {
   const char* data() const { return data_; }
   u64 bytes() const { return bytes_; }
 
+  // Has the disk read on while what is before `at` is worked on; to be called as `at` moves from begin to end. The kernel
+  // by itself reads a little ahead of each fault, and of one large wish only the beginning.
+  void read_ahead(u64 at) const {
+    for (const u64 until = std::min(bytes_, at + READ_AHEAD_BYTES); asked_ < until; asked_ += READ_CHUNK_BYTES)
+      ::madvise(const_cast<char*>(data_) + asked_, std::min(READ_CHUNK_BYTES, bytes_ - asked_), MADV_WILLNEED);
+  }
+
  private:
+  static constexpr u64 READ_AHEAD_BYTES = u64{32} << 20;
+  static constexpr u64 READ_CHUNK_BYTES = u64{512} << 10;
+
+  mutable u64 asked_ = 0;
   const char* data_ = nullptr;
   u64 bytes_ = 0;
 };
@@ -101,6 +112,7 @@ Parts parts_of(const MappedFile& file, const std::string& path) {
 template <class Take>
 void each_page(const MappedFile& file, u64 count, const Parts& parts, u64 first_hash, const std::string& path, Take take) {
   for (u64 page = 0; page < count; ++page) {
+    file.read_ahead(page * IMAGE_PAGE_BYTES);
     const char* data = file.data() + page * IMAGE_PAGE_BYTES;
     if (hash_page(data, IMAGE_PAGE_BYTES) != parts.hash(first_hash + page))
       throw ImageRefused("image " + path + " is damaged: page " + std::to_string(page) + " of " + std::to_string(count));
