@@ -48,7 +48,7 @@ def test_what_is_unreachable_is_tried_again_ever_more_slowly() -> None:
 
 def test_patience_ends_with_the_last_error() -> None:
     """Without patience at once; else once it is over, and no pause goes beyond its end."""
-    waits = Waits()
+    waits = Waits(stop_at=10**9)
     with pytest.raises(UnreachableError, match="nobody there"):
         patiently(failing(1, UnreachableError("nobody there")), 0.0, waits)
     assert waits.seconds == [0.0]
