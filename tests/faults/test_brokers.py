@@ -106,7 +106,7 @@ def test_a_broker_is_killed_and_comes_back(one_kafka: Any, make_world: Callable[
             time.sleep(3)
             broker.start()
             one_kafka.wait()
-    updaters.finish(world)
+    updaters.finish(world, timeout_s=180)
     world.check()
 
 
