@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from temporal_graph.redis.erasure_scripts import ENTRIES, MARK, OWN, REMOVE_CHILDREN, REWRITE, ROWS
+from temporal_graph.redis.erasure_scripts import ENTRIES, OWN, REMOVE_CHILDREN, REWRITE, ROWS
 from temporal_graph.redis.frames import Version, openings, pack, unpack
 from temporal_graph.redis.keys import Names, Ref, ref_bytes, time_bytes, time_of
 from temporal_graph.redis.row_event import happened_us
-from temporal_graph.redis.scripts import ADD_CHILDREN
+from temporal_graph.redis.scripts import ADD_CHILDREN, SET_FIELDS
 from temporal_graph.redis.shards import Item, Shards
 from temporal_graph.redis.tombstones import NEVER_US, Tombstone, Tombstones
 from temporal_graph.schema import Schema
@@ -113,7 +113,7 @@ class Erasing:
                 marks.append((number, (key, b"row", named)))
                 rows[named] = self._marked[ref]
                 self._affected.setdefault(named, set())
-        self._guarded(MARK, marks)
+        self._guarded(SET_FIELDS, marks)
         ahead: dict[Ref, tuple[int, bytes]] = {}
 
         def reach(ref: Ref, time_us: int, named: bytes) -> None:

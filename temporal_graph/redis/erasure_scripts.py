@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from temporal_graph.redis.scripts import GUARD, Script
+from temporal_graph.redis.scripts import GUARD, SAME_GRAPH, Script
+
+# Whether what says an erasure may say the next one; `must` is '' for any earlier one.
+_MAY_SAY = """
+local ANOTHER = 'ERASING is another by now'
+local function may_say(key, must, shall)
+  local held = redis.call('HGET', key, 'erasures') or '0'
+  if held == shall or held == must then return true end
+  return must == '' and math.abs(tonumber(held)) <= math.abs(tonumber(shall))
+end
+"""
 
 SET_ERASURES: Final = Script.of(
     # item: account, graph, which erasure it must say ('': any earlier one), which it shall: less than 0 at work
-    """
-if redis.call('HGET', ARGV[1], 'graph') ~= ARGV[2] then return redis.error_reply('LOST the graph was begun anew') end
-local held, must, shall = redis.call('HGET', ARGV[1], 'erasures') or '0', ARGV[3], ARGV[4]
-if held ~= shall and held ~= must and (must ~= '' or math.abs(tonumber(held)) > math.abs(tonumber(shall))) then
-  return redis.error_reply('ERASING is another by now')
-end
-return {redis.call('HSET', ARGV[1], 'erasures', shall)}
+    SAME_GRAPH
+    + _MAY_SAY
+    + """
+if not may_say(ARGV[1], ARGV[3], ARGV[4]) then return redis.error_reply(ANOTHER) end
+return {redis.call('HSET', ARGV[1], 'erasures', ARGV[4])}
 """,
     writes=True,
 )
@@ -33,13 +41,11 @@ return {{redis.call('HGET', ARGV[1], 'erasures') or '0', redis.call('HINCRBY', A
 
 LOCK: Final = Script.of(
     # item: fence, which erasure it must say ('': any earlier one), which it shall: less than 0, and nobody else writes
-    """
+    _MAY_SAY
+    + """
 for i = 1, #ARGV, 3 do
   if redis.call('EXISTS', ARGV[i]) == 0 then return redis.error_reply('LOST a slice of the graph is gone') end
-  local held, must, shall = redis.call('HGET', ARGV[i], 'erasures') or '0', ARGV[i + 1], ARGV[i + 2]
-  if held ~= shall and held ~= must and (must ~= '' or math.abs(tonumber(held)) > math.abs(tonumber(shall))) then
-    return redis.error_reply('ERASING is another by now')
-  end
+  if not may_say(ARGV[i], ARGV[i + 1], ARGV[i + 2]) then return redis.error_reply(ANOTHER) end
 end
 local out = {}
 for i = 1, #ARGV, 3 do out[#out + 1] = redis.call('HSET', ARGV[i], 'erasures', ARGV[i + 2]) end
@@ -48,70 +54,38 @@ return out
     writes=True,
 )
 
-LOOK: Final = Script.of(
+LOOK: Final = Script.each(
     # item: tombstone -> {until, asked, row}, each false where it has none
-    """
-local out = {}
-for i = 1, #ARGV do out[#out + 1] = redis.call('HMGET', ARGV[i], 'until', 'asked', 'row') end
-return out
-""",
+    1,
+    "redis.call('HMGET', ARGV[i], 'until', 'asked', 'row')",
     writes=False,
 )
 
-OWNED: Final = Script.of(
+OWNED: Final = Script.each(
     # item: the set of what was a row's own -> references
-    """
-local out = {}
-for i = 1, #ARGV do out[#out + 1] = redis.call('SMEMBERS', ARGV[i]) end
-return out
-""",
+    1,
+    "redis.call('SMEMBERS', ARGV[i])",
     writes=False,
 )
 
-ROWS: Final = Script.of(
+ROWS: Final = Script.each(
     # item: row -> its frames; false where there is none
-    """
-local out = {}
-for i = 1, #ARGV do out[#out + 1] = redis.call('GET', ARGV[i]) end
-return out
-""",
+    1,
+    "redis.call('GET', ARGV[i])",
     writes=False,
 )
 
-ENTRIES: Final = Script.of(
+ENTRIES: Final = Script.each(
     # item: list, where to begin ('-', or '(' and the last one's bytes), how many -> entries
-    """
-local out = {}
-for i = 1, #ARGV, 3 do
-  out[#out + 1] = redis.call('ZRANGE', ARGV[i], ARGV[i + 1], '+', 'BYLEX', 'LIMIT', 0, ARGV[i + 2])
-end
-return out
-""",
+    3,
+    "redis.call('ZRANGE', ARGV[i], ARGV[i + 1], '+', 'BYLEX', 'LIMIT', 0, ARGV[i + 2])",
     writes=False,
 )
 
-MARK: Final = Script.of(
-    # item: tombstone, its field, value
-    "local step = 3\n"
-    + GUARD
-    + """
-local out = {}
-for i = first, #ARGV, 3 do out[#out + 1] = redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
-return out
-""",
-    writes=True,
-)
-
-OWN: Final = Script.of(
+OWN: Final = Script.guarded(
     # item: the set of what was a row's own, reference
-    "local step = 2\n"
-    + GUARD
-    + """
-local out = {}
-for i = first, #ARGV, 2 do out[#out + 1] = redis.call('SADD', ARGV[i], ARGV[i + 1]) end
-return out
-""",
-    writes=True,
+    2,
+    "redis.call('SADD', ARGV[i], ARGV[i + 1])",
 )
 
 # A row that has no versions and that no list is left of is nothing: neither its key stays, nor its name.

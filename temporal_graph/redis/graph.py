@@ -19,13 +19,13 @@ from temporal_graph.errors import ArenaFullError
 from temporal_graph.graph import Applied, TemporalGraph
 from temporal_graph.redis.account import NAMESPACE, Account, Place, Positions, State, field_of
 from temporal_graph.redis.erasing import Erasing, Removed, own_items
-from temporal_graph.redis.erasure_scripts import MARK, OWN
+from temporal_graph.redis.erasure_scripts import OWN
 from temporal_graph.redis.errors import RecordsLostError, StoreLostError
 from temporal_graph.redis.frames import ERASE, openings, pack, unpack
 from temporal_graph.redis.keys import SLICES, time_bytes
 from temporal_graph.redis.lock import Lock
 from temporal_graph.redis.row_event import Change, EventReader
-from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, CLAIM, NEXT_TOKEN, SET_POSITIONS
+from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, CLAIM, NEXT_TOKEN, SET_FIELDS
 from temporal_graph.redis.shards import Item, Shards
 from temporal_graph.redis.tombstones import NEVER_US, Tombstones
 from temporal_graph.schema import Schema
@@ -208,7 +208,7 @@ class RedisGraph:
         """Publish the positions of a batch of which some was rejected: what was rejected is safe elsewhere by now."""
         fields = [(self._names.positions, field_of(place), at) for place, at in positions.items()]
         items: list[Item] = [(0, field) for field in fields]
-        self._lock.patiently(lambda: self._shards.run(SET_POSITIONS, items, head=self._head(positions)))
+        self._lock.patiently(lambda: self._shards.run(SET_FIELDS, items, head=self._head(positions)))
 
     def bytes_used(self) -> int:
         """The memory of all shards, replicas not counted, with whatever else they hold."""
@@ -283,7 +283,7 @@ class RedisGraph:
         judged, head = self._tombstones.judge(rest, found), self._head(places)
         self._shards.run(OWN, own_items(self._names, judged.owned), head=head)
         graves = [(self._names.tombstone(ref), named) for ref, named in judged.named.items()]
-        self._shards.run(MARK, [(number, (key, b"row", named)) for (number, key), named in graves], head=head)
+        self._shards.run(SET_FIELDS, [(number, (key, b"row", named)) for (number, key), named in graves], head=head)
         return applied + self._append(judged.kept, head), judged.dropped
 
     def _erase_asked(self, asked: Sequence[Change], places: Sequence[Place]) -> int:
@@ -300,7 +300,7 @@ class RedisGraph:
             self._erase(until_us, places)
             marks = [(self._names.tombstone(self._tombstones.ref(named)), at) for named, at in until_us.items()]
             items: list[Item] = [(number, (key, b"asked", time_bytes(at))) for (number, key), at in marks]
-            self._shards.run(MARK, items, head=self._head(places))
+            self._shards.run(SET_FIELDS, items, head=self._head(places))
         return more
 
     def _erase(self, until_us: Mapping[bytes, int], places: Sequence[Place]) -> None:

@@ -35,13 +35,36 @@ class Script:
         text = f"#!lua flags={flags}\n{body}".encode()
         return cls(text, writes, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
+    @classmethod
+    def each(cls, step: int, reply: str, *, writes: bool) -> Script:
+        """Return a script that replies one Lua expression for each item, the `step` arguments from ARGV[i] on."""
+        return cls.of(_each("1", step, reply), writes=writes)
+
+    @classmethod
+    def guarded(cls, step: int, reply: str) -> Script:
+        """Return a script as `each` does, that writes only where `GUARD` lets it."""
+        return cls.of(f"local step = {step}\n{GUARD}{_each('first', step, reply)}", writes=True)
+
+
+def _each(first: str, step: int, reply: str) -> str:
+    return f"""
+local out = {{}}
+for i = {first}, #ARGV, {step} do out[#out + 1] = {reply} end
+return out
+"""
+
+
+FENCE_OF: Final = """
+local function fence_of(key) return string.match(key, '^[^}]*}') .. '\\255' end
+"""
 
 # ARGV: the erasure that the writer has seen the end of (0: none; less than 0: its own, at work), how many partitions,
 # for each its field in a fence and this writer's token; then items of `step` arguments, the first of which is a key.
-GUARD: Final = """
+GUARD: Final = (
+    FENCE_OF
+    + """
 local partitions = tonumber(ARGV[2])
 local first = 3 + 2 * partitions
-local function fence_of(key) return string.match(key, '^[^}]*}') .. '\\255' end
 local guarded = {}
 for i = first, #ARGV, step do
   local fence = fence_of(ARGV[i])
@@ -61,8 +84,9 @@ end
 -- connection. What another wrote, and died before a replica had it, would else pass for safe.
 if partitions > 0 then redis.call('HSET', fence_of(ARGV[first]), 'begun', 1) end
 """
+)
 
-_SAME_GRAPH = """
+SAME_GRAPH: Final = """
 if redis.call('HGET', ARGV[1], 'graph') ~= ARGV[2] then return redis.error_reply('LOST the graph was begun anew') end
 """
 
@@ -104,16 +128,10 @@ return out
     writes=True,
 )
 
-SET_POSITIONS: Final = Script.of(
-    # item: positions, partition, next offset
-    "local step = 3\n"
-    + GUARD
-    + """
-local out = {}
-for i = first, #ARGV, 3 do out[#out + 1] = redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
-return out
-""",
-    writes=True,
+SET_FIELDS: Final = Script.guarded(
+    # item: a hash, such as the positions or a tombstone, its field, value
+    3,
+    "redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2])",
 )
 
 CLAIM: Final = Script.of(
@@ -133,23 +151,17 @@ return out
     writes=True,
 )
 
-RAISE_FENCES: Final = Script.of(
+RAISE_FENCES: Final = Script.each(
     # item: fence of a slice that is begun
-    """
-local out = {}
-for i = 1, #ARGV do out[#out + 1] = redis.call('HSET', ARGV[i], 'begun', 1) end
-return out
-""",
+    1,
+    "redis.call('HSET', ARGV[i], 'begun', 1)",
     writes=True,
 )
 
-COUNT_FENCES: Final = Script.of(
+COUNT_FENCES: Final = Script.each(
     # item: fence -> 1 where its slice is there
-    """
-local out = {}
-for i = 1, #ARGV do out[#out + 1] = redis.call('EXISTS', ARGV[i]) end
-return out
-""",
+    1,
+    "redis.call('EXISTS', ARGV[i])",
     writes=False,
 )
 
@@ -168,7 +180,7 @@ return {new}
 
 EXPECT: Final = Script.of(
     # item: account, graph, positions from which on it serves -> 1 where they are the first that were given
-    _SAME_GRAPH
+    SAME_GRAPH
     + """
 return {redis.call('HSETNX', ARGV[1], 'until', ARGV[3])}
 """,
@@ -177,7 +189,7 @@ return {redis.call('HSETNX', ARGV[1], 'until', ARGV[3])}
 
 SET_COMPLETE: Final = Script.of(
     # item: account, graph, times, partition, time
-    _SAME_GRAPH
+    SAME_GRAPH
     + """
 local out = {}
 for i = 1, #ARGV, 5 do out[#out + 1] = redis.call('HSET', ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
@@ -188,7 +200,7 @@ return out
 
 NEXT_TOKEN: Final = Script.of(
     # item: account, graph -> a number greater than any before
-    _SAME_GRAPH
+    SAME_GRAPH
     + """
 return {redis.call('HINCRBY', ARGV[1], 'token', 1)}
 """,
@@ -215,15 +227,16 @@ READ: Final = Script.of(
     # up to which), lists (for each: link uint8, uint32 how many, cut-off) -> one string: int32 size (-1: unknown),
     # uint32 size of the frames that the reader lacks, those, for each list uint32 how many, for each entry uint32 size
     # and itself. One string, because a client takes longer to read many short ones than Redis to join them.
-    """
+    FENCE_OF
+    + """
 local function visible(high, low, cut_high, cut_low)
   return high < cut_high or (high == cut_high and low <= cut_low)
 end
 -- What is not there is unknown where its slice is: an older graph's fences are the first of its keys to be dropped.
-local function gone(key) return redis.call('EXISTS', string.match(key, '^[^}]*}') .. '\\255') == 0 end
+local function gone(key) return redis.call('EXISTS', fence_of(key)) == 0 end
 local LOST = 'LOST a slice of the graph is gone'
 if ARGV[1] ~= '' then
-  local fence = string.match(ARGV[2], '^[^}]*}') .. '\\255'
+  local fence = fence_of(ARGV[2])
   if (redis.call('HGET', fence, 'erasures') or '0') ~= ARGV[1] and redis.call('EXISTS', fence) == 1 then
     return redis.error_reply('ERASING a row, or one was erased meanwhile')
   end

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from temporal_graph.redis.erasure_scripts import ENTRIES, LOCK, LOOK, MARK, OWN, OWNED, REMOVE_CHILDREN, REWRITE, ROWS
+from temporal_graph.redis.erasure_scripts import ENTRIES, LOCK, LOOK, OWN, OWNED, REMOVE_CHILDREN, REWRITE, ROWS
 from temporal_graph.redis.errors import ErasingError, StoreLostError
 from temporal_graph.redis.frames import Version, pack
 from temporal_graph.redis.keys import Names, entity, key_bytes, ref_of
-from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, RAISE_FENCES, READ
+from temporal_graph.redis.scripts import ADD_CHILDREN, APPEND_VERSIONS, RAISE_FENCES, READ, SET_FIELDS
 from temporal_graph.redis.shards import Shards
 
 pytestmark = pytest.mark.integration
@@ -39,7 +39,9 @@ def test_a_row_goes_with_its_last_version_and_entry(shards: Shards, names: Names
     tombstone, links = grave(names)
     shards.run(APPEND_VERSIONS, [(number, (row, FRAME))], head=IDLE)
     shards.run(ADD_CHILDREN, [(number, (children, b"one")), (number, (children, b"two"))], head=IDLE)
-    shards.run(MARK, [(number, (tombstone, b"row", ROW)), (number, (tombstone, b"until", b"12345678"))], head=IDLE)
+    shards.run(
+        SET_FIELDS, [(number, (tombstone, b"row", ROW)), (number, (tombstone, b"until", b"12345678"))], head=IDLE
+    )
     assert shards.run(ENTRIES, [(number, (children, b"-", 1))]) == [[b"one"]]
     assert shards.run(ENTRIES, [(number, (children, b"(one", 5))]) == [[b"two"]]
     assert shards.run(REMOVE_CHILDREN, [(number, (children, b"one", tombstone, links))], head=IDLE) == [[1, 0]]

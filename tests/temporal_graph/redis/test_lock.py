@@ -10,7 +10,7 @@ import pytest
 from temporal_graph.redis import lock
 from temporal_graph.redis.errors import ErasingError, StaleWriterError
 from temporal_graph.redis.graph import RedisGraph
-from temporal_graph.redis.scripts import SET_POSITIONS
+from temporal_graph.redis.scripts import SET_FIELDS
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +58,7 @@ def test_a_lock_of_the_dead_is_taken(
         with graph._lock.held():
             other.apply([payment(1, 5)], positions={OTHER: 1})
             position = graph._names.positions, b"payments/0", 1
-            graph._shards.run(SET_POSITIONS, [(0, position)], head=graph._head([("payments", 0)]))
+            graph._shards.run(SET_FIELDS, [(0, position)], head=graph._head([("payments", 0)]))
 
     with pytest.raises(ErasingError):
         comes_back_too_late()
