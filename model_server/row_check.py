@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from model_server.errors import InvalidRequestError
 from model_server.settings import ServerSettings
@@ -43,9 +43,12 @@ class RowCheck:
         self._table = table
         self._settings = settings
         self._columns = {column.name: column for column in table.columns}
-        self._links: dict[str, tuple[Link, tuple[KeyType, ...]]] = {
-            link.name: (link, schema.link_key_types(link)) for link in table.links
-        }
+        # What each part may be, of a link's key and of the row's own.
+        self._links: dict[str, tuple[Link, tuple[frozenset[str], ...]]] = {}
+        for link in table.links:
+            private = not table.private_keys.isdisjoint(link.columns)
+            types = schema.link_key_types(link)
+            self._links[link.name] = link, tuple(_values_of_part(kind, private=private) for kind in types)
         self._key_values = tuple(
             _values_of_part(column.type, private=column.name in table.private_keys) for column in table.primary_key
         )
@@ -54,9 +57,8 @@ class RowCheck:
     def _plain(self) -> dict[str, frozenset[str]]:
         """By column, the values that need no closer look; what is not among them goes through `_check_cell`."""
         found = {name: VALUES_OF_KIND[column.kind] & _PLAIN for name, column in self._columns.items()}
-        for name, (link, types) in self._links.items():
-            private = not self._table.private_keys.isdisjoint(link.columns)
-            found[name] = _values_of_part(types[0], private=private) if len(types) == 1 else _NOTHING
+        for name, (_, expected) in self._links.items():
+            found[name] = expected[0] if len(expected) == 1 else _NOTHING
         return {name: values | {"null"} for name, values in found.items()}
 
     def check(self, event: row_event_pb2.RowEvent, path: str) -> set[str]:
@@ -132,10 +134,7 @@ class RowCheck:
         if len(parts) != len(expected):
             names = ", ".join(column.name for column in self._table.primary_key) or "no key"
             raise InvalidRequestError(f"{path}.parts", f"{len(expected)} parts expected ({names}), found {len(parts)}")
-        for index, values in enumerate(expected):
-            value = parts[index].WhichOneof("part")
-            if value not in values:
-                raise _wrong_part(value, values, f"{path}.parts[{index}]")
+        _check_parts(parts, expected, f"{path}.parts")
 
     def _check_cell(self, cell: row_event_pb2.Cell, value: str | None, path: str) -> None:
         if value is None:
@@ -166,24 +165,21 @@ class RowCheck:
             _check_texts(cell.texts, path)
 
     def _check_link(self, cell: row_event_pb2.Cell, value: str, path: str) -> None:
-        link, types = self._links[cell.column]
-        private = not self._table.private_keys.isdisjoint(link.columns)
-        if len(types) > 1 or value == "key":
+        link, expected = self._links[cell.column]
+        if len(expected) > 1 or value == "key":
             if value != "key":
-                raise InvalidRequestError(f"{path}.{value}", f"{cell.column!r} refers to a key of {len(types)} parts")
-            if len(cell.key.parts) != len(types):
                 raise InvalidRequestError(
-                    f"{path}.key.parts", f"{len(types)} parts expected, found {len(cell.key.parts)}"
+                    f"{path}.{value}", f"{cell.column!r} refers to a key of {len(expected)} parts"
                 )
-            for index, (part, kind) in enumerate(zip(cell.key.parts, types, strict=True)):
-                part_value, values = part.WhichOneof("part"), _values_of_part(kind, private=private)
-                if part_value not in values:
-                    raise _wrong_part(part_value, values, f"{path}.key.parts[{index}]")
-            return
-        allowed = _values_of_part(types[0], private=private)
-        if value not in allowed:
+            if len(cell.key.parts) != len(expected):
+                raise InvalidRequestError(
+                    f"{path}.key.parts", f"{len(expected)} parts expected, found {len(cell.key.parts)}"
+                )
+            _check_parts(cell.key.parts, expected, f"{path}.key.parts")
+        elif value not in expected[0]:
+            wanted = " or ".join(sorted(expected[0]))
             raise InvalidRequestError(
-                f"{path}.{value}", f"{cell.column!r} refers to {link.parent!r}: {' or '.join(sorted(allowed))} expected"
+                f"{path}.{value}", f"{cell.column!r} refers to {link.parent!r}: {wanted} expected"
             )
 
 
@@ -192,8 +188,12 @@ def _values_of_part(kind: KeyType, *, private: bool) -> frozenset[str]:
     return frozenset({"integer", "text"} if private else {PART_OF_KEY[kind]})
 
 
-def _wrong_part(value: str | None, values: frozenset[str], path: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{path}.{value}" if value else path, f"{' or '.join(sorted(values))} expected")
+def _check_parts(parts: Sequence[row_event_pb2.KeyPart], expected: Sequence[frozenset[str]], path: str) -> None:
+    for index, values in enumerate(expected):
+        value = parts[index].WhichOneof("part")
+        if value not in values:
+            at = f"{path}[{index}]"
+            raise InvalidRequestError(f"{at}.{value}" if value else at, f"{' or '.join(sorted(values))} expected")
 
 
 def _check_texts(texts: row_event_pb2.TextList, path: str) -> None:
