@@ -30,6 +30,11 @@ class Token:
         return offsets.get((self.topic, self.partition), -1) > self.offset
 
 
+def _token_of(request: service_pb2.ScoreRequest | service_pb2.RankRequest) -> Token:
+    token = request.freshness_token
+    return Token(token.topic, token.partition, token.offset)
+
+
 def _not_fresh(token: Token, offsets: Offsets) -> NotFreshError:
     at = offsets.get((token.topic, token.partition))
     seen = "nothing of that partition" if at is None else f"offsets below {at}"
@@ -60,8 +65,7 @@ class Freshness:
         """As `wait`, for the request's token if it has one; without one it returns 0 at once."""
         if not request.HasField("freshness_token"):
             return 0.0
-        token = request.freshness_token
-        return await self.wait(Token(token.topic, token.partition, token.offset), deadline_s)
+        return await self.wait(_token_of(request), deadline_s)
 
     async def wait(self, token: Token, deadline_s: float) -> float:
         """Returns the seconds waited once the graph has applied `token`.
@@ -90,8 +94,7 @@ class Freshness:
         What was waited for was seen of one graph; another may have been begun in its place before the answer was made.
         """
         if request.HasField("freshness_token"):
-            asked = request.freshness_token
-            token = Token(asked.topic, asked.partition, asked.offset)
+            token = _token_of(request)
             if not token.reached_by(offsets):
                 raise _not_fresh(token, offsets)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn, Self
 
 import numpy as np
@@ -197,17 +198,20 @@ class StoreSampler:
 
     def sample_keys(self, table: str, keys: Sequence[Key], cutoff_time_us: NDArray[np.int64]) -> Neighborhood:
         """As `Sampler.sample_keys`; raises GraphUnavailableError where the store cannot give all of it."""
-        self._graph.check()
-        try:
+        with self._asked():
             return self._sampler.sample_keys(table, keys, cutoff_time_us)
-        except TemporalGraphError as error:
-            raise unavailable(error) from error
 
     def sample_events(self, events: Sequence[bytes], cutoff_time_us: NDArray[np.int64]) -> Neighborhood:
         """As `Sampler.sample_events`; raises GraphUnavailableError where the store cannot give all of it."""
+        with self._asked():
+            return self._sampler.sample_events(events, cutoff_time_us)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Does not ask a store that is known to be away, and says what it fails with as callers are told."""
         self._graph.check()
         try:
-            return self._sampler.sample_events(events, cutoff_time_us)
+            yield
         except TemporalGraphError as error:
             raise unavailable(error) from error
 

@@ -94,11 +94,8 @@ class GroupSource(KafkaSource):
         # read once more from where the store says.
         kept, ahead = [], dict(self._positions)
         for message in messages:
-            place, error, offset = (
-                (message.topic() or "", int(message.partition() or 0)),
-                message.error(),
-                message.offset(),
-            )
+            place = message.topic() or "", int(message.partition() or 0)
+            error, offset = message.error(), message.offset()
             if error is not None:
                 if place in ahead or error.code() != OFFSET_GONE:
                     kept.append(message)
