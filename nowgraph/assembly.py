@@ -24,7 +24,7 @@ from nowgraph.errors import UsageError
 from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
 from stream.errors import ConfigurationError
-from stream.file_rows import FileTable
+from stream.file_rows import FILE_SUFFIXES, FileTable
 from stream.file_source import FileSource
 from stream.kafka_source import KafkaSource
 from stream.privacy import Privacy, privacy_for
@@ -47,11 +47,13 @@ log = structlog.get_logger(__name__)
 Positions = Mapping[tuple[str, int], int]
 SourceT = TypeVar("SourceT")
 
-HISTORY_SUFFIXES = (".parquet", ".pq", ".jsonl", ".ndjson")
 
 EMBEDDED = "embedded"
 """In place of Kafka's address: librdkafka's mock cluster, in this process."""
 
+
+DEAD_LETTERS_NAME = "dead-letters.jsonl"
+"""Where rows of history that do not fit are kept; no history itself, though it may lie in the same folder."""
 
 SCHEMA_NAME = "schema.yaml"
 """The schema in the folder of a checkpoint."""
@@ -113,7 +115,7 @@ def history_source(
 ) -> FileSource:
     """The rows of files, merged by event time; a file's name up to the first dot is its topic or table.
 
-    A folder stands for the files directly in it, by name.
+    A folder stands for the files directly in it, by name, but not for its dead letters.
     """
     tables = [FileTable.of(schema, path) for path in _files_of(files)]
     return FileSource(schema, tables, positions=positions, speed=speed, privacy=privacy_of(schema, settings))
@@ -122,9 +124,10 @@ def history_source(
 def _files_of(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
-        inside = [file for file in sorted(path.glob("*")) if file.suffix in HISTORY_SUFFIXES]
+        inside = [each for each in sorted(path.glob("*")) if each.suffix in FILE_SUFFIXES]
+        inside = [each for each in inside if each.name != DEAD_LETTERS_NAME]
         if not inside and not path.is_file():
-            raise UsageError(f"{path}: no such file, nor a folder with {', '.join(HISTORY_SUFFIXES)} files")
+            raise UsageError(f"{path}: no such file, nor a folder with {', '.join(FILE_SUFFIXES)} files")
         found += inside or [path]
     return found
 

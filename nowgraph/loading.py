@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graph_updater.dead_letter_file import DeadLetterFile
 from graph_updater.settings import UpdaterSettings
-from nowgraph.assembly import history_source, updater_of
+from nowgraph.assembly import DEAD_LETTERS_NAME, history_source, updater_of
 from nowgraph.errors import UsageError
 from nowgraph.report import progress_console, row_bar
 from stream.settings import StreamSettings
@@ -24,7 +24,7 @@ from temporal_graph.schema import Schema
 from temporal_graph.snapshots import Snapshots
 from temporal_graph.view import GraphView
 
-DEAD_LETTERS = Path("dead-letters.jsonl")
+DEAD_LETTERS = Path(DEAD_LETTERS_NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The rows of one file as event bytes, in chunks that can be entered at any row.
 
-Parquet ─► row groups ─► ArrowEncoder ─┐
-JSONL   ─► lines      ─► JsonDecoder  ─┴─► FileRows (events, times, row numbers, refused rows)
+Parquet ─► row groups ────► ArrowEncoder ─┐
+CSV     ─► typed columns ─► ArrowEncoder ─┼─► FileRows (events, times, row numbers, refused rows)
+JSONL   ─► lines ─────────► JsonDecoder  ─┘
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stream.arrow_encode import ArrowEncoder
+from stream.csv_rows import count_csv_rows, csv_rows
 from stream.errors import ConfigurationError, SourceError
 from stream.json_decode import JsonDecoder
 from stream.privacy import Privacy, is_hashed
 from stream.values import INT64_MAX, INT64_MIN, RowError
-from temporal_graph.schema import Schema, Source
+from temporal_graph.schema import Schema, Source, fitting_names
 from temporal_graph.time_rule import ALWAYS_US
 
 CHUNK_ROWS = 65_536
 """Large enough that a chunk's fixed cost vanishes, small enough that a few of them are tens of megabytes."""
 LINE_CHUNK_ROWS = 4_096
+PARQUET_SUFFIXES = (".parquet", ".pq")
+CSV_SUFFIXES = (".csv", ".tsv")
+LINE_SUFFIXES = (".jsonl", ".ndjson")
+FILE_SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES + LINE_SUFFIXES
 _COUNT_BYTES = 1 << 20
 
 
@@ -63,27 +69,34 @@ class FileTable:
             ConfigurationError: the schema has neither, or the source is not one of flat rows.
         """
         wanted = name if name is not None else path.name.partition(".")[0]
-        for source in schema.sources:
-            if source.topic == wanted:
-                if source.format in ("debezium", "row_event_json"):
-                    raise ConfigurationError(f"{path}: source {wanted!r} carries {source.format}, a file carries rows")
-                return cls(path, source)
-        if any(table.name == wanted for table in schema.tables):
-            return cls(path, Source(topic=wanted, table=wanted, format="json"))
-        names = sorted({source.topic for source in schema.sources} | {table.name for table in schema.tables})
-        raise ConfigurationError(f"{path}: no source or table {wanted!r} in the schema; it has {', '.join(names)}")
+        tables = {table.name for table in schema.tables}
+        for each in dict.fromkeys([wanted, *fitting_names([wanted])]):
+            for source in schema.sources:
+                if source.topic == each:
+                    if source.format in ("debezium", "row_event_json"):
+                        found = f"source {each!r} carries {source.format}"
+                        raise ConfigurationError(f"{path}: {found}, a file carries rows")
+                    return cls(path, source)
+            if each in tables:
+                return cls(path, Source(topic=each, table=each, format="json"))
+        names = sorted({source.topic for source in schema.sources} | tables)
+        found = f"no source or table {wanted!r} in the schema; it has {', '.join(names)}"
+        raise ConfigurationError(f"{path}: {found}. Name the file so, or leave it out")
 
 
 def count_rows(path: Path) -> int:
-    """Return the rows of a Parquet file, or the lines of a JSONL file.
+    """Return the rows of a Parquet or CSV file, or the lines of a JSONL file.
 
     Raises:
         SourceError: the file cannot be read.
-        ConfigurationError: neither a Parquet nor a JSONL file.
+        ConfigurationError: a file of another kind.
     """
+    suffix = _suffix(path)
     try:
-        if _is_parquet(path):
+        if suffix in PARQUET_SUFFIXES:
             return int(pq.read_metadata(path).num_rows)
+        if suffix in CSV_SUFFIXES:
+            return count_csv_rows(path)
         lines, last = 0, b"\n"
         with path.open("rb") as file:
             while block := file.read(_COUNT_BYTES):
@@ -100,20 +113,21 @@ def read_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy 
         SourceError: the file cannot be read.
     """
     try:
-        if _is_parquet(file.path):
+        suffix = _suffix(file.path)
+        if suffix in PARQUET_SUFFIXES:
             yield from _parquet_rows(schema, file, start_row, privacy)
+        elif suffix in CSV_SUFFIXES:
+            yield from _csv_rows(schema, file, start_row, privacy)
         else:
             yield from _json_rows(schema, file, start_row, privacy)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{file.path}: {error}") from error
 
 
-def _is_parquet(path: Path) -> bool:
-    if path.suffix in {".parquet", ".pq"}:
-        return True
-    if path.suffix in {".jsonl", ".ndjson"}:
-        return False
-    raise ConfigurationError(f"{path}: expected a .parquet, .jsonl or .ndjson file")
+def _suffix(path: Path) -> str:
+    if path.suffix not in FILE_SUFFIXES:
+        raise ConfigurationError(f"{path}: expected a {', '.join(FILE_SUFFIXES[:-1])} or {FILE_SUFFIXES[-1]} file")
+    return path.suffix
 
 
 def _parquet_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy | None) -> Iterator[FileRows]:
@@ -123,10 +137,11 @@ def _parquet_rows(schema: Schema, file: FileTable, start_row: int, privacy: Priv
     while group < parquet.num_row_groups and row + parquet.metadata.row_group(group).num_rows <= start_row:
         row += parquet.metadata.row_group(group).num_rows
         group += 1
-    columns = [name for name in parquet.schema_arrow.names if name in encoder.names]
+    fitting = dict(zip(parquet.schema_arrow.names, fitting_names(parquet.schema_arrow.names), strict=True))
+    columns = [name for name, fit in fitting.items() if fit in encoder.names]
     groups = list(range(group, parquet.num_row_groups))
     for batch in parquet.iter_batches(CHUNK_ROWS, row_groups=groups, columns=columns) if groups else ():
-        kept = batch.slice(max(0, start_row - row))
+        kept = batch.rename_columns([fitting[name] for name in batch.schema.names]).slice(max(0, start_row - row))
         first, row = max(row, start_row), row + batch.num_rows
         if not kept.num_rows:
             continue
@@ -137,6 +152,22 @@ def _parquet_rows(schema: Schema, file: FileTable, start_row: int, privacy: Priv
             values[index] = orjson.dumps(kept.slice(index, 1).to_pylist()[0], default=_as_json)
         rows = np.arange(first, first + kept.num_rows)
         yield FileRows(values, encoded.event_time_us, rows, encoded.refused)
+
+
+def _csv_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy | None) -> Iterator[FileRows]:
+    encoder = ArrowEncoder(schema, file.source, privacy)
+    row = 0
+    for block in csv_rows(schema, file.source, file.path):
+        first, row = max(row, start_row), row + block.batch.num_rows
+        if first >= row:
+            continue
+        kept = block.slice(first - row + block.batch.num_rows)
+        encoded = encoder.encode(kept.batch)
+        refused = encoded.refused | kept.refused
+        values = encoded.events
+        for index in refused:
+            values[index] = orjson.dumps(kept.row(index), default=_as_json)
+        yield FileRows(values, encoded.event_time_us, np.arange(first, row), refused)
 
 
 def _json_rows(schema: Schema, file: FileTable, start_row: int, privacy: Privacy | None) -> Iterator[FileRows]:

@@ -27,7 +27,7 @@ from temporal_graph.time_rule import ALWAYS_US
 
 
 class FileSource:
-    """Reads Parquet and JSONL files, several merged by event time, each in its own order.
+    """Reads Parquet, CSV and JSONL files, several merged by event time, each in its own order.
 
     Rows of tables without time come first. `speed` None reads as fast as it is polled; 1.0 lets rows out as far apart
     as they happened, 60.0 an hour in a minute. Every row is a backfill: known when it happened unless its own column

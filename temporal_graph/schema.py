@@ -20,6 +20,7 @@ from temporal_graph.schema_types import (
     Source,
     Table,
 )
+from temporal_graph.schema_yaml import fitting_names
 
 __all__ = [
     "FUTURE_DEFAULT_US",
@@ -34,6 +35,7 @@ __all__ = [
     "Source",
     "Table",
     "dump_schema",
+    "fitting_names",
     "infer_schema",
     "load_schema",
     "parse_schema",

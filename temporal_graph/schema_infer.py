@@ -1,4 +1,4 @@
-"""A first schema guessed from Parquet and CSV files, for a person to correct.
+"""A first schema guessed from Parquet, CSV and JSONL files, for a person to correct.
 
     files ─► profiles ─► primary keys ─► links ─► parents without a file ─► clocks and kinds ─► Schema
 
@@ -45,7 +45,7 @@ _KINDS = {
 
 
 def infer_schema(files: Sequence[Path], *, name: str = "inferred") -> Schema:
-    """Draft a schema from Parquet and CSV files: one table for each file, and for keys that no file owns.
+    """Draft a schema from Parquet, CSV and JSONL files: one table for each file, and for keys that no file owns.
 
     Guessed are primary keys (a column unique over the rows read), time columns (of a timestamp type, ISO 8601 text or
     integer epochs), links (named as another table's key and holding its values) and column kinds. Outcomes, privacy,

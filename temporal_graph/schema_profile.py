@@ -1,6 +1,6 @@
 """What can be seen of a data file without being told: for each column its family of values, nulls and distinct values.
 
-Parquet, CSV ─► pyarrow table (its first rows) ─► profile_file ─► TableProfile
+Parquet, CSV, JSONL ─► pyarrow table (its first rows) ─► profile_file ─► TableProfile
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from temporal_graph.csv_file import BLOCK_BYTES, open_csv
 from temporal_graph.errors import SchemaError
 
 ROWS_MAX = 2_000_000
 """Rows read of each file: uniqueness and containment are exact up to here, and a guess beyond."""
 
-_CSV_BLOCK_BYTES = 16 << 20
-"""The types of CSV columns are taken from the first block."""
+_CSV_BLOCK_BYTES = BLOCK_BYTES
 
 Family = Literal["integer", "number", "text", "boolean", "timestamp", "texts", "vector"]
 
@@ -26,7 +26,7 @@ _TIME_NAME = re.compile(
 _EPOCHS = ((10**8, 10**10), (10**11, 10**13), (10**14, 10**16))
 """Seconds, milliseconds and microseconds from 1973 to 2286: an epoch says its unit by its size."""
 
-_FORMATS = (".parquet", ".pq", ".csv")
+_FORMATS = (".parquet", ".pq", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +61,36 @@ class TableProfile:
 
 
 def profile_file(path: Path) -> TableProfile:
-    """Read the first rows of a Parquet or CSV file and describe its columns.
+    """Read the first rows of a Parquet, CSV or JSONL file and describe its columns.
 
     Raises:
         OSError: the file cannot be read.
-        SchemaError: neither format, no columns, or a column of a type that no schema has.
+        SchemaError: another format, no columns, or a column of a type that no schema has.
     """
     import pyarrow as pa
 
     if path.suffix.lower() not in _FORMATS:
         raise SchemaError(path.name, f"a file named *{', *'.join(_FORMATS)}", path.suffix or None)
     try:
-        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+        table = _read(path)
     except pa.ArrowInvalid as error:
-        raise SchemaError(path.name, "a readable Parquet or CSV file", str(error).splitlines()[0]) from error
+        raise SchemaError(path.name, "a readable Parquet, CSV or JSONL file", str(error).splitlines()[0]) from error
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     columns = tuple(_profile(f"{name}.{column}", column, table.column(column)) for column in table.column_names)
     if not columns:
         raise SchemaError(path.name, "at least one column", None)
     return TableProfile(name, table.num_rows, columns)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix.lower() in {".csv", ".tsv"}:
+        return _read_csv(path)
+    if path.suffix.lower() in {".jsonl", ".ndjson"}:
+        from pyarrow import json
+
+        options = json.ReadOptions(block_size=_CSV_BLOCK_BYTES)
+        return json.read_json(path, options, json.ParseOptions(newlines_in_values=False)).slice(0, ROWS_MAX)
+    return _read_parquet(path)
 
 
 def _read_parquet(path: Path) -> Any:
@@ -98,11 +109,8 @@ def _read_parquet(path: Path) -> Any:
 
 def _read_csv(path: Path) -> Any:
     import pyarrow as pa
-    from pyarrow import csv
 
-    options = csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
-    convert = csv.ConvertOptions(strings_can_be_null=True)
-    with csv.open_csv(path, read_options=options, convert_options=convert) as reader:
+    with open_csv(path, block_bytes=_CSV_BLOCK_BYTES) as reader:
         batches, rows = [], 0
         for batch in reader:
             batches.append(batch.slice(0, ROWS_MAX - rows))

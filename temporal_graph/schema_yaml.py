@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,3 +152,20 @@ def checked_name(path: str, name: object) -> str:
     if not isinstance(name, str) or not valid or name.startswith("__"):
         raise SchemaError(path, _NAME_EXPECTED, name)
     return name
+
+
+def fitting_names(names: Sequence[str]) -> list[str]:
+    """Names of a file's columns, or of files, as a schema may write them: `Order Date` is Order_Date, `2B` is _2B.
+
+    A name that fits stays; one whose fitting name is taken stays too, and fits no schema.
+    """
+    taken, found = set(names), []
+    for name in names:
+        fitting = name
+        if not _NAME.fullmatch(name):
+            fitting = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or name
+            fitting = f"_{fitting}" if fitting[:1].isdigit() else fitting
+            fitting = name if fitting in taken else fitting
+            taken.add(fitting)
+        found.append(fitting)
+    return found

@@ -33,7 +33,7 @@ CheckpointSchemaPath = Annotated[
 ]
 History = Annotated[
     list[Path] | None,
-    typer.Option("--history", help="Parquet or JSONL to load, named as its topic or table; or a folder."),
+    typer.Option("--history", help="Parquet, CSV or JSONL to load, named as its topic or table; or a folder."),
 ]
 SnapshotsUrl = Annotated[
     str | None,

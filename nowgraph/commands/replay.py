@@ -21,7 +21,7 @@ _POLL_S = 0.1
 def replay(
     *,
     schema: SchemaPath,
-    files: Annotated[list[Path], typer.Argument(help="Parquet or JSONL; each named as its topic or table.")],
+    files: Annotated[list[Path], typer.Argument(help="Parquet, CSV or JSONL; each named as its topic or table.")],
     bootstrap_servers: Annotated[
         str, typer.Option(envvar="KAFKA_BOOTSTRAP", help="Publish to the topics of this Kafka, as host:port.")
     ] = "",

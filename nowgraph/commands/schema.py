@@ -20,11 +20,11 @@ _File = Annotated[Path, typer.Argument(help="A schema file (YAML).")]
 
 @app.command()
 def infer(
-    files: Annotated[list[Path], typer.Argument(help="Parquet or CSV files, one for each table.")],
+    files: Annotated[list[Path], typer.Argument(help="Parquet, CSV or JSONL files, one for each table.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of printing.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draft a schema from Parquet or CSV files, to be read and corrected by a person."""
+    """Draft a schema from Parquet, CSV or JSONL files, to be read and corrected by a person."""
     schema = infer_schema(files)
     text = dump_schema(schema)
     if output is not None:

@@ -59,7 +59,7 @@ def update(
     store: StoreUrl = None,
     history: Annotated[
         list[Path] | None,
-        typer.Option("--history", help="Parquet or JSONL to load first; named as its topic or table."),
+        typer.Option("--history", help="Parquet, CSV or JSONL to load first; named as its topic or table."),
     ] = None,
     from_: Annotated[
         list[str] | None,

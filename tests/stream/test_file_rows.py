@@ -8,6 +8,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from protos.nowgraph.v1 import row_event_pb2
 from stream.errors import ConfigurationError, SourceError
@@ -82,6 +83,43 @@ def test_jsonl_is_read_line_by_line(schema: Schema, privacy: Privacy, tmp_path: 
     assert last.values == rows.values[2:]
 
 
+@pytest.mark.parametrize("start", [0, 1, 34, 35])
+def test_csv_gives_the_rows_that_parquet_gives(schema: Schema, privacy: Privacy, tmp_path: Path, start: int) -> None:
+    """From any row on: the same events, times and row numbers."""
+    parquet = write_orders(tmp_path / "orders.parquet", 35)
+    csv.write_csv(pq.read_table(parquet), tmp_path / "orders.csv")
+    files = [FileTable.of(schema, path) for path in (parquet, tmp_path / "orders.csv")]
+    found = [
+        [
+            (value, at, row)
+            for rows in read_rows(schema, file, start, privacy)
+            for value, at, row in zip(rows.values, rows.event_time_us.tolist(), rows.row.tolist(), strict=True)
+        ]
+        for file in files
+    ]
+    assert found[0] == found[1]
+    assert len(found[1]) == count_rows(tmp_path / "orders.csv") - start == 35 - start
+
+
+def test_a_refused_row_of_csv_is_kept_as_it_was_written(schema: Schema, privacy: Privacy, tmp_path: Path) -> None:
+    """What fits is kept as what it is, what does not as its text; the rows around it are read."""
+    path = tmp_path / "orders.csv"
+    path.write_text("order_id,ordered_at,amount\n1,2024-01-31,1\n2,2024-01-31,many\n3,,3\n4,2024-01-31,4\n")
+    (rows,) = read_rows(schema, FileTable.of(schema, path), 0, privacy)
+    assert {row: error.reason for row, error in rows.refused.items()} == {1: "bad_number", 2: "missing_time"}
+    assert orjson.loads(rows.values[1]) == {"order_id": 2, "ordered_at": "2024-01-31", "amount": "many"}
+
+
+def test_names_that_no_schema_can_hold(schema: Schema, privacy: Privacy, tmp_path: Path) -> None:
+    """A file `order changes` with a column `Order-id` is the topic order_changes with its order_id, if it says so."""
+    path = tmp_path / "order changes.parquet"
+    pq.write_table(pa.table({"order-id": [1], "changed.at": [1_700_000_000], "amount": [1.5]}), path)
+    file = FileTable.of(schema, path)
+    (rows,) = read_rows(schema, file, 0, privacy)
+    assert (file.source.topic, rows.refused) == ("order_changes", {})
+    assert row_event_pb2.RowEvent.FromString(rows.values[0]).key.parts[0].integer == 1
+
+
 def test_a_refused_row_of_parquet_is_kept_as_json(schema: Schema, privacy: Privacy, tmp_path: Path) -> None:
     """A row of columns has no bytes of its own; what is kept can be read and repaired."""
     path = tmp_path / "orders.parquet"
@@ -120,5 +158,5 @@ def test_files_that_cannot_be_read_say_so(schema: Schema, tmp_path: Path) -> Non
     for path in (tmp_path / "missing.parquet", tmp_path / "missing.jsonl", broken):
         with pytest.raises(SourceError, match=path.name):
             count_rows(path)
-    with pytest.raises(ConfigurationError, match=r"\.parquet, \.jsonl or \.ndjson"):
+    with pytest.raises(ConfigurationError, match=r"\.parquet, .*\.csv, .*\.jsonl or \.ndjson"):
         count_rows(tmp_path / "orders.xlsx")

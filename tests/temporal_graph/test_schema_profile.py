@@ -140,6 +140,20 @@ def test_csv_and_parquet_agree(tmp_path: Path) -> None:
     assert described[0] == described[1]
 
 
+def test_jsonl_is_read_as_parquet_is(tmp_path: Path) -> None:
+    """Lines of JSON have the families of the same columns elsewhere."""
+    (tmp_path / "rows.jsonl").write_text(
+        '{"id": 1, "at": "2018-04-01T12:00:00", "tags": ["a"], "name": "x"}\n{"id": 2, "tags": [], "name": null}\n'
+    )
+    found = profile_file(tmp_path / "rows.jsonl")
+    assert [(c.name, c.family, c.null_count) for c in found.columns] == [
+        ("id", "integer", 0),
+        ("at", "timestamp", 1),
+        ("tags", "texts", 0),
+        ("name", "text", 1),
+    ]
+
+
 def test_rows_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most the stated number of rows is read, over row groups and CSV blocks alike."""
     monkeypatch.setattr(schema_profile, "ROWS_MAX", 150)
@@ -154,10 +168,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     """Another format, a damaged file and a missing one are each refused as what they are."""
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(b"not parquet at all")
-    with pytest.raises(SchemaError, match=r"^damaged\.parquet: expected a readable Parquet or CSV file"):
+    with pytest.raises(SchemaError, match=r"^damaged\.parquet: expected a readable Parquet, CSV or JSONL file"):
         profile_file(damaged)
     with pytest.raises(
-        SchemaError, match=r"^a\.json: expected a file named \*\.parquet, \*\.pq, \*\.csv, found '\.json'"
+        SchemaError, match=r"^a\.json: expected a file named \*\.parquet, .*\*\.csv, .*\*\.jsonl, .*found '\.json'"
     ):
         profile_file(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError):
