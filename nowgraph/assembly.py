@@ -98,11 +98,8 @@ def broker_address(bootstrap: str, schema: Schema, stack: ExitStack, *, partitio
 
 
 def topics_of(schema: Schema) -> tuple[str, ...]:
-    """The topics of the schema's sources, each once, in its order; raises UsageError where it names none."""
-    topics = tuple(dict.fromkeys(source.topic for source in schema.sources))
-    if not topics:
-        raise UsageError(f"schema {schema.name}: it has no sources, so there is no topic to read")
-    return topics
+    """The topics of the schema's sources, each once, in its order; none where rows come by the server's Ingest alone."""
+    return tuple(dict.fromkeys(source.topic for source in schema.sources))
 
 
 def history_source(
@@ -117,11 +114,12 @@ def history_source(
 
     A folder stands for the files directly in it, by name, but not for its dead letters.
     """
-    tables = [FileTable.of(schema, path) for path in _files_of(files)]
+    tables = [FileTable.of(schema, path) for path in files_of(files)]
     return FileSource(schema, tables, positions=positions, speed=speed, privacy=privacy_of(schema, settings))
 
 
-def _files_of(paths: Sequence[Path]) -> list[Path]:
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """Each folder as the files in it that may be tables, by name; raises UsageError where there are none."""
     found: list[Path] = []
     for path in paths:
         inside = [each for each in sorted(path.glob("*")) if each.suffix in FILE_SUFFIXES]
@@ -157,11 +155,16 @@ def live_source(
 
 
 def with_ingest_topic(topics: Sequence[str], read: Callable[[Sequence[str]], SourceT]) -> SourceT:
-    """Reads the topics, and where the broker has it, also the topic of events that come by the server's Ingest."""
+    """Reads the topics, and where the broker has it, also the topic of events that come by the server's Ingest.
+
+    Raises ConfigurationError where there is no topic but that one, and the broker lacks it.
+    """
     if EVENTS_TOPIC not in topics:
         try:
             return read((*topics, EVENTS_TOPIC))
         except ConfigurationError as error:
+            if not topics:
+                raise
             log.info("no_topic_for_ingest", topic=EVENTS_TOPIC, reason=str(error))
     return read(topics)
 

@@ -5,7 +5,7 @@ Parquet, CSV ─► infer_schema ─────┴────► dump_schema �
 """
 
 from temporal_graph.schema_dump import dump_schema
-from temporal_graph.schema_infer import infer_schema
+from temporal_graph.schema_infer import draft_schema, infer_schema
 from temporal_graph.schema_parse import load_schema, parse_schema
 from temporal_graph.schema_types import (
     FUTURE_DEFAULT_US,
@@ -34,6 +34,7 @@ __all__ = [
     "Schema",
     "Source",
     "Table",
+    "draft_schema",
     "dump_schema",
     "fitting_names",
     "infer_schema",

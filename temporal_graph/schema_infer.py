@@ -3,7 +3,8 @@
     files ─► profiles ─► primary keys ─► links ─► parents without a file ─► clocks and kinds ─► Schema
 
 The guesses rest on names and values: `customer_id` in payments is a link to the table whose key has this name, and
-where no file has it, to a table `customers` that is known by its keys alone.
+where no file has it, to a table `customers` that is known by its keys alone. Texts that are keys of another table are
+links whatever they are called; integers are not, as small ones are keys of every table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from temporal_graph.errors import SchemaError
+from temporal_graph.schema_draft import commented
 from temporal_graph.schema_dump import dump_schema
 from temporal_graph.schema_parse import parse_schema
 from temporal_graph.schema_profile import ColumnProfile, TableProfile, profile_file
@@ -26,11 +28,16 @@ OVERLAP_MIN = 0.2
 """The share of a link's distinct values that must be keys of its parent where the names are equal: a parent's file may
 hold some of its rows only."""
 CONTAINED_MIN = 0.95
-"""The same where only the ends of the names agree: home_team_id and team_id."""
+"""The same where only the ends of the names agree: home_team_id and team_id; or texts are keys of another name."""
+TEXT_VALUES_MIN = 3
+"""Fewer different texts may be keys of another table by chance."""
 
 _KEY_NAME = re.compile(r"(?P<stem>[A-Za-z0-9_]*?)(?:_(?:id|key|ID|KEY)|(?<=[a-z0-9])(?:Id|ID|Key))")
 _CODE_NAME = re.compile(
     r"(?i:.*(?:^|_)(?:id|key|code|type|status|class|category|zip|postcode))|.*[a-z](?:Id|Code|Type)"
+)
+_SELF_NAME = re.compile(
+    r"(?i).*(?:parent|manager|reports?_?to|supervisor|boss|superior|predecessor|reply_?to)(?:_?id)?"
 )
 _TIME_HINTS = ("event_time", "created", "timestamp", "datetime", "time", "date", "_at")
 _TIME_NEVER = re.compile(r"(?i)birth|dob|expir|until|due|end|updated|modified|deleted")
@@ -45,11 +52,17 @@ _KINDS = {
 
 
 def infer_schema(files: Sequence[Path], *, name: str = "inferred") -> Schema:
+    """Draft a schema from files, without comments: see `draft_schema`."""
+    return draft_schema(files, name=name)[0]
+
+
+def draft_schema(files: Sequence[Path], *, name: str = "inferred") -> tuple[Schema, str]:
     """Draft a schema from Parquet, CSV and JSONL files: one table for each file, and for keys that no file owns.
 
     Guessed are primary keys (a column unique over the rows read), time columns (of a timestamp type, ISO 8601 text or
     integer epochs), links (named as another table's key and holding its values) and column kinds. Outcomes, privacy,
-    known times, bounds and sources are for a person to add.
+    known times, bounds and sources are for a person to add. Returns the schema, and its YAML with comments that say
+    what to look at.
 
     Raises:
         OSError: a file cannot be read.
@@ -58,14 +71,19 @@ def infer_schema(files: Sequence[Path], *, name: str = "inferred") -> Schema:
     profiles = [profile_file(Path(file)) for file in files]
     names = [profile.name for profile in profiles]
     for repeated in (each for each in names if names.count(each) > 1):
-        raise SchemaError(f"tables.{repeated}", "one file for each table (a table is named by its file)", repeated)
+        raise SchemaError(
+            f"tables.{repeated}", "one file for each table, which is named by its file up to the first dot", repeated
+        )
     keys = {profile.name: _primary_key(profile) for profile in profiles}
     owners = _owners(profiles, keys)
     links = {profile.name: _links(profile, keys[profile.name], owners) for profile in profiles}
+    for profile in profiles:
+        links[profile.name] |= _links_by_value(profile, profiles, keys, links[profile.name])
     implied = _implied_parents(profiles, keys, links)
     tables = [Table(name=parent, primary_key=(key,)) for parent, key in implied.items()]
     tables += [_table(profile, keys[profile.name], links[profile.name]) for profile in profiles]
-    return parse_schema(dump_schema(Schema(name, tuple(tables))))
+    schema = parse_schema(dump_schema(Schema(name, tuple(tables))))
+    return schema, commented(schema, profiles)
 
 
 def _primary_key(profile: TableProfile) -> ColumnProfile | None:
@@ -123,6 +141,33 @@ def _links(
                 links[column.name] = (parent, parent_key)
                 break
     return links
+
+
+def _links_by_value(
+    profile: TableProfile,
+    profiles: Sequence[TableProfile],
+    keys: Mapping[str, ColumnProfile | None],
+    linked: Mapping[str, object],
+) -> dict[str, tuple[str, ColumnProfile]]:
+    """By column: texts that are keys of another table, and a manager or parent among the table's own keys."""
+    found = {}
+    for column in profile.columns:
+        if column.name in linked or column is keys[profile.name] or column.distinct_count == 0:
+            continue
+        candidates = []
+        for parent in profiles:
+            key, own = keys[parent.name], parent is profile
+            if key is None or key.family != column.family:
+                continue
+            words = column.family == "text" and column.distinct_count >= TEXT_VALUES_MIN
+            if words or (own and _SELF_NAME.fullmatch(column.name)):
+                share = _overlap(column, key)
+                if share >= CONTAINED_MIN:
+                    candidates.append((share, -key.distinct_count, parent.name, key))
+        if candidates:
+            _, _, parent_name, key = max(candidates, key=lambda each: each[:2])
+            found[column.name] = (parent_name, key)
+    return found
 
 
 def _overlap(child: ColumnProfile, parent: ColumnProfile) -> float:

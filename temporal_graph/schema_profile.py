@@ -5,16 +5,24 @@ Parquet, CSV, JSONL ─► pyarrow table (its first rows) ─► profile_file �
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 from temporal_graph.csv_file import BLOCK_BYTES, open_csv
 from temporal_graph.errors import SchemaError
+from temporal_graph.schema_yaml import fitting_names
 
 ROWS_MAX = 2_000_000
 """Rows read of each file: uniqueness and containment are exact up to here, and a guess beyond."""
+
+TOGETHER_MAX = 6
+SAMPLE_ROWS = 50_000
+"""Of the columns at the front of a table, two or three may be its key; most are ruled out by so many rows."""
 
 _CSV_BLOCK_BYTES = BLOCK_BYTES
 
@@ -34,7 +42,8 @@ class ColumnProfile:
     """One column: `distinct` holds its distinct non-null values (a pyarrow array) for integers and texts, else None.
 
     `dim` is the length of a vector; `length_mean` the mean number of characters of a text's distinct values;
-    `words_only` says that the text came as an Arrow dictionary: its values are categories already.
+    `words_only` says that the text came as an Arrow dictionary: its values are categories already. `written` is the
+    name in the file, where `name` is the one that a schema can hold.
     """
 
     name: str
@@ -44,6 +53,7 @@ class ColumnProfile:
     dim: int = 0
     length_mean: float = 0.0
     words_only: bool = False
+    written: str = ""
 
     @property
     def distinct_count(self) -> int:
@@ -53,11 +63,16 @@ class ColumnProfile:
 
 @dataclass(frozen=True, slots=True)
 class TableProfile:
-    """One file: the table's name is the file's stem, with what no name may hold replaced by underscores."""
+    """One file: the table's name is the file's up to the first dot, with underscores for what no name may hold.
+
+    `unique_together` are columns that are so where none is alone; `left_out` are names and types of those of no kind.
+    """
 
     name: str
     row_count: int
     columns: tuple[ColumnProfile, ...]
+    unique_together: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def profile_file(path: Path) -> TableProfile:
@@ -65,7 +80,7 @@ def profile_file(path: Path) -> TableProfile:
 
     Raises:
         OSError: the file cannot be read.
-        SchemaError: another format, no columns, or a column of a type that no schema has.
+        SchemaError: another format, or no columns of a type that a schema has.
     """
     import pyarrow as pa
 
@@ -75,11 +90,42 @@ def profile_file(path: Path) -> TableProfile:
         table = _read(path)
     except pa.ArrowInvalid as error:
         raise SchemaError(path.name, "a readable Parquet, CSV or JSONL file", str(error).splitlines()[0]) from error
-    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
-    columns = tuple(_profile(f"{name}.{column}", column, table.column(column)) for column in table.column_names)
+    name = fitting_names([path.name.partition(".")[0]])[0]
+    written = table.column_names
+    table = table.rename_columns(fitting_names(written))
+    columns, left_out = [], []
+    for place, column in enumerate(table.column_names):
+        try:
+            found = _profile(f"{name}.{column}", column, table.column(place))
+        except SchemaError as error:
+            left_out.append((written[place], str(error.found)))
+        else:
+            columns.append(replace(found, written=written[place]))
     if not columns:
-        raise SchemaError(path.name, "at least one column", None)
-    return TableProfile(name, table.num_rows, columns)
+        raise SchemaError(path.name, "at least one column of numbers, booleans, times, texts, or lists of them", None)
+    alone = any(column.distinct_count == table.num_rows for column in columns)
+    together = () if alone else _unique_together(table, columns)
+    return TableProfile(name, table.num_rows, tuple(columns), together, tuple(left_out))
+
+
+def is_time_name(name: str) -> bool:
+    """Say whether a column of this name holds times, by the name alone."""
+    return _TIME_NAME.fullmatch(name) is not None
+
+
+def _unique_together(table: Any, columns: Sequence[ColumnProfile]) -> tuple[str, ...]:
+    """The first two or three integers or texts, in the file's order, of which no combination stands in two rows."""
+    parts = [each for each in columns if each.family in ("integer", "text") and not each.null_count]
+    for names in (each for size in (2, 3) for each in combinations(parts[:TOGETHER_MAX], size)):
+        if math.prod(each.distinct_count for each in names) < table.num_rows:
+            continue
+        keys = [each.name for each in names]
+        for part in (table.select(keys).slice(0, SAMPLE_ROWS), table.select(keys)):
+            if part.group_by(keys).aggregate([]).num_rows < part.num_rows:
+                break
+        else:
+            return tuple(keys)
+    return ()
 
 
 def _read(path: Path) -> Any:

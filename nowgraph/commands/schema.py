@@ -11,7 +11,7 @@ from nowgraph.commands.options import AsJson
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, emit_json
 from temporal_graph.duration import format_duration
-from temporal_graph.schema import Schema, Table, dump_schema, infer_schema, load_schema
+from temporal_graph.schema import Schema, Table, draft_schema, load_schema
 
 app = typer.Typer(no_args_is_help=True, help="Draft, check and show schemas.")
 
@@ -20,13 +20,14 @@ _File = Annotated[Path, typer.Argument(help="A schema file (YAML).")]
 
 @app.command()
 def infer(
-    files: Annotated[list[Path], typer.Argument(help="Parquet, CSV or JSONL files, one for each table.")],
+    files: Annotated[list[Path], typer.Argument(help="Parquet, CSV or JSONL files, one a table; or a folder.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of printing.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draft a schema from Parquet, CSV or JSONL files, to be read and corrected by a person."""
-    schema = infer_schema(files)
-    text = dump_schema(schema)
+    from nowgraph.assembly import files_of
+
+    schema, text = draft_schema(files_of(files))
     if output is not None:
         if output.exists():
             raise UsageError(f"{output}: exists already, and a draft overwrites nothing")
@@ -36,7 +37,7 @@ def infer(
     elif output is None:
         typer.echo(text, nl=False)
     else:
-        emit(_rows(schema), title=f"Drafted {output}: check keys, times and links", as_json=False)
+        emit(_rows(schema), title=f"Drafted {output}: its comments say what to look at", as_json=False)
 
 
 @app.command()

@@ -159,9 +159,15 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_names_a_schema_cannot_hold(tmp_path: Path) -> None:
-    """A column with spaces, and two files of one name, are refused by name."""
-    with pytest.raises(SchemaError, match=r"tables\.t\.columns\.Invoice No: expected a name"):
-        draft(tmp_path, t={"Invoice No": [1.5]})
+    """A column with spaces gets underscores; one without a letter a schema can hold, and two files of one name, are
+    refused.
+    """
+    assert kinds(draft(tmp_path, t={"Invoice No.": [1.5], "2B": [2.5]}), "t") == {
+        "Invoice_No": "numerical",
+        "_2B": "numerical",
+    }
+    with pytest.raises(SchemaError, match=r"tables\.t\.columns\.名前: expected a name"):
+        draft(tmp_path, t={"名前": [1.5]})
     (tmp_path / "t.csv").write_text("a\n1\n")
     with pytest.raises(SchemaError, match=r"tables\.t: expected one file for each table"):
         infer_schema([tmp_path / "t.parquet", tmp_path / "t.csv"])

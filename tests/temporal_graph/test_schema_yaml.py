@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from temporal_graph.errors import SchemaError
-from temporal_graph.schema_yaml import NAME_LENGTH_MAX, Cursor, checked_name, read_yaml
+from temporal_graph.schema_yaml import NAME_LENGTH_MAX, Cursor, checked_name, fitting_names, read_yaml
 
 TEXT = """
 list: [one, {deep: 3}]
@@ -124,3 +124,15 @@ def test_no_names(name: object) -> None:
     """What could not stand in an edge type, or is ours (a leading double underscore), is no name."""
     with pytest.raises(SchemaError, match=r"^here: expected a name of letters"):
         checked_name("here", name)
+
+
+def test_names_are_made_to_fit() -> None:
+    """What a schema can hold stays; else underscores, unless that name is taken; what has no letter stays."""
+    assert fitting_names(["order_id", "Order Date", "2B", "a.b--c", "名前"]) == [
+        "order_id",
+        "Order_Date",
+        "_2B",
+        "a_b_c",
+        "名前",
+    ]
+    assert fitting_names(["a b", "a_b"]) == ["a b", "a_b"]

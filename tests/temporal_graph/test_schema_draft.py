@@ -1,0 +1,105 @@
+"""A draft's comments: what a person should look at, where it stands."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from temporal_graph.schema import draft_schema, parse_schema
+
+DAYS = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=i) for i in range(6)]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> dict[str, list[str]]:
+    """Of a draft of a shop: the lines of each table, the comments above it first."""
+    tables: dict[str, dict[str, Any]] = {
+        "people": {
+            "person_id": range(10, 16),
+            "manager_id": [None, 10, 10, 11, 11, 12],
+            "e-mail": [f"p{i}@example.org" for i in range(6)],
+            "hired": [f"{i}.5.2024" for i in range(1, 7)],
+            "nothing": pa.nulls(6),
+        },
+        "orders": {
+            "order_id": range(100, 106),
+            "ordered_at": DAYS,
+            "shipped_at": DAYS,
+            "due_at": DAYS,
+            "taken_by": [10, 11, 12, 13, 14, 15],
+            "origin": ["a", "b", "c", "a", "b", "c"],
+            "photo": [b"x"] * 6,
+        },
+        "lines": {"order_id": [100, 100, 101, 102, 103, 104], "number": [1, 2, 1, 1, 1, 1], "price": [0.5] * 6},
+        "deliveries": {"order_id": range(100, 106), "delivered_at": DAYS, "late": [0, 1] * 3},
+        "places": {"code": list("abcdef"), "size": [1.5] * 6},
+    }
+    paths = [tmp_path / f"{name}.parquet" for name in tables]
+    for path, columns in zip(paths, tables.values(), strict=True):
+        pq.write_table(pa.table(columns), path)
+    schema, text = draft_schema(paths)
+    assert parse_schema(text) == schema
+    found: dict[str, list[str]] = {"": []}
+    above: list[str] = []
+    for line in text.splitlines():
+        if re.match(r"  # ", line):
+            above.append(line)
+        elif match := re.match(r"  (\w+):", line):
+            found[match[1]], above = [*above, line], []
+        else:
+            list(found.values())[-1].append(line)
+    return found
+
+
+def said(lines: list[str]) -> str:
+    """The comments of a table, as one text."""
+    return " ".join(line.strip(" #") for line in lines)
+
+
+def place(lines: list[str], column: str) -> str:
+    """The line of a column."""
+    return next(line for line in lines if line.strip().startswith(f"{column}:"))
+
+
+def test_what_a_row_knew_when_it_happened(lines: dict[str, list[str]]) -> None:
+    """The head says how a later value is given; a timestamp beside the clock is asked about, one known ahead is not."""
+    assert "operation: upsert" in "\n".join(lines[""])
+    assert place(lines["orders"], "shipped_at").endswith("# known by ordered_at? Else see above")
+    assert "#" not in place(lines["orders"], "due_at")
+
+
+def test_rows_without_time_of_a_table_with_time(lines: dict[str, list[str]]) -> None:
+    """Lines of orders would be seen before the orders: the note says what to copy."""
+    note = said(lines["lines"])
+    assert "LOOK: no time" in note
+    assert "Copy its ordered_at into this file" in note
+    assert "Unique together: order_id, number; as primary_key: {order_id: integer, number: integer}" in note
+
+
+def test_a_table_of_the_same_keys_may_be_later_news(lines: dict[str, list[str]]) -> None:
+    """The source is written out, with the table's own clock."""
+    source = "topic: deliveries, table: orders, format: json, operation: upsert, event_time: delivered_at"
+    assert f"{{{source}, known_time: delivered_at}}" in said(lines["deliveries"])
+
+
+def test_links(lines: dict[str, list[str]]) -> None:
+    """Texts that are another table's keys are linked, a manager to his own table; an integer is asked about."""
+    assert "places" in place(lines["orders"], "origin")
+    assert "people" in place(lines["people"], "manager_id")
+    assert place(lines["orders"], "taken_by").endswith("numerical  # a link? All its values are keys of people")
+
+
+def test_columns_worth_a_look(lines: dict[str, list[str]]) -> None:
+    """Another name, personal data, dates of another form, no values, and what no kind can hold."""
+    assert place(lines["people"], "e_mail").endswith(
+        "# personal? {kind: categorical, private: true} keeps a hash of it; 'e-mail' in the file"
+    )
+    assert "2024-01-31" in place(lines["people"], "hired")
+    assert place(lines["people"], "nothing").endswith("# no value in the rows that were read")
+    assert "Left out: photo (binary)." in " ".join(lines["orders"])
