@@ -85,11 +85,11 @@ def _of_table(table: Table, schema: Schema, profile: TableProfile) -> list[str]:
     found = []
     twin = _twin_of(table)
     if twin is not None:
-        clock = table.time_column or "WHEN"
+        when = table.time_column or "WHEN"
         found.append(
             f"One row for each row of {twin}. If its columns are {twin}'s, known later: name them there, with this "
             f"table left out, and the file as a source: {{topic: {table.name}, table: {twin}, format: json, "
-            f"operation: upsert, event_time: {clock}, known_time: {clock}}}."
+            f"operation: upsert, event_time: {when}, known_time: {when}}}."
         )
     elif table.time_column is None:
         timed = [link.parent for link in table.links if schema.table(link.parent).time_column is not None]
