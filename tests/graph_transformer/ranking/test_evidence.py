@@ -60,6 +60,21 @@ def test_the_largest_of_each_question() -> None:
     assert found.tolist() == [2, 1, 3]
 
 
+def test_the_largest_are_those_of_a_plain_sort() -> None:
+    """Whatever is left out first: many scores or few, equal ones at the edge, and questions that want none."""
+    random = np.random.default_rng(0)
+    question = np.sort(random.integers(0, 6, 600))
+    score, tie = random.integers(0, 8, 600).astype(np.float32), random.permutation(600)
+    most = ints(0, 1, 3, 20, 90, 500)
+
+    wanted: list[int] = []
+    for one in range(6):
+        mine = np.flatnonzero(question == one).tolist()
+        wanted += sorted(mine, key=lambda at: (-score[at], tie[at]))[: most[one]]
+    assert largest(question, score, tie, most).tolist() == wanted
+    assert largest(question[:0], score[:0], tie[:0], most).tolist() == []
+
+
 def test_a_second_walk_starts_from_shares() -> None:
     """What is walked on from weighs its share of its question's score, whatever the order it comes in."""
     started, entries = second_histories(ints(1, 0, 1), ints(5, 6, 7), np.array([3, 2, 1], dtype=np.float32), 3)
