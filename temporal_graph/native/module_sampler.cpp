@@ -146,20 +146,31 @@ auto column_of(nb::handle_t<HeldSample> self) {
   return array<T>(self, (*nb::inst_ptr<HeldSample>(self)->sample).*column);
 }
 
+const TableHeader& table_of(const HeldSample& held, u32 table) {
+  return *held.arena->at<TableHeader>(Reader::graph_of(*held.arena)->tables[table]);
+}
+
+// The nodes of a table, with their cells. Those of a table without columns are found when somebody asks.
+GatheredTable& gathered_of(const HeldSample& held, u32 table) {
+  Sample& sample = *held.sample;
+  if (table >= sample.gathered.size()) throw nb::index_error("no such table");
+  GatheredTable& gathered = sample.gathered[table];
+  if (table_of(held, table).column_count == 0 && gathered.node.size() == 0)
+    for (std::size_t node = 0; node < sample.table.size(); ++node)
+      if (sample.table[node] == table) gathered.node.push(static_cast<i32>(node));
+  return gathered;
+}
+
 template <class T, Column<T> GatheredTable::*column, Kind kind>
 auto cells_of(nb::handle_t<HeldSample> self, u32 table) {
   const HeldSample& held = *nb::inst_ptr<HeldSample>(self);
-  if (table >= held.sample->gathered.size()) throw nb::index_error("no such table");
-  GatheredTable& gathered = held.sample->gathered[table];
-  const TableHeader& header = *held.arena->at<TableHeader>(Reader::graph_of(*held.arena)->tables[table]);
-  const std::size_t width = header.kind_counts[static_cast<u32>(kind)];
+  GatheredTable& gathered = gathered_of(held, table);
+  const std::size_t width = table_of(held, table).kind_counts[static_cast<u32>(kind)];
   return nb::ndarray<nb::numpy, T, nb::ndim<2>>((gathered.*column).data(), {gathered.node.size(), width}, self);
 }
 
 auto nodes_of(nb::handle_t<HeldSample> self, u32 table) {
-  const HeldSample& held = *nb::inst_ptr<HeldSample>(self);
-  if (table >= held.sample->gathered.size()) throw nb::index_error("no such table");
-  return array<i32>(self, held.sample->gathered[table].node);
+  return array<i32>(self, gathered_of(*nb::inst_ptr<HeldSample>(self), table).node);
 }
 
 // With the names of the partitions as they are now: they are only ever added.

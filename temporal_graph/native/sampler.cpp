@@ -1,6 +1,7 @@
 #include "sampler.hpp"
 
 #include "sampler_ahead.hpp"
+#include "sampler_parents.hpp"
 
 namespace nowgraph {
 
@@ -14,6 +15,7 @@ std::unique_ptr<Sample> Sampler::begin(u64 request) {
   snapshot_ = pin_at(reader_, *sample);
   tables_.clear();
   for (u32 table = 0; table < tables; ++table) tables_.emplace_back(reader_, table, snapshot_);
+  find_unread();
   return sample;
 }
 
@@ -87,10 +89,13 @@ void Sampler::walk(const Seed& seed) {
   for (u32 hop = 0; hop < plan_.hops && start < end; ++hop) {
     const auto& steps = plan_.steps[hop];
     const bool lists_next = hop + 1 < plan_.hops;
-    for (u32 node = start; node < std::min(end, start + AHEAD_BLOCK); ++node) ahead_block(steps, node);
     const bool with_session = hop == 0 && !session_.empty();
+    const bool unread = !with_session && leads_to_unread(hop, start, end);
     if (with_session) expand_with_session(seed);
-    for (u32 node = with_session ? end : start; node < end;) {
+    if (unread) expand_to_unread(seed, hop, start, end);
+    const u32 first = with_session || unread ? end : start;
+    for (u32 node = first; node < std::min(end, first + AHEAD_BLOCK); ++node) ahead_block(steps, node);
+    for (u32 node = first; node < end;) {
       groups_.resize(0);
       candidate_count_ = 0;
       for (; node < end && candidate_count_ < CANDIDATES_MAX; ++node) {
@@ -120,6 +125,7 @@ void Sampler::gather(const Seed& seed) {
   else
     gather_.row(gathered[seed.table], seed.table, cursor_.base, seed.record, seed.version, snapshot_,
                 seed.cutoff_time_us);
+  if (!gather_.any_columns()) return;
   const u32 given = static_cast<u32>(session_nodes_.size());
   const u32 first = given == 0 ? cursor_.nodes : session_first_;
   const auto rows = [&](u32 from, u32 to) {
@@ -151,19 +157,11 @@ void Sampler::choose(const Seed& seed, u32 node, std::span<const Step> steps, bo
       if (origin != 0) add_parent(step, node, origin);
       continue;
     }
-    u32 parent = NONE;
-    if (node == 0 && seed.given_parents)
-      parent = seeds_.parent(seed, step.index_in_child);
-    else if (__builtin_expect(is_of_session(node), 0))
-      parent = sessions_.parent(*session_nodes_[node - session_first_], step.index_in_child);
-    else if (cursor_.version[node] >= 0)
-      parent = reader_.parent(snapshot_, *tables_[cursor_.table[node]].header, record, step.index_in_child,
-                              seed.cutoff_time_us);
+    const u32 parent = parent_of(seed, node, step);
     const TableRows& rows = tables_[step.to_table];
     if (parent >= rows.limit) continue;
     const char* parent_record = rows.record(parent);
-    const bool cells_next = rows.has_columns && rows.shape != Shape::bare;
-    if (lists_next || cells_next || !rows.uniform()) rows.prefetch_record(parent_record, lists_next);
+    if (lists_next || rows.shows_cells() || !rows.uniform()) rows.prefetch_record(parent_record, lists_next);
     candidates_.reserve(candidate_count_ + 1);
     candidates_[candidate_count_].record = parent_record;
     candidates_[candidate_count_].row = parent;
@@ -246,28 +244,14 @@ void Sampler::fetch(bool lists_next) {
 void Sampler::accept(const Seed& seed, u32 hop) {
   reserve(candidate_count_);
   Cursor out = cursor_;
-  out.next_hop = static_cast<u8>(hop + 1);
+  const u8 next_hop = static_cast<u8>(hop + 1);
   const u32 node_limit = plan_.node_limit;
   for (const Group& group : groups_.span()) {
     const Step& step = *group.step;
     const TableRows& rows = tables_[step.to_table];
-    const auto write_edge = [&](u32 node) __attribute__((always_inline)) {
-      out.edge_source[out.edges] = out.base + static_cast<i32>(group.node);
-      out.edge_target[out.edges] = out.base + static_cast<i32>(node);
-      out.edge_link[out.edges] = step.edge_type;
-      ++out.edges;
-    };
+    const auto write_edge = [&](u32 node) __attribute__((always_inline)) { put_edge(out, step, group.node, node); };
     const auto write_node = [&](const char* record, u32 row, const Visible& shown) __attribute__((always_inline)) {
-      const u32 node = out.nodes++;
-      out.table[node] = static_cast<u8>(step.to_table);
-      out.hop[node] = out.next_hop;
-      out.row[node] = row;
-      out.event_time_us[node] = shown.event_time_us;
-      out.known_time_us[node] = shown.known_time_us;
-      out.parent[node] = out.base + static_cast<i32>(group.node);
-      out.version[node] = shown.version;
-      out.link[node] = step.edge_type;
-      out.record[node] = record;
+      put_node(out, step, group.node, next_hop, record, row, shown);
     };
     if (step.to_parent && group.known != NONE) {
       write_edge(group.known);

@@ -114,13 +114,32 @@ class Sampler {
     const char** record;
     u32 nodes, edges;
     i32 base;
-    u8 next_hop;
   };
 
   // Few enough that what was prefetched is still in the first two caches when it is read.
   static constexpr u32 CANDIDATES_MAX = 1024;
   // How far ahead list blocks are asked for, in rows of the frontier.
   static constexpr u32 AHEAD_BLOCK = 10, AHEAD_HUB = 5;
+
+  NOWGRAPH_INLINE static void put_edge(Cursor& out, const Step& step, u32 from, u32 to) {
+    out.edge_source[out.edges] = out.base + static_cast<i32>(from);
+    out.edge_target[out.edges] = out.base + static_cast<i32>(to);
+    out.edge_link[out.edges] = step.edge_type;
+    ++out.edges;
+  }
+  NOWGRAPH_INLINE static void put_node(Cursor& out, const Step& step, u32 from, u8 hop, const char* record, u32 row,
+                                       const Visible& shown) {
+    const u32 node = out.nodes++;
+    out.table[node] = static_cast<u8>(step.to_table);
+    out.hop[node] = hop;
+    out.row[node] = row;
+    out.event_time_us[node] = shown.event_time_us;
+    out.known_time_us[node] = shown.known_time_us;
+    out.parent[node] = out.base + static_cast<i32>(from);
+    out.version[node] = shown.version;
+    out.link[node] = step.edge_type;
+    out.record[node] = record;
+  }
 
   std::unique_ptr<Sample> begin(u64 request);
   void walk_all(Sample& sample);
@@ -130,6 +149,10 @@ class Sampler {
   void expand_with_session(const Seed& seed);
   u32 put_session(const Step& step);
   NOWGRAPH_INLINE bool is_of_session(u32 node) const { return node - session_first_ < session_nodes_.size(); }
+  NOWGRAPH_INLINE u32 parent_of(const Seed& seed, u32 node, const Step& step) const;
+  void find_unread();
+  bool leads_to_unread(u32 hop, u32 start, u32 end) const;
+  void expand_to_unread(const Seed& seed, u32 hop, u32 start, u32 end);
   void choose(const Seed& seed, u32 node, std::span<const Step> steps, bool lists_next);
   void add_parent(const Step& step, u32 node, u32 known);
   void choose_children(const Step& step, u32 node, const char* record, i64 cutoff_time_us);
@@ -156,6 +179,7 @@ class Sampler {
 
   Snapshot snapshot_;
   std::vector<TableRows> tables_;
+  std::vector<u8> unread_;  // [hop, table]
   Sample* sample_ = nullptr;
   Cursor cursor_{};
   SeenRows seen_;

@@ -28,8 +28,12 @@ class Gather {
       for (u32 i = 0; i < table.column_count; ++i)
         if (columns[i].kind_index == 0) layout.offset[static_cast<u32>(columns[i].kind)] = columns[i].offset;
       layouts_.push_back(layout);
+      any_columns_ |= layout.columns != 0;
     }
   }
+
+  // Whether any table has columns. Of one that has none the nodes are not gathered: who asks finds them by their table.
+  bool any_columns() const { return any_columns_; }
 
   // Forgets what was noted for a sample that was not filled.
   void clear() { noted_.clear(); }
@@ -60,8 +64,8 @@ class Gather {
   NOWGRAPH_INLINE void row(GatheredTable& out, u32 table, i32 node, const char* record, i32 version,
                            const Snapshot& snapshot, i64 cutoff_time_us) {
     const Layout& layout = layouts_[table];
-    out.node.push(node);
     if (layout.columns == 0) return;
+    out.node.push(node);
     if (version < 0) {
       nulls(out, layout);
     } else if (__builtin_expect(layout.on_disk, 0)) {
@@ -77,8 +81,8 @@ class Gather {
   // A seed that is a row of the graph: its first version, the outcome null.
   void first_version(GatheredTable& out, i32 node, const Seed& seed, const Snapshot& snapshot) {
     const Layout& layout = layouts_[seed.table];
-    out.node.push(node);
     if (layout.columns == 0) return;
+    out.node.push(node);
     if (seed.record != nullptr && seed.version >= 0 && layout.on_disk) {
       note(out, layout, seed.table, seed.record, seed.cutoff_time_us, true);
       return;
@@ -92,8 +96,8 @@ class Gather {
   void event(GatheredTable& out, std::vector<std::string>& unseen, u32 table, i32 node, const RowChange& change,
              bool outcome_too) const {
     const Layout& layout = layouts_[table];
-    out.node.push(node);
     if (layout.columns == 0) return;
+    out.node.push(node);
     nulls(out, layout);
     const ColumnHeader* columns = reader_.columns(*layout.table);
     for (const CellValue& cell : change.cells) {
@@ -239,6 +243,7 @@ class Gather {
   const Reader& reader_;
   std::vector<Layout> layouts_;
   std::vector<Noted> noted_;
+  bool any_columns_ = false;
   bool disk_was_read_ = true;  // for what was noted last
 };
 

@@ -18,6 +18,7 @@ struct TableRows {
   u32 event_offset;
   Shape shape;      // as wide as anything this request may see
   bool has_columns;
+  bool one_line;    // no record lies across two cache lines
 
   TableRows(const Reader& reader, u32 table, const Snapshot& snapshot)
       : header(&reader.table(table)),
@@ -28,7 +29,8 @@ struct TableRows {
         version_offset(header->version_offset),
         event_offset(header->event_offset),
         shape(header->shape.load(std::memory_order_acquire)),
-        has_columns(header->column_count > 0) {}
+        has_columns(header->column_count > 0),
+        one_line(64 % stride == 0) {}
 
   // Whether every row shows the same, whatever the cut-off, so that a parent's record need not be read to show it.
   NOWGRAPH_INLINE bool uniform() const { return shape == Shape::bare || shape == Shape::timeless; }
@@ -36,6 +38,9 @@ struct TableRows {
     const bool bare = shape == Shape::bare;
     return {bare ? State::bare : State::visible, bare ? -1 : 0, ALWAYS_US, ALWAYS_US};
   }
+
+  // Whether a row that is reached has cells to gather.
+  NOWGRAPH_INLINE bool shows_cells() const { return has_columns && shape != Shape::bare; }
 
   // `row` must be below the limit.
   NOWGRAPH_INLINE const char* record(u32 row) const {
@@ -48,6 +53,7 @@ struct TableRows {
   // will ask for them.
   NOWGRAPH_INLINE void prefetch_record(const char* record, bool lists_next) const {
     prefetch(record + event_offset);
+    if (one_line) return;
     prefetch(record + version_offset);
     if (lists_next) prefetch(record);
   }

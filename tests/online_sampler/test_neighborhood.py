@@ -118,6 +118,21 @@ def test_cells_are_those_of_their_nodes(sampler: Sampler) -> None:
     assert (pays.boolean[~seed, 1] == (row[~seed] % 3 == 0)).all()
 
 
+def test_a_table_without_columns_has_its_nodes(
+    graph: TemporalGraph, encode: Callable[..., bytes], sampler: Sampler
+) -> None:
+    """They are those of the table, seeds among them, however often they are asked for, with no cells beside them."""
+    graph.apply([encode("notes", ("north", i), 2_000, pay_id=(59 - i,)) for i in range(3)])
+    for table, rows in (("pays", [59, 57, 3]), ("notes", [0, 2])):
+        at = np.array(rows, np.int64)
+        found = sampler.sample_rows(table, at, np.full(len(at), 2_000))
+        notes = np.flatnonzero(found.table == [one.name for one in found.schema.tables].index("notes"))
+        assert len(notes) > 0
+        for columns in (found.columns["notes"], found.standing_at(found.position).columns["notes"]):
+            np.testing.assert_array_equal(columns.node, notes)
+            assert columns.numerical.shape == (len(notes), 0)
+
+
 def test_tables_that_were_not_reached_have_no_rows(sampler: Sampler) -> None:
     """Every table of the schema has its columns, empty ones keep their width."""
     notes, shops = (sample(sampler, 1).columns[name] for name in ("notes", "shops"))
