@@ -177,9 +177,24 @@ EXAMPLES = {
 }
 
 
+def shop(data: Path) -> None:
+    """Customers and orders of a shop, as the README has them; a quarter of the customers stop coming on the way."""
+    data.mkdir()
+    with duckdb.connect() as database:
+        database.execute(f"""
+            copy (select who as customer_id, if(who % 3 = 0, 'north', 'south') as region from range(120) people(who))
+            to '{data}/customers.parquet' (format parquet)""")
+        database.execute(f"""
+            copy (
+              select number as order_id, (hash(number) % 120)::bigint as customer_id, 5.0 + number % 90 as amount,
+                timestamp '2026-01-01' + to_minutes((number * 75)::bigint) as ordered_at
+              from range(4000) orders(number) where hash(number) % 120 % 4 <> 0 or number < 2500
+            ) to '{data}/orders.parquet' (format parquet)""")
+
+
 def commands(page: str) -> list[list[str]]:
     """The commands of a page's first block of shell, as words."""
-    found = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    found = re.search(r"```(?:ba)?sh\n(.*?)```", page, re.DOTALL)
     assert found is not None
     lines = found[1].replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
@@ -284,6 +299,28 @@ def test_three_commands_lead_from_raw_files_to_a_calibrated_answer(name: str, he
     assert (score.task, score.model_version) == (made["task"], made["version"])
     assert score.history_count > 0
     check(score, example.kind, json.loads((folder / "checkpoint.json").read_text())["calibration"])
+
+
+@pytest.mark.slow
+def test_the_readme_leads_from_tables_to_an_answer_that_knows_the_last_order(
+    here: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A schema drafted from files, one sentence, a server; an order by Ingest is in the answer that asks for it."""
+    page = (repository / "README.md").read_text(encoding="utf-8").partition("## Use it")[2]
+    infer, train, serve = commands(page)
+    shop(here / "data")
+    files = [str(path) for word in infer if "*" in word for path in sorted(here.glob(word))]
+    done(runnable([word for word in infer if "*" not in word], *files))
+    done(runnable(train, "--plan", "small.yaml", "--no-floors", "--quiet"))
+    with served(runnable(serve, "--port", 0, "--metrics-port", 0, "--quiet", "--json")) as where:
+        program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+        assert program is not None
+        exec(program[1].replace("127.0.0.1:50051", where["grpc"]), said := {})
+        with Client(where["grpc"], timeout_s=60) as client:
+            rows = client.neighborhood("customers", 17).neighbors
+    assert re.match(r"\d+% to stay away for 30 days, by \d+ rows", capsys.readouterr().out)
+    assert said["answer"].probability is not None
+    assert 7001 in [row.key for row in rows if row.table == "orders"]
 
 
 def check(score: Score, kind: str, calibration: dict[str, Any]) -> None:

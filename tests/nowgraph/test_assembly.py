@@ -19,6 +19,7 @@ from nowgraph.assembly import (
     topics_of,
 )
 from nowgraph.errors import UsageError
+from stream.embedded_broker import EmbeddedBroker
 from stream.errors import ConfigurationError
 from stream.settings import EVENTS_TOPIC, StreamSettings
 from stream.source import ChainSource
@@ -41,10 +42,22 @@ def test_positions_are_read_as_they_are_written() -> None:
 
 
 def test_topics_are_those_of_the_sources_once_each(schema: Schema) -> None:
-    """In the schema's order; a schema without sources cannot be fed from Kafka and says so."""
+    """In the schema's order."""
     assert topics_of(schema) == ("transactions", "fraud_reports")
-    with pytest.raises(UsageError, match="no sources"):
-        topics_of(parse_schema("version: 1\nname: x\ntables: {a: {primary_key: {id: integer}}}\n"))
+
+
+@pytest.mark.integration
+def test_a_schema_without_sources_is_fed_by_ingest_alone() -> None:
+    """The graph reads the one topic that Ingest writes; where a broker lacks it, that is said by name."""
+    bare = parse_schema("version: 1\nname: x\ntables: {a: {primary_key: {id: integer}}}\n")
+    with ExitStack() as stack:
+        graph = stack.enter_context(TemporalGraph.create(bare, arena_bytes=1 << 28))
+        source, _ = live_source(graph, [], StreamSettings(kafka_bootstrap=broker_address(EMBEDDED, bare, stack)))
+        assert {topic for topic, _ in source.positions} == {EVENTS_TOPIC}
+        source.close()
+        other = stack.enter_context(EmbeddedBroker({"other": 1}))
+        with pytest.raises(ConfigurationError, match=EVENTS_TOPIC):
+            live_source(graph, [], StreamSettings(kafka_bootstrap=other.bootstrap))
 
 
 @pytest.mark.integration
