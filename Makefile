@@ -4,7 +4,7 @@
 # make test     what CI runs: lint, types, contracts, C++ tests, then pytest on the installed wheel
 # make test-faults  the faults that take too long for CI: real Kafka and processes, killed, frozen and cut off
 # make develop  the native module in place, for working on the folder with PYTHONPATH=.
-# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-columns | bench-serving | bench-ranking | bench-snapshots | bench-takeover | bench-capacity | bench-redis | loadtest | soak | compare | protos | lock | sbom | manifests | clean
+# make lint | test-native | test-python | bench | bench-model | bench-gpu | bench-columns | bench-serving | bench-ranking | bench-snapshots | bench-takeover | bench-capacity | bench-visible | bench-redis | loadtest | soak | compare | protos | lock | sbom | manifests | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,7 +23,7 @@ LINTED := $(wildcard $(PACKAGES) scripts loadtests tests examples)
 WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc' -not -name '*.so' -not -name __pycache__) CMakeLists.txt README.md LICENSE
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
-.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-columns bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity bench-redis loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
+.PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-columns bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity bench-visible bench-redis loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
 .NOTPARALLEL:
 
 setup: $(VENV)/.wheel
@@ -96,6 +96,11 @@ test: setup lint test-native test-python
 # The benchmarks measure the wheel too: they are run by path, so that the root is not on sys.path.
 bench: setup
 	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench.py $(BENCH_ARGS)
+
+# How long an event takes to be seen, through the embedded broker and, on request, an Apache Kafka
+# (BENCH_ARGS="--apache-kafka", with HOST:PORT one of your own).
+bench-visible: setup
+	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_visible.py $(BENCH_ARGS)
 
 # The model's forward pass beside PyG's HGT; and training and scoring on a GPU, where there is one.
 bench-model: setup

@@ -67,7 +67,7 @@ class GroupSource(KafkaSource):
             metadata = self._consumer.list_topics(timeout=self._settings.broker_timeout_s)
         except KafkaException as error:
             raise SourceError(f"group {self._group!r}: {self._errors.explain(error.args[0])}") from error
-        return {place: self._watermarks(*place)[1] for place in self._all_places(metadata)}
+        return self._ends(self._all_places(metadata))
 
     def _config(self) -> dict[str, Any]:
         return {

@@ -62,6 +62,7 @@ class EventProducer:
         self._errors = ClientErrors()
         self._producer = make_client(confluent_kafka.Producer, self._config(), self._errors)
         self._failed = 0
+        self._unheard = self._count_failed  # bound once
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="nowgraph-producer", daemon=True)
         self._thread.start()
@@ -83,14 +84,9 @@ class EventProducer:
             BufferError: the queue is full; what is in it goes on being sent.
             DeliveryError: the client refused the record (too large, an unknown partition).
         """
-
-        def report(error: Any, message: Any) -> None:
-            if error is not None:
-                self._failed += 1
-            if on_delivery is not None:
-                place = (message.topic(), message.partition(), message.offset() if error is None else -1)
-                on_delivery(Delivery(*place, error=self._errors.explain(error) if error is not None else None))
-
+        # Of a record that nobody asks after nothing is kept: a closure for each that is on its way would have the
+        # garbage collector look through the whole process, tens of milliseconds in which nothing is published.
+        report = self._unheard if on_delivery is None else self._reporting(on_delivery)
         options: dict[str, Any] = {}
         if timestamp_us is not None and timestamp_us >= 0:
             options["timestamp"] = timestamp_us // 1000
@@ -183,6 +179,18 @@ class EventProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _count_failed(self, error: Any, _: Any) -> None:
+        if error is not None:
+            self._failed += 1
+
+    def _reporting(self, on_delivery: OnDelivery) -> Callable[[Any, Any], None]:
+        def report(error: Any, message: Any) -> None:
+            self._count_failed(error, message)
+            place = (message.topic(), message.partition(), message.offset() if error is None else -1)
+            on_delivery(Delivery(*place, error=self._errors.explain(error) if error is not None else None))
+
+        return report
 
     def _serve(self) -> None:
         while not self._closing.is_set():

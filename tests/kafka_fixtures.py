@@ -28,6 +28,9 @@ CLUSTER_ID = "bm93Z3JhcGgtdGVzdHMtMQ"  # sixteen bytes in base64
 START_TIMEOUT_S = 90
 USER, PASSWORD = "nowgraph", "known-to-the-tests"
 
+# Starts soonest and takes least: what most tests wait for is the start.
+_SMALL_JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
 FreePorts = Callable[[int], list[int]]
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -131,12 +134,19 @@ class Broker:
 class Kafka:
     """Brokers that are one cluster: with three, a record is acknowledged once two have it."""
 
-    def __init__(self, folder: Path, free_ports: FreePorts, *, brokers: int = 1, security: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        free_ports: FreePorts,
+        *,
+        brokers: int = 1,
+        security: str = "",
+        jvm: Sequence[str] = _SMALL_JVM,
+    ) -> None:
         """`security` are properties that open LOGIN (SASL over TLS) and MUTUAL (TLS both ways)."""
         logging = folder / "log4j.properties"
         logging.write_text(_LOGGING)
-        java = ["java", "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", f"-Dlog4j.configuration=file:{logging}"]
-        java += ["-XX:TieredStopAtLevel=1", "-cp", f"{_libraries()}/*"]
+        java = ["java", *jvm, f"-Dlog4j.configuration=file:{logging}", "-cp", f"{_libraries()}/*"]
         ports = free_ports(6 * brokers)
         self.brokers = [Broker(1 + n, folder, java, ports[6 * n : 6 * n + 6]) for n in range(brokers)]
         voters = ",".join(f"{one.node}@127.0.0.1:{one.controller}" for one in self.brokers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import orjson
@@ -50,6 +51,19 @@ def test_it_ends_by_itself_when_the_source_does(schema: Schema, source: FileSour
         assert not thread.alive
         thread.stop()
         assert graph.view().row_count("notes") == 3
+
+
+def test_what_is_loaded_is_not_looked_through_while_it_runs(schema: Schema, source: FileSource, tmp_path: Path) -> None:
+    """The garbage collector leaves it alone from the start to the stop, and no longer."""
+    with (
+        TemporalGraph.create(schema, arena_bytes=1 << 26) as graph,
+        DeadLetterFile(tmp_path / "letters") as letters,
+    ):
+        loaded = len(gc.get_objects())
+        thread = UpdaterThread(Updater(graph, [source], Decoder(schema), letters)).start()
+        assert gc.get_freeze_count() > 0.9 * loaded
+        thread.stop()
+        assert gc.get_freeze_count() == 0
 
 
 class _Lost(FileSource):

@@ -170,6 +170,31 @@ def test_a_record_is_there_soon_after_it_was_sent(broker: tuple[StreamSettings, 
     assert waited_s < 5.0
 
 
+class _Counted:
+    """A client whose calls are counted."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        return getattr(self._client, name)
+
+
+def test_ends_are_asked_for_at_once(broker: tuple[StreamSettings, Topic]) -> None:
+    """All partitions in one call, which waits for the broker once: no record is read meanwhile."""
+    settings, make_topic = broker
+    topic = make_topic(16)
+    for partition in range(16):
+        publish(settings, topic, [b"x"] * (partition % 3), partition=partition)
+    source = KafkaSource([topic], settings=settings)
+    client = source._consumer = _Counted(source._consumer)
+    assert source.end_positions() == {(topic, partition): partition % 3 for partition in range(16)}
+    assert client.calls == ["offsets_for_times"]
+    source.close()
+
+
 @pytest.mark.kafka
 def test_a_topic_that_does_not_exist_is_refused(kafka_settings: StreamSettings) -> None:
     """A wrong topic name is a configuration error at the start, not an empty graph for ever."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import Counter
@@ -45,6 +46,23 @@ def test_callbacks_come_once_for_each_record(embedded_settings: StreamSettings, 
         assert producer.failed == 0
     assert sorted(delivery.offset for delivery in seen) == list(range(100))
     assert {delivery.error for delivery in seen} == {None}
+
+
+def test_records_without_a_listener_leave_the_collector_nothing(
+    embedded_settings: StreamSettings, embedded_topic: Topic
+) -> None:
+    """However many are on their way, none is an object that the garbage collector would have to look through."""
+    topic, count = embedded_topic(1), 5_000
+    with EventProducer(embedded_settings) as producer:
+        gc.disable()
+        try:
+            before = gc.get_count()[0]
+            for _ in range(count):
+                producer.publish(topic, value=b"x")
+            assert gc.get_count()[0] - before < count / 10
+        finally:
+            gc.enable()
+        assert producer.flush(10) == 0
 
 
 @pytest.mark.kafka
