@@ -143,7 +143,7 @@ def test_split(view: GraphView, task: Task, labels: Labels, interval: Interval) 
     since_us = task.exclude_known_since_us
     if since_us is None:
         since_us = (task.splits.refit or task.splits.train).start_us
-    return both_kinds(task.target, without_known_entities(view, task, examples, since_us=since_us))
+    return both_kinds(task.target, without_known_entities(view, task, examples, since_us=since_us), interval)
 
 
 def evaluate(

@@ -18,7 +18,7 @@ from graph_transformer.splits import Interval
 from graph_transformer.target import Kind, Target
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
-from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, cutoff_for_event
+from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US, cutoff_for_event, datetime_from_time_us
 
 if TYPE_CHECKING:
     from graph_transformer.task import Task
@@ -140,18 +140,27 @@ def examples_of(labels: Labels, target: Target, interval: Interval, *, known_by_
     """
     found = labels.known(known_by_us)
     inside = (found.time_us >= interval.start_us) & (found.time_us < interval.end_us)
-    return both_kinds(target, found.select(inside))
+    return both_kinds(target, found.select(inside), interval)
 
 
-def both_kinds(target: Target, found: Examples) -> Examples:
-    """Return the examples; raises NotEnoughExamples where none are, or where classes do not differ."""
+def both_kinds(target: Target, found: Examples, interval: Interval) -> Examples:
+    """Return the examples of an interval; raises NotEnoughExamples where none are, or where classes do not differ."""
     what = f"{target.table}.{target.column}" if target.column is not None else target.table
+    what += f" from {_text(interval.start_us)} until {_text(interval.end_us)}"
+    advice = "load a longer history, or give splits in a task file"
     if not len(found):
-        raise NotEnoughExamples(f"{what}: no labels in time")
+        raise NotEnoughExamples(f"{what}: no labels that were known in time; {advice}")
     if target.kind in (Kind.BINARY, Kind.MULTICLASS) and (found.label == found.label[0]).all():
         positive = f", {int(found.label.sum())} of them positive" if target.kind is Kind.BINARY else ""
-        raise NotEnoughExamples(f"{what}: {len(found)} labels in time{positive}: both kinds are needed")
+        raise NotEnoughExamples(f"{what}: {len(found)} labels{positive}, and both kinds are needed; {advice}")
     return found
+
+
+def _text(time_us: int) -> str:
+    try:
+        return f"{datetime_from_time_us(time_us):%Y-%m-%d %H:%M}"
+    except OverflowError:  # an interval without that end
+        return "ever"
 
 
 def linked_rows(view: GraphView, table: str, link: str, row: Ints, cutoff_time_us: Ints) -> Ints:

@@ -71,7 +71,7 @@ class Stages:
         """Go through the stages the task's splits ask for.
 
         Raises:
-            NotEnoughExamples: a split has no labels of one kind that are known in time.
+            NotEnoughExamples: a split has no labels of one kind that are known in time; before anything is fitted.
         """
         splits, target = self.task.splits, self.task.target
         budget_s = self.budget_s if splits.refit is None or self.budget_s is None else self.budget_s / 2
@@ -80,6 +80,8 @@ class Stages:
             later = examples_of(self.labels, target, splits.validation, known_by_us=splits.trained_by_us)
             known_by_us = splits.validation.start_us
         first = examples_of(self.labels, target, splits.train, known_by_us=known_by_us)
+        # Before the hour of fitting, as a split that cannot be measured ends it.
+        test = None if splits.test is None else test_split(self.view, self.task, self.labels, splits.test)
         stage = self.stage("train", first, later, Limits(self.task.training.steps, budget_s))
         calibration, evaluations = Calibration.of(target, prior=stage.prior), {}
         if later is not None:
@@ -94,9 +96,8 @@ class Stages:
             calibration = replace(calibration, prior=again.prior)
             kept = replace(again.fitted, validations=stage.fitted.validations, losses=stage.fitted.losses)
             stage = replace(again, fitted=kept)
-        if splits.test is not None:
-            examples = test_split(self.view, self.task, self.labels, splits.test)
-            evaluations["test"] = self._scorer(stage, splits.frozen_us).measured(calibration, examples)
+        if test is not None:
+            evaluations["test"] = self._scorer(stage, splits.frozen_us).measured(calibration, test)
         return Outcome(stage, calibration, evaluations)
 
     def stage(self, phase: str, examples: Examples, later: Examples | None, limits: Limits) -> Stage:

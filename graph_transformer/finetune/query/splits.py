@@ -30,6 +30,8 @@ HELD_OUT_SHARE = 0.15
 """Of the anchors, or of event-level labels, in the test split, and in validation."""
 DELAY_QUANTILE = 0.99
 """The share of labels that must be known within the gap between splits."""
+_TOO_LATE = "labels become known too late to be split by time; load a longer history, or give splits in a task file"
+_MORE_ANCHORS = "ask over a shorter window, or load a longer history"
 DAYS_FOR_MIDNIGHT = 30
 """Splits of a history at least this long begin at midnight."""
 
@@ -101,6 +103,9 @@ def anchors_for(
 def default_splits(bound: BoundQuery, labels: LabelTable) -> Splits:
     """Return which times train, validate and test: the newest measure, those before them choose, the oldest train.
 
+    Where windows are long beside the history, fewer anchors than usual measure and choose, so that some are left to
+    train.
+
     Raises:
         NotEnoughExamples: there are fewer than three anchors, or no times to leave a gap between.
     """
@@ -108,19 +113,22 @@ def default_splits(bound: BoundQuery, labels: LabelTable) -> Splits:
         return event_splits(labels.anchor_time_us, labels.known_time_us)
     anchors = np.unique(labels.anchor_time_us)
     if len(anchors) < 3:
-        raise NotEnoughExamples(f"{len(anchors)} anchors: training, validation and test need one each")
-    held_out = max(1, round(len(anchors) * HELD_OUT_SHARE))
-    test = anchors[-held_out:]
+        raise NotEnoughExamples(f"{len(anchors)} anchors: training, validation and test need one each; {_MORE_ANCHORS}")
     # Beyond its windows' end a label may wait for what is reported late: most of that, too, must be in.
     end_us = np.array([_end_us(bound, each) for each in anchors.tolist()], dtype=np.int64)
     late_us = labels.known_time_us - end_us[np.searchsorted(anchors, labels.anchor_time_us)]
     complete_us = end_us + int(np.quantile(np.maximum(late_us, 0), DELAY_QUANTILE, method="higher"))
-    before_test = anchors[:-held_out][complete_us[:-held_out] <= test[0]]
-    validation = before_test[-held_out:]
-    train = anchors[complete_us <= validation[0]] if len(validation) else validation
-    if not len(train):
-        raise NotEnoughExamples(f"{len(anchors)} anchors: too few for three splits whose windows do not overlap")
-    return Splits(train=_spanned(train), validation=_spanned(validation), test=_spanned(test))
+    for held_out in range(max(1, round(len(anchors) * HELD_OUT_SHARE)), 0, -1):
+        test = anchors[-held_out:]
+        before_test = anchors[:-held_out][complete_us[:-held_out] <= test[0]]
+        validation = before_test[-held_out:]
+        train = anchors[complete_us <= validation[0]] if len(validation) else validation
+        if len(train):
+            return Splits(train=_spanned(train), validation=_spanned(validation), test=_spanned(test))
+    days = int((anchors[-1] - anchors[0]) // DAY_US)
+    raise NotEnoughExamples(
+        f"{len(anchors)} anchors in {days} days: too few for three splits whose windows do not overlap; {_MORE_ANCHORS}"
+    )
 
 
 def _spanned(anchors: Int64) -> Interval:
@@ -135,7 +143,7 @@ def event_splits(event_time_us: Int64, known_time_us: Int64) -> Splits:
     """
     time_us = np.sort(event_time_us)
     if len(time_us) < 3:
-        raise NotEnoughExamples(f"{len(time_us)} labels: too few for training, validation and test")
+        raise NotEnoughExamples(f"{len(time_us)} labels: too few for training, validation and test; load more history")
     delay_us = np.maximum(known_time_us - event_time_us, 0)
     gap_us = int(np.quantile(delay_us, DELAY_QUANTILE, method="higher"))
     whole_us = DAY_US if time_us[-1] - time_us[0] >= DAYS_FOR_MIDNIGHT * DAY_US else 1
@@ -143,11 +151,11 @@ def event_splits(event_time_us: Int64, known_time_us: Int64) -> Splits:
     test_us = int(time_us[int(len(time_us) * (1 - HELD_OUT_SHARE))]) // whole_us * whole_us
     usable = time_us[time_us < test_us - gap_us]
     if not len(usable):
-        raise NotEnoughExamples("labels become known too late to be split by time")
+        raise NotEnoughExamples(_TOO_LATE)
     validation_us = int(usable[int(len(usable) * (1 - HELD_OUT_SHARE))]) // whole_us * whole_us
     train = usable[usable < validation_us - gap_us]
     if not len(train):
-        raise NotEnoughExamples("labels become known too late to be split by time")
+        raise NotEnoughExamples(_TOO_LATE)
     return Splits(
         train=Interval(int(train[0]) // whole_us * whole_us, validation_us - gap_us),
         validation=Interval(validation_us, test_us - gap_us),

@@ -79,3 +79,13 @@ def test_a_split_without_labels_is_refused(world: Any, quick: Task) -> None:
     unknown = replace(late, known_by_us=train.end_us)
     with pytest.raises(NotEnoughExamples):
         run(world, replace(quick, splits=unknown))
+
+
+def test_a_test_split_without_labels_is_refused_before_fitting(
+    world: Any, quick: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be measured at the end is said at the beginning."""
+    monkeypatch.setattr(Stages, "stage", lambda *_: pytest.fail("fitted"))
+    empty = Interval(quick.splits.train.start_us - 2 * DAY_US, quick.splits.train.start_us - DAY_US)
+    with pytest.raises(NotEnoughExamples, match="load a longer history"):
+        run(world, replace(quick, splits=replace(quick.splits, test=empty)))

@@ -92,10 +92,19 @@ def test_no_window_reaches_into_a_later_split(bound: Bind, count: int, step: int
 
 
 def test_too_few_anchors_are_refused(bound: Bind) -> None:
-    """Two, or many within one window."""
+    """Two, or many within one window; the error says what to do."""
     for anchors in (np.array([0, 7 * DAY_US]), np.arange(10) * 3_600_000_000):
-        with pytest.raises(NotEnoughExamples, match="anchors"):
+        with pytest.raises(NotEnoughExamples, match=r"anchors.*shorter window.*longer history"):
             default_splits(bound(WEEK), labels(anchors))
+
+
+def test_a_short_history_holds_out_less(bound: Bind) -> None:
+    """Of ten anchors two days apart, two and two would leave none to train on: one and one are held out."""
+    anchors = np.arange(9, dtype=np.int64) * 2 * DAY_US
+    splits = default_splits(bound(WEEK), labels(np.arange(10, dtype=np.int64) * 2 * DAY_US))
+    assert splits.validation is not None
+    assert splits.test is not None
+    assert (splits.train.start_us, splits.validation.start_us, splits.test.start_us) == (0, anchors[5], 18 * DAY_US)
 
 
 def test_event_splits_leave_the_usual_delay(bound: Bind) -> None:
