@@ -178,7 +178,7 @@ def test_a_table_of_labels_tells_what_is_known_by_then() -> None:
 
 def test_labels_of_one_kind_are_refused(world: Any, task: Task) -> None:
     """Without any label, or with those of one class only, there is nothing to train on; equal numbers are allowed."""
-    with pytest.raises(NotEnoughExamples, match="from 1970-01-01 00:00 until .*: no labels"):
+    with pytest.raises(NotEnoughExamples, match=r"from 1970-01-01 00:00 until .*: no labels"):
         examples_of(world.labels(task), task.target, Interval(0, 10), known_by_us=None)
     found = labeled_rows(world.view, task.target)
     only = found.select(found.label > 0.5)
