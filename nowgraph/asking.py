@@ -79,7 +79,26 @@ def asked(
             write_labels(table[0], file, view)
             load_files(graph, [file], quiet=quiet)
         task, labels = question.task(view, table)
+        if not quiet and (note := given_away(task, labels)) is not None:
+            progress_console().print(note, highlight=False)
         yield Asked(question, view, task, labels, file)
+
+
+def given_away(task: Task, labels: Labels) -> str | None:
+    """What to look at where an outcome is known the moment its row happens, as then all of the row's columns are.
+
+    A graph cannot know whether they were: files that were written afterwards look the same.
+    """
+    target = task.target
+    if not target.event_level:
+        return None
+    found = labels.known(None)
+    if not len(found) or (found.visible_time_us > found.time_us).any():
+        return None
+    return (
+        f"Each {target.table}.{target.column} is known the moment its row happens, and with it every other column of "
+        f"{target.table}: the model reads them. What is filled in later has to come later (docs/QUERY.md, Known later)."
+    )
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

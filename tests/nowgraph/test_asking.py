@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graph_transformer.finetune.question import question_of
-from nowgraph.asking import asked, duration_s, plan_task, plan_text, search_plan, text_of
+from nowgraph.asking import asked, duration_s, given_away, plan_task, plan_text, search_plan, text_of
 from nowgraph.errors import UsageError
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
@@ -62,6 +62,26 @@ def test_a_ranking_is_asked_elsewhere(example: Path, town: tuple[Path, Path]) ->
     question = question_of(load_schema(example / "schema.yaml"), query=query)
     with pytest.raises(UsageError, match="ranking"), asked(question, [town[0]], None, quiet=True):
         pass
+
+
+def test_an_outcome_that_stands_in_its_row_from_the_start_is_said(
+    example: Path, town: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that is known with it would be read by the model; of an outcome that is reported later nothing is said."""
+    texts = {
+        "amount": "PREDICT transactions.tx_amount > 50 FOR EACH transactions.transaction_id",
+        "fraud": "PREDICT transactions.tx_fraud FOR EACH transactions.transaction_id",
+        "entity": QUERY,
+    }
+    schema = load_schema(example / "schema.yaml")
+    notes = {}
+    for name, text in texts.items():
+        with asked(question_of(schema, query=text), list(town), None, quiet=True) as found:
+            notes[name] = given_away(found.task, found.labels)
+    assert (notes["fraud"], notes["entity"]) == (None, None)
+    assert "every other column of transactions: the model reads them" in (notes["amount"] or "")
+    with asked(question_of(schema, query=texts["amount"]), list(town), None, quiet=False):
+        assert "transactions.tx_amount is known the moment" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_plan_is_given_written_or_proposed(example: Path, town: tuple[Path, Path], tmp_path: Path) -> None:
