@@ -6,11 +6,11 @@ The one place, with the demo, that knows every package's constructors; the comma
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -23,7 +23,6 @@ from graph_updater.updater import Updater
 from nowgraph.errors import UsageError
 from stream.decode import Decoder
 from stream.embedded_broker import EmbeddedBroker
-from stream.errors import ConfigurationError
 from stream.file_rows import FILE_SUFFIXES, FileTable
 from stream.file_source import FileSource
 from stream.kafka_source import KafkaSource
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Positions = Mapping[tuple[str, int], int]
-SourceT = TypeVar("SourceT")
 
 
 EMBEDDED = "embedded"
@@ -98,7 +96,7 @@ def broker_address(bootstrap: str, schema: Schema, stack: ExitStack, *, partitio
 
 
 def topics_of(schema: Schema) -> tuple[str, ...]:
-    """The topics of the schema's sources, each once, in its order; none where rows come by the server's Ingest alone."""
+    """The topics of the schema's sources, each once, in its order; none where rows come by Ingest alone."""
     return tuple(dict.fromkeys(source.topic for source in schema.sources))
 
 
@@ -145,28 +143,23 @@ def live_source(
     """
     schema = graph.schema
     positions = {**(from_positions or {}), **graph.positions}
-    kafka = with_ingest_topic(
-        topics_of(schema), lambda topics: KafkaSource(topics, positions=positions, gaps=gaps, settings=settings)
-    )
+    topics, later = read_topics(schema)
+    kafka = KafkaSource(topics, positions=positions, gaps=gaps, later=later, settings=settings)
     if not files:
         return kafka, [kafka]
     history = history_source(schema, files, settings, positions=graph.positions)
     return ChainSource([history, kafka]), [history, kafka]
 
 
-def with_ingest_topic(topics: Sequence[str], read: Callable[[Sequence[str]], SourceT]) -> SourceT:
-    """Reads the topics, and where the broker has it, also the topic of events that come by the server's Ingest.
+def read_topics(schema: Schema) -> tuple[Sequence[str], Sequence[str]]:
+    """What is read of Kafka: topics that have to exist, and those that may be made later.
 
-    Raises ConfigurationError where there is no topic but that one, and the broker lacks it.
+    Later may come the topic of events that go by the server's Ingest, unless it is all there is.
     """
-    if EVENTS_TOPIC not in topics:
-        try:
-            return read((*topics, EVENTS_TOPIC))
-        except ConfigurationError as error:
-            if not topics:
-                raise
-            log.info("no_topic_for_ingest", topic=EVENTS_TOPIC, reason=str(error))
-    return read(topics)
+    topics = topics_of(schema)
+    if not topics:
+        return (EVENTS_TOPIC,), ()
+    return topics, () if EVENTS_TOPIC in topics else (EVENTS_TOPIC,)
 
 
 def updater_of(
