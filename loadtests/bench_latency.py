@@ -43,7 +43,7 @@ def bench_latency(graph: TemporalGraph, events: Events, more: Events | None) -> 
         first, started = graph.view().row_count("events"), time.perf_counter()
         while not done.is_set() and applied[0] + APPLIED_AT_ONCE <= len(more):
             part = slice(applied[0], applied[0] + APPLIED_AT_ONCE)
-            append(graph, np.arange(first + part.start, first + part.stop), more, part)
+            append(graph, np.arange(first + part.start, first + part.stop), more.batch(part))
             applied[0] = part.stop
             time.sleep(max(0.0, started + applied[0] / APPLIED_PER_S - time.perf_counter()))
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ SEEDS_PER_CALL = 512
 PEER_SEEDS_MAX = 2_048
 REPEATS = 5
 PYG_LIB_VARIABLE = "NOWGRAPH_BENCH_PYG_LIB"
+# int64: two lists of edges each way, their offsets, the times; and what sorting one list takes meanwhile.
+PYG_LIB_BYTES_PER_EVENT = 8 * 8
 
 Int64 = npt.NDArray[np.int64]
 
@@ -47,9 +50,9 @@ class SamplingResult:
         return None if self.peer_seeds_per_s is None else self.seeds_per_s / self.peer_seeds_per_s
 
 
-def bench_sampling(view: GraphView, events: Events) -> list[SamplingResult]:
+def bench_sampling(view: GraphView, events: Events, *, with_peer: bool) -> list[SamplingResult]:
     """Every fan-out by strategy by moment: "now" asks after the last event, "hist" at each seed's own time."""
-    peer = PygLib(events) if pyg_lib_is_there() else None
+    peer = PygLib(events) if with_peer else None
     random = np.random.default_rng(3)
     results = []
     for name, fan_outs in FAN_OUTS.items():
@@ -101,6 +104,22 @@ def pyg_lib_is_there() -> bool:
     return PYG_LIB_VARIABLE in os.environ or importlib.util.find_spec("pyg_lib") is not None
 
 
+def available_bytes() -> int:
+    """What the kernel says can be allocated now."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def peer_left_out(events: int) -> str | None:
+    """Why pyg-lib is not benched on so many events; None when it is."""
+    if not pyg_lib_is_there():
+        return "not installed"
+    needed, there = events * PYG_LIB_BYTES_PER_EVENT, available_bytes()
+    if needed <= there:
+        return None
+    return f"it takes {needed / 1e9:.1f} GB beside the graph, {there / 1e9:.1f} GB are available"
+
+
 class PygLib:
     """pyg-lib's heterogeneous temporal sampler over the same rows: disjoint, time-sorted lists, int64 times."""
 
@@ -117,7 +136,8 @@ class PygLib:
         self._types = ["users", "merchants", "events"]
         self._rowptr, self._col = {}, {}
         self._edge_types = []
-        for name, keys in (("users", events.user), ("merchants", events.merchant)):
+        for name, column in (("users", events.user), ("merchants", events.merchant)):
+            keys = column.astype(np.int64)
             nodes = int(keys.max()) + 1
             self._edge_types += [("events", f"to_{name}", name), (name, "to_events", "events")]
             self._rowptr[f"events__to_{name}__{name}"] = torch.arange(count + 1)

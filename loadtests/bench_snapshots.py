@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,8 +53,9 @@ class Writer:
         while not done():
             turn, low = divmod(self.applied, len(events))
             part = slice(low, low + BATCH)
-            later = Events(events.user[part], events.merchant[part], events.event_time_us[part] + turn * self._span_us)
-            append(self._graph, np.arange(self.applied, self.applied + BATCH), later, slice(None))
+            batch = events.batch(part)
+            later = replace(batch, event_time_us=batch.event_time_us + turn * self._span_us)
+            append(self._graph, np.arange(self.applied, self.applied + BATCH), later)
             self.applied += BATCH
         return (self.applied - before) / (time.perf_counter() - started_s)
 
