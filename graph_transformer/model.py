@@ -68,25 +68,60 @@ class GraphTransformer(nn.Module):
     def forward(self, batch: Batch, contents: Tensor | None = None) -> Tensor:
         """Return the outputs float32[B, outputs]; `contents` are `RowEncoder.contents` where they are already there."""
         rows = self.dropout(self.rows(batch, contents))
-        grid = _to_grid(rows, batch)
         hidden = self._hidden(batch)
-        for mutual in self.mutual:
-            grid = mutual(grid, hidden)
-        # The affine part of a norm before a linear layer is that layer's own: rows are only centered and scaled.
-        normalized = functional.layer_norm(grid, (grid.shape[2],))
-        seed = grid[:, 0] + self.seed(batch.seed)
+        asked = [self.seed(batch.seed)]
         if self.counts is not None:
-            seed = seed + self.counts(batch.counts)
-        for block in self.blocks:
-            assert isinstance(block, SeedAttention)
-            bias = _to_grid(block.rows(batch), batch).transpose(1, 2)
-            if hidden is not None:
-                bias = bias.masked_fill(hidden, MASKED)
-            seed = block(seed, normalized, bias)
+            asked.append(self.counts(batch.counts))
+        of_rows = [rows, *(block.rows(batch) for block in self.blocks)]  # type: ignore[operator]  # all are SeedAttention
+        parts = parts_of(batch)
+        if parts is None:
+            grid, *biases = (_to_grid(each, batch) for each in of_rows)
+            seed = self._attend(asked, grid, biases, hidden)
+        else:
+            seed = self._by_parts(asked, batch, parts, of_rows, hidden)
         if self.centroids is not None:
             seed = self.centroids(seed)
         output: Tensor = self.head(seed)
         return output
+
+    def _attend(self, asked: list[Tensor], grid: Tensor, biases: list[Tensor], hidden: Tensor | None) -> Tensor:
+        """Return seeds float32[b, width] after all layers, of a grid float32[b, K, width].
+
+        `asked` are added to the seeds, float32[b, width] each; `biases` are float32[b, K, heads] of each layer.
+        """
+        for mutual in self.mutual:
+            grid = mutual(grid, hidden)
+        # The affine part of a norm before a linear layer is that layer's own: rows are only centered and scaled.
+        normalized = functional.layer_norm(grid, (grid.shape[2],))
+        seed = grid[:, 0]
+        for each in asked:
+            seed = seed + each
+        for block, of_rows in zip(self.blocks, biases, strict=True):
+            bias = of_rows.transpose(1, 2)
+            if hidden is not None:
+                bias = bias.masked_fill(hidden, MASKED)
+            seed = block(seed, normalized, bias)
+        return seed
+
+    def _by_parts(
+        self, asked: list[Tensor], batch: Batch, parts: Parts, of_rows: list[Tensor], hidden: Tensor | None
+    ) -> Tensor:
+        """Return what `_attend` does, in parts of seeds of like size: what is padded is not computed."""
+        assert batch.token is not None
+        tokens = [batch.token.index_select(0, chosen)[:, :width] for chosen, width in parts]
+        # One gather for all parts: its backward pass writes as many rows as there are, not as many per part.
+        flat = torch.cat([token.reshape(-1) for token in tokens])
+        sizes = [token.numel() for token in tokens]
+        gathered = [
+            functional.pad(each, (0, 0, 0, 1)).index_select(0, flat).split_with_sizes(sizes) for each in of_rows
+        ]
+        seen = []
+        for number, (chosen, width) in enumerate(parts):
+            grid, *biases = (each[number].view(len(chosen), width, -1) for each in gathered)
+            shown = None if hidden is None else hidden.index_select(0, chosen)[:, :, :width]
+            seen.append(self._attend([each.index_select(0, chosen) for each in asked], grid, biases, shown))
+        back = torch.argsort(torch.cat([chosen for chosen, _ in parts]))
+        return torch.cat(seen).index_select(0, back)
 
     def _hidden(self, batch: Batch) -> Tensor | None:
         """Return bool[B, 1, K], true where no row is or, in training, where one is dropped; the seed always stays."""
@@ -101,6 +136,11 @@ class GraphTransformer(nn.Module):
         return None if hidden is None else hidden.unsqueeze(1)
 
 
+PART = 64
+"""Seeds that are padded together where there are many: to the longest of their own, not of all."""
+Parts = list[tuple[Tensor, int]]
+
+
 def _to_grid(rows: Tensor, batch: Batch) -> Tensor:
     """Return float[B, K, ...] of float[N, ...]; zeros where no row is."""
     if batch.token is None:
@@ -108,3 +148,13 @@ def _to_grid(rows: Tensor, batch: Batch) -> Tensor:
     if batch.padded:
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
     return rows.index_select(0, batch.token.view(-1)).view(batch.size, batch.width, -1)
+
+
+def parts_of(batch: Batch) -> Parts | None:
+    """Return parts of a large padded batch, seeds int64[b] of like size and their width; None: all at once."""
+    if batch.token is None or not batch.padded or batch.size < 2 * PART:
+        return None
+    sizes = (batch.token < batch.nodes).sum(dim=1)
+    order = torch.argsort(sizes)
+    chunks = (order[start : start + PART] for start in range(0, len(order), PART))
+    return [(chosen, int(sizes[chosen[-1]])) for chosen in chunks]

@@ -94,14 +94,21 @@ def _check_order(splits: Splits, intervals: Mapping[str, Interval], values: Mapp
     for earlier, later in pairwise(order):
         if intervals[later].start_us < intervals[earlier].end_us:
             raise TaskError(f"splits.{later}.start", f"a time at or after the end of {earlier}", values[later])
-    refit = splits.refit
-    if refit is not None:
-        if splits.validation is None:
-            raise TaskError("splits.refit", "a validation split, which chooses the steps", values["refit"])
-        if splits.test is not None and refit.end_us > splits.test.start_us:
-            raise TaskError("splits.refit.end", "a time at or before the start of test", values["refit"])
+    if splits.train != NEVER:
+        check_refit(splits)
     if splits.test is not None and (splits.known_by_us or 0) > splits.test.start_us:
         raise TaskError("splits.known_by", "a time at or before the start of test", values["known_by"])
+
+
+def check_refit(splits: Splits) -> None:
+    """Raise TaskError where the refit has no validation to choose its steps, or reaches into the test."""
+    refit = splits.refit
+    if refit is None:
+        return
+    if splits.validation is None:
+        raise TaskError("splits.refit", "a validation split, which chooses the steps", iso_time(refit.start_us))
+    if splits.test is not None and refit.end_us > splits.test.start_us:
+        raise TaskError("splits.refit.end", "a time at or before the start of test", iso_time(refit.end_us))
 
 
 def _interval(path: str, value: object) -> Interval:

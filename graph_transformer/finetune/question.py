@@ -27,7 +27,7 @@ from graph_transformer.finetune.query.task_table import task_schema
 from graph_transformer.finetune.ranking.questions import RankingQuestions, questions_before, questions_of_labels
 from graph_transformer.finetune.task_file import TaskFile, load_task_file
 from graph_transformer.ranking.config import RankingConfig
-from graph_transformer.splits import NEVER, Splits
+from graph_transformer.splits import NEVER, Splits, check_refit
 from graph_transformer.target import Kind, Target
 from graph_transformer.task import Task, mapping_of
 from graph_transformer.training import Training
@@ -181,12 +181,14 @@ class Question:
 
 
 def _merged(written: Splits | None, found: Splits) -> Splits:
-    """Return the splits that files of labels give, with what the task says beside them."""
+    """Return the splits that files of labels give, with what the task says beside them; raises TaskError."""
     if written is None:
         return found
     if written.train != NEVER:
         return written
-    return replace(found, refit=written.refit, known_by_us=written.known_by_us, frozen_us=written.frozen_us)
+    merged = replace(found, refit=written.refit, known_by_us=written.known_by_us, frozen_us=written.frozen_us)
+    check_refit(merged)
+    return merged
 
 
 def ask(file: TaskFile, schema: Schema) -> Question:

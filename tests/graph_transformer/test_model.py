@@ -13,7 +13,7 @@ from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import STATES, Encoding, Layout, collate
 from graph_transformer.encoding.statistics import fit_statistics
 from graph_transformer.errors import TaskError
-from graph_transformer.model import GraphTransformer, build_model
+from graph_transformer.model import GraphTransformer, build_model, parts_of
 from graph_transformer.target import Kind, Target
 
 TOLERANCE = 1e-5
@@ -52,6 +52,31 @@ def test_a_logit_does_not_depend_on_its_company(payments: Any, draw_history: Cal
         assert float((together - alone).abs().max()) < TOLERANCE
         assert float((together - padded).abs().max()) < TOLERANCE
         assert float(together.std()) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("options", [{"layers": 2}, {"mutual": 1}])
+def test_a_large_batch_is_computed_in_parts(
+    payments: Any, draw_history: Callable[..., Any], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padded less, and the same: answers and gradients are those of the whole batch at once, in its order."""
+    neighborhood = draw_history(payments, 20, 40)
+    encoding = encoded(payments, neighborhood)
+    batch, model = collate(neighborhood, encoding), built(encoding, **options)
+    answers, slopes = [], []
+    for part in (4, 100):
+        monkeypatch.setattr("graph_transformer.model.PART", part)
+        assert (parts_of(batch) is None) == (part == 100)
+        model.zero_grad()
+        answers.append(model(batch))
+        answers[-1].pow(2).sum().backward()
+        slopes.append([weight.grad.clone() for weight in model.parameters() if weight.grad is not None])
+    assert float((answers[0] - answers[1]).detach().abs().max()) < TOLERANCE
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr("graph_transformer.model.PART", 4)
+    widths = [width for _, width in parts_of(batch) or []]
+    assert widths == sorted(widths)
+    assert widths[0] < batch.width
 
 
 @torch.inference_mode()

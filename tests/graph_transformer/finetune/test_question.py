@@ -13,6 +13,7 @@ import pytest
 from graph_transformer.errors import QueryError, TaskError
 from graph_transformer.finetune.question import Question, ask, question_of, written_task
 from graph_transformer.finetune.task_file import task_file_from_dict
+from graph_transformer.splits import Interval
 from graph_transformer.target import Kind
 from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph.graph import TemporalGraph
@@ -149,8 +150,10 @@ def test_what_a_task_file_says_of_a_plan_lies_over_a_proposal(shop: Schema, grap
     assert over.model == task.model
 
 
-def test_labels_of_files_may_be_measured_on_a_frozen_graph(shop: Schema, graph: TemporalGraph, tmp_path: Path) -> None:
-    """The files give the splits, the task until when the graph may be read for the test."""
+def test_labels_of_files_may_be_refitted_and_measured_on_a_frozen_graph(
+    shop: Schema, graph: TemporalGraph, tmp_path: Path
+) -> None:
+    """The files give the splits, the task until when the graph may be read for the test, and what is fitted last."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -169,13 +172,19 @@ def test_labels_of_files_may_be_measured_on_a_frozen_graph(shop: Schema, graph: 
             "window": "5d",
             "files": {split: f"{split}.parquet" for split in ("train", "validation", "test")},
         },
-        "splits": {"frozen": "2024-01-30"},
+        "splits": {"frozen": "2024-01-30", "refit": {"start": "2024-01-01", "end": "2024-02-01"}},
     }
     question = ask(task_file_from_dict(values, folder=tmp_path), shop)
-    task, labels = question.task(graph.view(), question.label_table(graph.view()))
+    table = question.label_table(graph.view())
+    task, labels = question.task(graph.view(), table)
     assert task.splits.frozen_us == START_US + 29 * DAY_US
+    assert task.splits.refit == Interval(START_US, START_US + 31 * DAY_US)
     assert task.splits.train.start_us == START_US + 10 * DAY_US
     assert labels.known(None).label.tolist() == [0.0, 1.0] * 3
+    values["splits"] = {"refit": {"start": "2024-01-01", "end": "2024-03-01"}}
+    with pytest.raises(TaskError) as refused:
+        ask(task_file_from_dict(values, folder=tmp_path), shop).task(graph.view(), table)
+    assert refused.value.path == "splits.refit.end"
 
 
 def test_a_task_and_a_query_are_two_ways_to_ask_one_question(shop: Schema, tmp_path: Path) -> None:
