@@ -22,6 +22,10 @@ class UnreachableError(SourceError):
     """No broker answers, and none refused: it may pass by itself, so whoever has patience may try again."""
 
 
+class StoppedError(SourceError):
+    """What was begun was given up, because it is time to stop."""
+
+
 class SilentLogError(SourceError):
     """The broker does not give records that it says are there."""
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from stream.batch import Batch, Positions
-from stream.errors import SourceError
+from stream.errors import SourceError, StoppedError
 from stream.kafka_source import OFFSET_GONE, KafkaSource, Start
 from stream.settings import StreamSettings
 
@@ -38,6 +38,8 @@ class GroupSource(KafkaSource):
         *,
         group: str,
         take: Callable[[Sequence[Place], Callable[[Place], int]], Positions],
+        later: Sequence[str] = (),
+        stopped: Callable[[], bool] = lambda: False,
         settings: StreamSettings | None = None,
     ) -> None:
         """Joins.
@@ -47,16 +49,19 @@ class GroupSource(KafkaSource):
             group: its name; the members of one group share the partitions.
             take: makes this member the only one that may write what comes of these partitions, all that it has from
                 now on, and returns how far each is; told how to ask for the first offset that the log still has.
+            later: what is read too, and need not exist yet: the group gives its partitions once it does.
+            stopped: ends the wait for the first partitions.
             settings: where the broker is.
 
         Raises:
             SourceError: the broker does not answer, or gave nothing, not even nothing, in `JOIN_TIMEOUT_S`.
+            StoppedError: `stopped` said so.
         """
         self._group, self._take = group, take
         self._joined = False
-        super().__init__(topics, settings=settings)
+        super().__init__(topics, later=later, settings=settings)
         try:
-            self._join()
+            self._join(stopped)
         except BaseException:
             self._consumer.close()  # else the group would keep partitions for a member that is none
             raise
@@ -75,6 +80,8 @@ class GroupSource(KafkaSource):
             "group.id": self._group,
             "session.timeout.ms": SESSION_TIMEOUT_MS,
             "heartbeat.interval.ms": HEARTBEAT_MS,
+            # How soon the group sees a topic or a partition that came.
+            "topic.metadata.refresh.interval.ms": int(self._settings.partition_check_s * 1000),
         }
 
     def _starting_positions(self, known: Positions, start: Start) -> Positions:  # noqa: ARG002
@@ -82,9 +89,11 @@ class GroupSource(KafkaSource):
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return {}
 
-    def _join(self) -> None:
+    def _join(self, stopped: Callable[[], bool]) -> None:
         until_s = time.monotonic() + JOIN_TIMEOUT_S
         while not self._joined:
+            if stopped():
+                raise StoppedError(f"group {self._group!r}: stopped before it gave this member its partitions")
             self._ready.extend(self._batches(self._consumer.consume(1, 0.1)))
             if time.monotonic() > until_s:
                 raise SourceError(f"group {self._group!r} gave this member no partitions in {JOIN_TIMEOUT_S:g} s")
@@ -97,6 +106,8 @@ class GroupSource(KafkaSource):
             place = message.topic() or "", int(message.partition() or 0)
             error, offset = message.error(), message.offset()
             if error is not None:
+                if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and place[0] in self._later:
+                    continue
                 if place in ahead or error.code() != OFFSET_GONE:
                     kept.append(message)
             elif place in ahead and offset is not None and offset >= ahead[place]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, overload
 
 import confluent_kafka
 import numpy as np
+import structlog
 from confluent_kafka import OFFSET_END, TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message, TopicPartition
 from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ from stream.client_errors import ClientErrors, make_client
 from stream.errors import ConfigurationError, GapError, SourceError, UnreachableError
 from stream.settings import StreamSettings
 from stream.source import Hysteresis
+
+log = structlog.get_logger(__name__)
 
 Start = Literal["beginning", "end"]
 _PASSED_INTERVAL_S = 1.0  # while records come; where none do, each poll looks
@@ -38,7 +41,8 @@ class KafkaSource:
     broker no longer has (retention ran past it) is a GapError in both, and so is a beginning that is gone, of a dense
     log or of a partition without a position whose topic has others: the constructor raises it.
 
-    Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning.
+    Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning,
+    and so are those of `later`: topics that need not exist yet.
     `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
 
     Raises:
@@ -54,10 +58,12 @@ class KafkaSource:
         positions: Mapping[tuple[str, int], int] | None = None,
         start: Start = "beginning",
         gaps: Literal["error", "allow"] = "allow",
+        later: Sequence[str] = (),
         settings: StreamSettings | None = None,
     ) -> None:
         self._settings = settings or StreamSettings()
-        self._topics = list(topics)
+        self._topics = [*topics, *later]
+        self._later = frozenset(later)
         self._dense = gaps == "error"
         self._switch = Hysteresis(self._settings.pause_queue_bytes, self._settings.resume_queue_bytes)
         self._paused = False
@@ -218,11 +224,14 @@ class KafkaSource:
                 slice_s *= 2  # a broker that is slow to answer is not asked for ever
 
     def _all_places(self, metadata: Any) -> list[tuple[str, int]]:
-        """Every partition of the topics; raises ConfigurationError for a topic that does not exist."""
-        for topic in self._topics:
-            if topic not in metadata.topics or not metadata.topics[topic].partitions:
+        """Every partition of the topics; raises ConfigurationError for a topic that has to exist and does not."""
+        found = _places(self._topics, metadata)
+        for topic in {*self._topics} - {topic for topic, _ in found}:
+            if topic not in self._later:
                 raise ConfigurationError(f"topic {topic!r} does not exist at {self._settings.kafka_bootstrap}")
-        return [(topic, number) for topic in self._topics for number in sorted(metadata.topics[topic].partitions)]
+            waits = f"read from its beginning, at most {self._settings.partition_check_s:g} s after it is made"
+            log.info("topic_does_not_exist_yet", topic=topic, then=waits)
+        return found
 
     def _add_new_partitions(self) -> None:
         self._next_check_s = time.monotonic() + self._settings.partition_check_s
@@ -230,10 +239,9 @@ class KafkaSource:
             metadata = self._consumer.list_topics(timeout=_CHECK_TIMEOUT_S)
         except KafkaException:
             return  # the broker is away: there is nothing to read either, and the next look will tell
-        known = [(topic, metadata.topics[topic]) for topic in self._topics if topic in metadata.topics]
-        found = [(topic, number) for topic, told in known for number in sorted(told.partitions)]
-        new = {place: 0 for place in found if place not in self._positions}
+        new = {place: 0 for place in _places(self._topics, metadata) if place not in self._positions}
         if new:
+            log.info("partitions_found", partitions=[f"{topic}/{number}" for topic, number in new])
             # A partition that is born begins at 0; assigning it leaves the others as they are.
             self._positions = {**self._positions, **new}
             self._consumer.incremental_assign([TopicPartition(*place, 0) for place in new])
@@ -329,6 +337,12 @@ class KafkaSource:
             raise GapError(*place, self._positions[place], -1)
         if error.fatal() or not (error.retriable() or error.code() in _PASSING):
             raise SourceError(f"Kafka at {self._settings.kafka_bootstrap}: {error.name()}: {error.str()}")
+
+
+def _places(topics: Sequence[str], metadata: Any) -> list[tuple[str, int]]:
+    """The partitions of those topics that exist, as the broker's metadata has them."""
+    known = [(topic, metadata.topics[topic]) for topic in topics if topic in metadata.topics]
+    return [(topic, number) for topic, told in known for number in sorted(told.partitions)]
 
 
 class _Keys(Sequence[bytes | None]):

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from stream.errors import UnreachableError
+from stream.errors import StoppedError, UnreachableError
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,8 @@ PAUSE_MAX_S: Final = 5.0
 def patiently(make: Callable[[], Made], patience_s: float, stopped: Callable[[float], bool]) -> Made | None:
     """Return what `make` makes, or None once `stopped` (which waits so many seconds) says that it is time to stop.
 
+    What `make` begins may take longer than a stop may wait: it then raises StoppedError.
+
     Raises:
         UnreachableError: no broker answered for `patience_s`; the last try may take longer than that.
     """
@@ -35,6 +37,8 @@ def patiently(make: Callable[[], Made], patience_s: float, stopped: Callable[[fl
     while not stopped(wait_s):
         try:
             return make()
+        except StoppedError:
+            return None
         except UnreachableError as error:
             left_s = until_s - time.monotonic()
             if left_s <= 0:

@@ -13,7 +13,7 @@ from graph_updater.embedded import UpdaterThread
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSettings
 from graph_updater.updater import Updater
-from nowgraph.assembly import privacy_of, topics_of, with_ingest_topic
+from nowgraph.assembly import privacy_of, read_topics
 from nowgraph.commands.running import Stop, progress_line
 from nowgraph.report import positions_text
 from stream.dead_letters import DeadLetters
@@ -88,10 +88,11 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack, stop: Stop
         return positions
 
     producer = stack.enter_context(EventProducer(member.stream))
-    topics = topics_of(member.schema)
+    topics, later = read_topics(member.schema)
+    group = GROUP + graph.graph
     source = patiently(
-        lambda: with_ingest_topic(
-            topics, lambda all_: GroupSource(all_, group=GROUP + graph.graph, take=take, settings=member.stream)
+        lambda: GroupSource(
+            topics, group=group, take=take, later=later, stopped=lambda: stop.came, settings=member.stream
         ),
         member.stream.start_patience_s,
         stop.wait,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from nowgraph.assembly import (
     live_source,
     parse_positions,
     privacy_of,
+    read_topics,
     schema_of,
     topics_of,
 )
 from nowgraph.errors import UsageError
 from stream.embedded_broker import EmbeddedBroker
 from stream.errors import ConfigurationError
+from stream.producer import EventProducer
 from stream.settings import EVENTS_TOPIC, StreamSettings
 from stream.source import ChainSource
 from temporal_graph.graph import TemporalGraph
@@ -58,6 +61,34 @@ def test_a_schema_without_sources_is_fed_by_ingest_alone() -> None:
         other = stack.enter_context(EmbeddedBroker({"other": 1}))
         with pytest.raises(ConfigurationError, match=EVENTS_TOPIC):
             live_source(graph, [], StreamSettings(kafka_bootstrap=other.bootstrap))
+
+
+@pytest.mark.integration
+def test_the_topic_of_ingest_may_be_made_later(
+    schema: Schema, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    """The topics of the schema are read meanwhile, and all of it once it is there."""
+    monkeypatch.setenv("NOWGRAPH_PARTITION_CHECK_S", "0.2")
+    assert read_topics(schema) == (("transactions", "fraud_reports"), (EVENTS_TOPIC,))
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker({"transactions": 1, "fraud_reports": 1}))
+        settings = StreamSettings(kafka_bootstrap=broker.bootstrap)
+        graph = stack.enter_context(TemporalGraph.create(schema, arena_bytes=1 << 28))
+        source, _ = live_source(graph, [], settings, gaps="error")
+        stack.callback(source.close)
+        assert set(source.positions) == {("transactions", 0), ("fraud_reports", 0)}
+        broker.create_topic(EVENTS_TOPIC, 2)
+        producer = stack.enter_context(EventProducer(settings))
+        places = [producer.send(EVENTS_TOPIC, value=b"x", partition=number).result(20) for number in (0, 1, 1)]
+        came: set[tuple[str, int, int]] = set()
+
+        def all_came() -> bool:
+            batch = source.poll(100, 0.1)
+            came.update((batch.topic, number, at) for number, at in zip(batch.partition, batch.offset, strict=True))
+            return len(came) == len(places)
+
+        until(all_came, "the events of the topic that came later")
+        assert came == {(place.topic, place.partition, place.offset) for place in places}
 
 
 @pytest.mark.integration

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import TopicPartition, admin
 
 from stream.errors import ConfigurationError
-from stream.group_source import GroupSource, Place
+from stream.group_source import JOIN_TIMEOUT_S, GroupSource, Place
+from stream.patience import patiently
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
 
@@ -150,3 +152,42 @@ def test_a_topic_that_does_not_exist_is_said(broker: tuple[StreamSettings, Topic
     settings, _ = broker
     with pytest.raises(ConfigurationError, match="no-such-topic"):
         GroupSource(["no-such-topic"], group="g", take=lambda *_: {}, settings=settings)
+
+
+def test_a_topic_that_is_made_later_is_given_to_the_group(broker: tuple[StreamSettings, Topic]) -> None:
+    """It need not exist when a member joins; once it does, all of it is read."""
+    settings, topics = broker
+    settings = settings.model_copy(update={"partition_check_s": 1.0})
+    topic, later, store = topics(4), f"later-{uuid.uuid4().hex[:8]}", Store()
+    member = GroupSource([topic], group=f"of-{topic}", take=store.take("one"), later=[later], settings=settings)
+    publish(settings, topic, range(8))
+    poll_until({"one": member}, store, 8)
+    client = admin.AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    client.create_topics([admin.NewTopic(later, 4, 1)])[later].result(20)
+    publish(settings, later, range(8))
+    poll_until({"one": member}, store, 16)
+    assert {place for place, _ in store.read} == {(name, number) for name in (topic, later) for number in range(4)}
+    member.close()
+
+
+def test_a_stop_ends_the_wait_for_partitions(broker: tuple[StreamSettings, Topic]) -> None:
+    """A member that is given none, because another one does not let go of them, stops long before it would give up."""
+    settings, topics = broker
+    topic, store = topics(4), Store()
+    holding = GroupSource([topic], group=f"of-{topic}", take=store.take("one"), settings=settings)  # is not polled
+    started_s = time.monotonic()
+    made = patiently(
+        lambda: GroupSource(
+            [topic],
+            group=f"of-{topic}",
+            take=store.take("two"),
+            stopped=lambda: time.monotonic() > started_s + 1.0,
+            settings=settings,
+        ),
+        settings.start_patience_s,
+        lambda _: False,
+    )
+    assert made is None
+    assert time.monotonic() - started_s < JOIN_TIMEOUT_S / 2
+    assert set(store.owner.values()) == {"one"}
+    holding.close()

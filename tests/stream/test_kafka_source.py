@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -313,6 +314,28 @@ def test_partitions_added_later_are_read_from_their_beginning(
     publish(settings, topic, [b"old2"], partition=0)
     assert sorted(value or b"" for value in values(read(source, 3))) == [b"new1", b"new2", b"old2"]
     assert source.positions == {(topic, 0): 2, (topic, 1): 0, (topic, 2): 2}
+    source.close()
+
+
+@pytest.mark.kafka
+def test_a_topic_that_is_made_later_is_read_from_its_beginning(
+    kafka_settings: StreamSettings, kafka_topic: Topic
+) -> None:
+    """What was published before it was found comes too, each record once; meanwhile the other topics are read."""
+    from confluent_kafka import admin
+
+    topic, later = kafka_topic(1), f"later-{uuid.uuid4().hex[:8]}"
+    settings = kafka_settings.model_copy(update={"partition_check_s": 1.0})
+    source = KafkaSource([topic], later=[later], settings=settings, gaps="error")
+    publish(settings, topic, [b"old"])
+    assert values(read(source, 1)) == [b"old"]
+    client = admin.AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    client.create_topics([admin.NewTopic(later, 2, 1)])[later].result(20)
+    publish(settings, later, [b"a", b"b"], partition=1)
+    publish(settings, topic, [b"new"])
+    publish(settings, later, [b"c"], partition=0)
+    assert sorted(value or b"" for value in values(read(source, 4))) == [b"a", b"b", b"c", b"new"]
+    assert source.positions == source.end_positions() == {(topic, 0): 2, (later, 0): 1, (later, 1): 2}
     source.close()
 
 
