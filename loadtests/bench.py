@@ -70,7 +70,8 @@ def bench_ingest(events: Events) -> tuple[dict[str, float], TemporalGraph]:
         seconds.append(taken)
         if len(seconds) < BUILDS:
             graph.close()
-            memory = graph.memory()
+            del graph
+    memory = graph.memory()
     table = next(table for table in memory.tables if table.name == "events")
     count = min(len(events), MESSAGES)
     messages = messages_of(events, count)
