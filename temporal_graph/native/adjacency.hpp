@@ -26,26 +26,20 @@ class Adjacency {
 
   // Puts the entry where `before` says. Times are never equal in all of (open time, key): `before` is a total order.
   template <class Before>
-  void insert(std::atomic<u64>& word, Entry entry, Before before) {
+  NOWGRAPH_INLINE void insert(std::atomic<u64>& word, Entry entry, Before before) {
     const u64 old = word.load(std::memory_order_relaxed);
     const u32 count = list_count(old);
-    if (count == LIST_MAX) throw ArenaFull("a list holds " + std::to_string(LIST_MAX) + " entries at most");
-    ++bytes_.entries;
-    if (count == 0) {
-      const u64 block = take(Blocks::capacity_for(1));
-      entries(block)[0] = entry;
-      word.store(list_word(block, 1), std::memory_order_release);
-    } else if (!before(entry, last(old, count))) {
-      append(word, old, count, entry);
-    } else {
-      ++bytes_.late;
-      u32 low = 0, high = count;  // [0, low) before or equal, [high, count) after
-      while (low < high) {
-        const u32 middle = (low + high) / 2;
-        if (before(entry, at(old, count, middle))) high = middle; else low = middle + 1;
+    // Most lists have room in their one block, and most entries are their last.
+    if (__builtin_expect(count - 1 < HUB_ENTRIES - 1 && count != Blocks::capacity_for(count), 1)) {
+      Entry* const end = entries(list_offset(old)) + count;
+      if (__builtin_expect(!before(entry, end[-1]), 1)) {
+        ++bytes_.entries;
+        *end = entry;
+        word.store(list_word(list_offset(old), count + 1), std::memory_order_release);
+        return;
       }
-      rewrite(word, low, 0, &entry);
     }
+    put(word, old, count, entry, before);
   }
 
   // Whether an entry equal to this one (same target, same time) is in the list.
@@ -97,13 +91,11 @@ class Adjacency {
     const u32 count = list_count(word);
     const auto* tail = static_cast<const char*>(tail_address(word));
     prefetch_write(tail);
-    if (count < 8 || count >= HUB_ENTRIES) return;
-    if (count < Blocks::capacity_for(count)) {
-      prefetch_write(tail + sizeof(Entry));
-    } else {
-      const u32 lines = std::min<u32>(count / 8, COPY_LINES_AHEAD);
-      for (u32 line = 1; line <= lines; ++line) prefetch(tail - 64 * line);
-    }
+    if (count >= HUB_ENTRIES) return;
+    prefetch_write(tail + sizeof(Entry));
+    if (count < 8 || count != Blocks::capacity_for(count)) return;
+    const u32 lines = std::min<u32>(count / 8, COPY_LINES_AHEAD);
+    for (u32 line = 1; line <= lines; ++line) prefetch(tail - 64 * line);
   }
   NOWGRAPH_INLINE void prefetch_hub_end(u64 word) const {
     const u32 count = list_count(word);
@@ -143,20 +135,36 @@ class Adjacency {
 
   const Entry& last(u64 word, u32 count) const { return at(word, count, count - 1); }
 
+  template <class Before>
+  void put(std::atomic<u64>& word, u64 old, u32 count, Entry entry, Before before) {
+    if (count == LIST_MAX) throw ArenaFull("a list holds " + std::to_string(LIST_MAX) + " entries at most");
+    ++bytes_.entries;
+    if (count == 0) {
+      const u64 block = take(Blocks::capacity_for(1));
+      entries(block)[0] = entry;
+      word.store(list_word(block, 1), std::memory_order_release);
+    } else if (!before(entry, last(old, count))) {
+      append(word, old, count, entry);
+    } else {
+      ++bytes_.late;
+      u32 low = 0, high = count;  // [0, low) before or equal, [high, count) after
+      while (low < high) {
+        const u32 middle = (low + high) / 2;
+        if (before(entry, at(old, count, middle))) high = middle; else low = middle + 1;
+      }
+      rewrite(word, low, 0, &entry);
+    }
+  }
+
+  // To the end of a list without room in its one block, or of a hub.
   void append(std::atomic<u64>& word, u64 old, u32 count, Entry entry) {
     const u64 offset = list_offset(old);
     if (count < HUB_ENTRIES) {
-      const u32 capacity = Blocks::capacity_for(count);
-      if (count < capacity) {
-        entries(offset)[count] = entry;
-        word.store(list_word(offset, count + 1), std::memory_order_release);
-        return;
-      }
       const u64 grown = take(Blocks::capacity_for(count + 1));
       std::memcpy(entries(grown), entries(offset), count * sizeof(Entry));
       entries(grown)[count] = entry;
       word.store(list_word(grown, count + 1), std::memory_order_release);
-      retire(offset, capacity);
+      retire(offset, count);
       return;
     }
     if (count == HUB_ENTRIES) {  // the full block becomes the first of a directory

@@ -16,12 +16,9 @@ class Blocks {
   explicit Blocks(Arena& arena) : arena_(arena) {}
 
   // 4, 8, 12, 16, 24, 32, 48, ... words: whole 32-byte units.
-  static u32 capacity_for(u32 words) {
-    if (words <= 4) return 4;
-    if (words <= 8) return 8;
-    const u32 power = 31 - static_cast<u32>(__builtin_clz(words - 1));
-    const u32 low = 1u << power;
-    const u32 middle = low + (low >> 1);
+  NOWGRAPH_INLINE static u32 capacity_for(u32 words) {
+    const u32 low = 1u << (31 - __builtin_clz((words - 1) | 4));  // at least 4, so that no branch asks for small ones
+    const u32 middle = low + (low >> 1 & ~3u);
     return words <= middle ? middle : low << 1;
   }
 

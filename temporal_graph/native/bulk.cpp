@@ -1,5 +1,5 @@
-// The bulk path: whole columns of inserts into one table with integer keys. Rows go through it in blocks, each block
-// through five stages; a stage asks for the memory that the next one reads, and between the two lie other blocks' stages:
+// The bulk path: whole columns of inserts into one table with integer keys. Rows go through it a few at a time, through
+// five stages; a stage asks for the memory that the next one reads, and between the two lie other rows' stages:
 //
 //   slots of keys ─► parents' records ─► ends of their lists ─► hubs' last blocks ─► write
 #include "writer.hpp"
@@ -8,11 +8,13 @@ namespace nowgraph {
 
 namespace {
 
-constexpr u64 BLOCK_ROWS = 16;
-constexpr u64 RING = 4;              // blocks between the first stage and the last
+// Rows that go through a stage at once: so few that memory is asked for all the time, rather than much of it and then none.
+constexpr u64 STEP = 4;
+constexpr u64 APART = 16;            // rows between two stages, in which the memory has time to answer
+constexpr u64 RING = 128;            // rows that are remembered: more than lie between the first stage and the last
 constexpr u64 HEADROOM_ROWS = 4096;  // how often room is made sure of
-constexpr u64 RECLAIM_ROWS = 8192;
-constexpr u64 ROW_BYTES_MAX = 512;  // a row, its map slots and its list blocks at their worst, growth included
+constexpr u64 RECLAIM_ROWS = 2048;   // so often that replaced blocks are used again while a cache holds them
+constexpr u64 ROW_BYTES_MAX = 512;   // a row, its map slots and its list blocks at their worst, growth included
 
 KeyValue integer_key(i64 number) {
   KeyValue key;
@@ -24,13 +26,18 @@ KeyValue integer_key(i64 number) {
 }  // namespace
 
 struct Writer::Bulk {
-  // One link's parents: those of each block in the ring, NONE where they are not there yet.
+  // One link's parents: those of each row in the ring, NONE where they are not there yet.
   struct Parents {
-    const LinkHeader* link;
-    const TableHeader* table;
+    u32 link_parent;     // the table's index
+    u32 word_in_parent;
+    TableHeader* table;
     const i64* keys;
-    u32 rows[RING][BLOCK_ROWS];
-    char* records[RING][BLOCK_ROWS];
+    u32 rows[RING];
+    char* records[RING];
+
+    std::atomic<u64>& word(u64 row) const {
+      return reinterpret_cast<std::atomic<u64>*>(records[row % RING])[word_in_parent];
+    }
   };
 
   Writer& writer;
@@ -39,85 +46,107 @@ struct Writer::Bulk {
   const i64* keys;
   const i64* event_time_us;
   const i64* known_time_us;
-  u64 count;
   std::vector<Parents> parents;
 
-  u64 first(u64 block) const { return std::min(block * BLOCK_ROWS, count); }
-
-  // The stages that only ask must be inlined by force: GCC 12 takes them for pure and drops the calls.
-
-  NOWGRAPH_INLINE void ask_slots(u64 block) const {
-    const u64 start = first(block), end = first(block + 1);
-    for (u64 i = start; i < end; ++i) writer.prefetch_key(table, keys[i]);
-    for (const Parents& each : parents)
-      for (u64 i = start; i < end; ++i) writer.prefetch_key(*each.table, each.keys[i]);
+  // The rows [start, end), Step at a time. The stages that only ask must be inlined by force: GCC 12 takes them for pure
+  // and drops the calls.
+  template <u64 Step>
+  void run(u64 start, u64 end, Applied& result) {
+    for (u64 at = start; at < end + 4 * APART; at += Step) {
+      const auto at_stage = [=](u64 stage) { return at >= start + stage * APART && at < end + stage * APART; };
+      if (at_stage(0)) ask_slots<Step>(at);
+      if (at_stage(1)) ask_records<Step>(at - APART);
+      if (at_stage(2)) ask_lists<Step>(at - 2 * APART);
+      if (at_stage(3)) ask_hubs<Step>(at - 3 * APART);
+      if (!at_stage(4)) continue;
+      const u64 row = at - 4 * APART;
+      if (row % HEADROOM_ROWS == 0) writer.ensure_headroom(HEADROOM_ROWS * ROW_BYTES_MAX / 16);
+      write<Step>(row, result);
+      if (row % RECLAIM_ROWS == 0) writer.reclaim(false);
+    }
   }
 
-  NOWGRAPH_INLINE void ask_records(u64 block) {
-    const u64 start = first(block), size = first(block + 1) - start;
+ private:
+  template <u64 Step>
+  NOWGRAPH_INLINE void ask_slots(u64 start) const {
+    writer.prefetch_keys<Step>(table, keys + start);
+    for (const Parents& each : parents) writer.prefetch_keys<Step>(*each.table, each.keys + start);
+  }
+
+  template <u64 Step>
+  NOWGRAPH_INLINE void ask_records(u64 start) {
+    const Reader& reader = writer.reader_;
     for (Parents& each : parents) {
       const TableHeader& from = *each.table;
-      for (u64 i = 0; i < size; ++i) {
-        const u32 row = writer.reader_.find(from, each.keys[start + i]);
-        each.rows[block % RING][i] = row;
+      const DensePages pages = reader.dense_pages(from);
+      const bool mapped = from.mapped.load(std::memory_order_relaxed) != 0;
+      for (u64 i = start; i < start + Step; ++i) {
+        u32 row = pages.row(each.keys[i]);
+        if (row == NONE && mapped) row = reader.find(from, each.keys[i]);
+        each.rows[i % RING] = row;
         if (row == NONE) continue;
         char* record = from.rows.item(writer.arena_, row);
-        each.records[block % RING][i] = record;
+        each.records[i % RING] = record;
         prefetch_write(record);
       }
     }
   }
 
-  template <class Ask>
-  NOWGRAPH_INLINE void each_list(u64 block, Ask ask) const {
-    const u64 size = first(block + 1) - first(block);
+  template <u64 Step, class Ask>
+  NOWGRAPH_INLINE void each_list(u64 start, Ask ask) const {
     for (const Parents& each : parents)
-      for (u64 i = 0; i < size; ++i)
-        if (each.rows[block % RING][i] != NONE)
-          ask(Reader::list_word_of(each.records[block % RING][i], each.link->word_in_parent));
+      for (u64 i = start; i < start + Step; ++i)
+        if (each.rows[i % RING] != NONE) ask(each.word(i).load(std::memory_order_relaxed));
   }
-  NOWGRAPH_INLINE void ask_lists(u64 block) const {
-    each_list(block, [&](u64 word) __attribute__((always_inline)) { writer.adjacency_.prefetch_end(word); });
+  template <u64 Step>
+  NOWGRAPH_INLINE void ask_lists(u64 start) const {
+    each_list<Step>(start, [&](u64 word) __attribute__((always_inline)) { writer.adjacency_.prefetch_end(word); });
   }
-  NOWGRAPH_INLINE void ask_hubs(u64 block) const {
-    each_list(block, [&](u64 word) __attribute__((always_inline)) { writer.adjacency_.prefetch_hub_end(word); });
+  template <u64 Step>
+  NOWGRAPH_INLINE void ask_hubs(u64 start) const {
+    each_list<Step>(start, [&](u64 word) __attribute__((always_inline)) { writer.adjacency_.prefetch_hub_end(word); });
   }
 
-  void write(u64 block, Applied& result) {
-    const u64 start = first(block), size = first(block + 1) - start;
-    const u32 links = table.link_count;
+  // What is read again for each row is held in variables of its own: a store to a record might, for all that the compiler
+  // knows, be one to any of it.
+  template <u64 Step>
+  NOWGRAPH_INLINE void write(u64 start, Applied& result) {
+    Parents* const first = parents.data();
+    const u32 links = static_cast<u32>(parents.size());
+    TableHeader& table = this->table;
+    const u32 event_offset = table.event_offset, parents_offset = table.parents_offset;
+    const i64 *const keys = this->keys, *const events = event_time_us, *const knowns = known_time_us;
     i64 latest = table.latest_event_us.load(std::memory_order_relaxed);
-    for (u64 i = 0; i < size; ++i) {
-      const i64 event = event_time_us[start + i], known = known_time_us == nullptr ? event : known_time_us[start + i];
-      const i64 visible = visible_time_us(event, known);
-      char* record = new_row(keys[start + i]);
-      if (record == nullptr) {
-        ++result.duplicate;
-        continue;
-      }
+    u64 applied = 0;
+    for (u64 i = start; i < start + Step; ++i) {
+      char* const record = new_row(table, keys[i]);
+      if (record == nullptr) continue;
+      const i64 event = events[i], known = knowns == nullptr ? event : knowns[i], visible = visible_time_us(event, known);
       const u32 row = table.row_count.load(std::memory_order_relaxed) - 1;
       ++writer.sequence_;
-      store<i64>(record + table.event_offset, event);
-      store<i64>(record + table.event_offset + 8, known);
-      widen(table, visible == ALWAYS_US ? Shape::timeless : Shape::mixed);
+      store<i64>(record + event_offset, event);
+      store<i64>(record + event_offset + 8, known);
+      if (table.shape.load(std::memory_order_relaxed) != Shape::mixed)
+        widen(table, visible == ALWAYS_US ? Shape::timeless : Shape::mixed);
       for (u32 l = 0; l < links; ++l) {
-        Parents& each = parents[l];
-        if (each.rows[block % RING][i] == NONE) make_parent(each, block, i);
-        store<u32>(record + table.parents_offset + 4 * l, each.rows[block % RING][i]);
+        if (first[l].rows[i % RING] == NONE) make_parent(first[l], i);
+        store<u32>(record + parents_offset + 4 * l, first[l].rows[i % RING]);
       }
       // A row and its columns are there before any link to it.
       const Entry entry{row, tick_of(visible) << 1};
-      for (Parents& each : parents)
-        writer.put_entry(table, list_word_in(each.records[block % RING][i], *each.link), entry);
+      for (u32 l = 0; l < links; ++l) writer.put_entry(table, first[l].word(i), entry);
       latest = std::max(latest, event);
-      ++result.applied;
+      ++applied;
     }
+    result.applied += applied;
+    result.duplicate += Step - applied;
     table.latest_event_us.store(latest, std::memory_order_release);
   }
 
   // A row of this key, blank; nullptr when there is one.
-  NOWGRAPH_INLINE char* new_row(i64 key) {
-    std::atomic<u32>* slot = writer.dense_slot_for(table_index, table, key);
+  NOWGRAPH_INLINE char* new_row(TableHeader& table, i64 key) {
+    std::atomic<u32>* slot = writer.reader_.dense_slot(table, key);
+    if (__builtin_expect(slot == nullptr, 0)) slot = writer.dense_slot_for(table_index, table, key);
     if (slot != nullptr && slot->load(std::memory_order_relaxed) != 0) return nullptr;
     if (table.mapped.load(std::memory_order_relaxed) != 0 && writer.reader_.find(table, key) != NONE) return nullptr;
     char* record = writer.next_record(table, table_index);
@@ -132,43 +161,39 @@ struct Writer::Bulk {
   }
 
   // A parent that was not there when it was looked for: made by a row in between, or now.
-  void make_parent(Parents& each, u64 block, u64 i) {
-    const u32 row = writer.find_or_create(each.link->parent, integer_key(each.keys[first(block) + i]));
-    each.rows[block % RING][i] = row;
-    each.records[block % RING][i] = each.table->rows.item(writer.arena_, row);
+  void make_parent(Parents& each, u64 i) {
+    const u32 row = writer.find_or_create(each.link_parent, integer_key(each.keys[i]));
+    each.rows[i % RING] = row;
+    each.records[i % RING] = each.table->rows.item(writer.arena_, row);
   }
 };
 
-// What the key's look-up will read first.
-NOWGRAPH_INLINE void Writer::prefetch_key(const TableHeader& table, i64 key) const {
-  if (const auto* slot = reader_.dense_slot(table, key); slot != nullptr) prefetch(slot);
-  if (table.mapped.load(std::memory_order_relaxed) == 0) return;
-  const u64 hash = hash_integer(key);
-  const MapSlots slots = slots_of(arena_, shard_of(*reader_.map_of(table), hash));
-  if (slots.base != nullptr) prefetch(slots.base + ((hash >> 32) & slots.mask));
+// What look-ups of the keys will read first.
+template <u64 Count>
+NOWGRAPH_INLINE void Writer::prefetch_keys(const TableHeader& table, const i64* keys) const {
+  const DensePages pages = reader_.dense_pages(table);
+  for (u64 i = 0; i < Count; ++i)
+    if (const auto* slot = pages.slot(keys[i]); slot != nullptr) prefetch(slot);
+  if (__builtin_expect(table.mapped.load(std::memory_order_relaxed) == 0, 1)) return;
+  for (u64 i = 0; i < Count; ++i) {
+    const u64 hash = hash_integer(keys[i]);
+    const MapSlots slots = slots_of(arena_, shard_of(*reader_.map_of(table), hash));
+    if (slots.base != nullptr) prefetch(slots.base + ((hash >> 32) & slots.mask));
+  }
 }
 
 void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, const i64* known_time_us,
                     const std::vector<const i64*>& parent_keys, u64 count, Applied& result) {
   TableHeader& table = table_of(table_index);
   if (!erasures_.empty()) return append_checked(table_index, keys, event_time_us, known_time_us, parent_keys, count, result);
-  Bulk bulk{*this, table_index, table, keys, event_time_us, known_time_us, count, {}};
+  Bulk bulk{*this, table_index, table, keys, event_time_us, known_time_us, {}};
   for (u32 l = 0; l < table.link_count; ++l) {
     const LinkHeader& link = graph_.links[table.links[l]];
-    bulk.parents.push_back({&link, &table_of(link.parent), parent_keys[l], {}, {}});
+    bulk.parents.push_back({link.parent, link.word_in_parent, &table_of(link.parent), parent_keys[l], {}, {}});
   }
-  const u64 blocks = (count + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  for (u64 ahead = 0; ahead < blocks + RING; ++ahead) {  // stages of blocks that are not there do nothing
-    bulk.ask_slots(ahead);
-    if (ahead >= 1) bulk.ask_records(ahead - 1);
-    if (ahead >= 2) bulk.ask_lists(ahead - 2);
-    if (ahead >= 3) bulk.ask_hubs(ahead - 3);
-    if (ahead < RING) continue;
-    const u64 block = ahead - RING, start = bulk.first(block);
-    if (start % HEADROOM_ROWS == 0) ensure_headroom(HEADROOM_ROWS * ROW_BYTES_MAX / 16);
-    bulk.write(block, result);
-    if (start % RECLAIM_ROWS == 0) reclaim(false);
-  }
+  const u64 whole = count - count % STEP;
+  bulk.run<STEP>(0, whole, result);
+  bulk.run<1>(whole, count, result);
 }
 
 // Row by row, each as the change that it is: what is erased may be among them.

@@ -183,6 +183,24 @@ struct DenseKeys {
   std::atomic<u64> pages[];  // offset of DENSE_PAGE_KEYS std::atomic<u32>, 0 where there is none
 };
 
+// The pages of a table's dense keys as one look shows them, for look-ups one after another.
+struct DensePages {
+  const Arena& arena;
+  const DenseKeys* keys;  // nullptr: none
+
+  // The slot of an integer key, or nullptr where no page covers it.
+  NOWGRAPH_INLINE std::atomic<u32>* slot(i64 key) const {
+    const u64 page = static_cast<u64>(key) >> DENSE_PAGE_LOG2;
+    if (keys == nullptr || page >= keys->page_count) return nullptr;
+    const u64 slots = keys->pages[page].load(std::memory_order_acquire);
+    return slots == 0 ? nullptr : arena.at<std::atomic<u32>>(slots) + (key & (DENSE_PAGE_KEYS - 1));
+  }
+  NOWGRAPH_INLINE u32 row(i64 key) const {
+    const std::atomic<u32>* found = slot(key);
+    return found == nullptr ? NONE : found->load(std::memory_order_acquire) - 1;  // 0, empty, becomes NONE
+  }
+};
+
 // A code's string, and how many cells hold it: a string that no cell holds is erased, its code is never given again.
 struct CodeEntry {
   u64 string;  // offset of {u32 bytes, ...}

@@ -114,7 +114,7 @@ class Reader {
 
   // The row of a key, or NONE. An integer key; or the canonical bytes of a string or composite one (see keys.hpp).
   u32 find(const TableHeader& table, i64 key) const {
-    const u32 row = find_dense(table, key);
+    const u32 row = dense_pages(table).row(key);
     if (row != NONE || table.mapped.load(std::memory_order_acquire) == 0) return row;
     return probe(map_of(table), hash_integer(key), [&](u32 index) {
       return load<i64>(this->key(table, index)) == key;
@@ -125,17 +125,12 @@ class Reader {
       return string_at(load<u64>(this->key(table, index))) == key;
     });
   }
-  // The slot of an integer key, or nullptr where no page covers it.
-  NOWGRAPH_INLINE std::atomic<u32>* dense_slot(const TableHeader& table, i64 key) const {
+  NOWGRAPH_INLINE DensePages dense_pages(const TableHeader& table) const {
     const u64 offset = table.dense.load(std::memory_order_acquire);
-    const u64 page = static_cast<u64>(key) >> DENSE_PAGE_LOG2;
-    if (offset == 0 || page >= arena_.at<DenseKeys>(offset)->page_count) return nullptr;
-    const u64 slots = arena_.at<DenseKeys>(offset)->pages[page].load(std::memory_order_acquire);
-    return slots == 0 ? nullptr : arena_.at<std::atomic<u32>>(slots) + (key & (DENSE_PAGE_KEYS - 1));
+    return {arena_, offset == 0 ? nullptr : arena_.at<DenseKeys>(offset)};
   }
-  NOWGRAPH_INLINE u32 find_dense(const TableHeader& table, i64 key) const {
-    const std::atomic<u32>* slot = dense_slot(table, key);
-    return slot == nullptr ? NONE : slot->load(std::memory_order_acquire) - 1;  // 0, empty, becomes NONE
+  NOWGRAPH_INLINE std::atomic<u32>* dense_slot(const TableHeader& table, i64 key) const {
+    return dense_pages(table).slot(key);
   }
   const Map* map_of(const TableHeader& table) const { return arena_.at<Map>(table.map); }
 

@@ -234,18 +234,12 @@ void Writer::grow_chunks(Chunks& chunks, bool on_disk) {
   ++chunks.chunk_count;
 }
 
-// The record of the row that comes next, blank.
-char* Writer::next_record(TableHeader& table, u32 table_index) {
-  const u32 row = table.row_count.load(std::memory_order_relaxed);
+// Chunks for a row where its number asks for them, unless there can be no such row.
+void Writer::room_for_row(TableHeader& table, u32 row) {
   if (row + u64{1} >= SLOT_ERASED) throw ArenaFull("table " + std::string(table.name) + " holds 2^32 rows at most");
-  if ((row >> CHUNK_ROWS_LOG2) == table.rows.chunk_count) {
-    grow_chunks(table.keys);
-    grow_chunks(table.rows);
-  }
-  char* record = table.rows.item(arena_, row);
-  const std::vector<char>& blank = states_[table_index].blank;
-  std::memcpy(record, blank.data(), blank.size());
-  return record;
+  if ((row >> CHUNK_ROWS_LOG2) != table.rows.chunk_count) return;
+  grow_chunks(table.keys);
+  grow_chunks(table.rows);
 }
 
 void Writer::widen(TableHeader& table, Shape shape) {

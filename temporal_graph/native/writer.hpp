@@ -136,11 +136,24 @@ class Writer {
   struct Bulk;
   void append_checked(u32 table, const i64* keys, const i64* event_time_us, const i64* known_time_us,
                       const std::vector<const i64*>& parents, u64 count, Applied& result);
-  void prefetch_key(const TableHeader& table, i64 key) const;
+  template <u64 Count>
+  void prefetch_keys(const TableHeader& table, const i64* keys) const;
   u32 create_row(u32 table_index, TableHeader& table, const KeyValue& key);
   u32 find_or_create(u32 table_index, const KeyValue& key);
   static void widen(TableHeader& table, Shape shape);
-  char* next_record(TableHeader& table, u32 table_index);
+  // The record of the row that comes next, blank.
+  NOWGRAPH_INLINE char* next_record(TableHeader& table, u32 table_index) {
+    const u32 row = table.row_count.load(std::memory_order_relaxed);
+    if (__builtin_expect((row & (CHUNK_ROWS - 1)) == 0 || row + u64{1} >= SLOT_ERASED, 0)) room_for_row(table, row);
+    char* record = table.rows.item(arena_, row);
+    const std::vector<char>& blank = states_[table_index].blank;
+    if (blank.size() == 32)  // what a row takes at least: a copy of known size needs no call
+      std::memcpy(record, blank.data(), 32);
+    else
+      std::memcpy(record, blank.data(), blank.size());
+    return record;
+  }
+  void room_for_row(TableHeader& table, u32 row);
   void insert_row(u32 table_index, TableHeader& table, const RowChange& change);
   void link_row(const TableHeader& table, u32 row, const char* record);
   bool apply_change(const RowChange& change);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +137,31 @@ def test_columns_appended_are_the_rows_that_events_make(schema: Schema) -> None:
         assert bulk.append("b", keys, event_time_us=times, parents={"a_id": parents}).duplicate == 4_000
         single.apply(events)
         assert bulk.canonical_hash() == single.canonical_hash()
+
+
+def test_columns_make_the_same_graph_in_batches_of_any_length() -> None:
+    """Rows that go in together find one another: keys given twice, parents that a row just before made, of either table."""
+    text = "{version: 1, name: n, tables: {a: {primary_key: {id: integer}}, b: {primary_key: {id: integer}, "
+    schema = parse_schema(text + "time_column: t, links: {a_id: a, b_id: b}}}}")
+    rng, count = np.random.default_rng(5), 1_500
+    keys, times = rng.integers(0, 1_200, count), rng.integers(0, 10**9, count)
+    parents = {"a_id": rng.integers(0, 40, count), "b_id": rng.integers(0, 1_600, count)}
+
+    def hash_of(sizes: Iterable[int]) -> tuple[str, int]:
+        done = applied = 0
+        with TemporalGraph.create(schema) as graph:
+            for size in sizes:
+                part = slice(done, done + size)
+                columns = {link: of[part] for link, of in parents.items()}
+                applied += graph.append("b", keys[part], event_time_us=times[part], parents=columns).applied
+                done += size
+            assert done == count
+            return graph.canonical_hash(), applied
+
+    one_by_one = hash_of([1] * count)
+    assert one_by_one[1] < count - 100
+    for sizes in ([count], [0, 2, 3, 5, 63, 64, 65, 66, 67, 68, 69, 130, 898]):
+        assert hash_of(sizes) == one_by_one
 
 
 def test_a_full_arena_says_so(schema: Schema, payment: Build) -> None:
