@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from temporal_graph.schema_dump import dump_schema
-from temporal_graph.schema_profile import ColumnProfile, TableProfile, is_time_name
+from temporal_graph.schema_profile import ColumnProfile, TableProfile, holds_years, is_time_name
 from temporal_graph.schema_types import ColumnKind, Schema, Table
 
 Place = tuple[str, ...]
@@ -93,7 +93,13 @@ def _of_table(table: Table, schema: Schema, profile: TableProfile) -> list[str]:
         )
     elif table.time_column is None:
         timed = [link.parent for link in table.links if schema.table(link.parent).time_column is not None]
-        if timed:
+        years = next((column.name for column in profile.columns if holds_years(column)), None)
+        if years is not None:
+            found.append(
+                f"LOOK: no time, so its rows are seen always. {years} holds years: as a time_column, write the day "
+                f"they are known, such as 2024-12-31."
+            )
+        elif timed:
             clock = schema.table(timed[0]).time_column
             found.append(
                 f"LOOK: no time, so its rows are seen always, also before the row of {timed[0]} they belong to. "

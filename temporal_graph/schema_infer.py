@@ -17,7 +17,7 @@ from temporal_graph.errors import SchemaError
 from temporal_graph.schema_draft import commented
 from temporal_graph.schema_dump import dump_schema
 from temporal_graph.schema_parse import parse_schema
-from temporal_graph.schema_profile import ColumnProfile, TableProfile, profile_file
+from temporal_graph.schema_profile import ColumnProfile, TableProfile, holds_years, profile_file
 from temporal_graph.schema_types import Column, ColumnKind, KeyColumn, KeyType, Link, Schema, Table
 
 CATEGORIES_MAX = 10
@@ -188,6 +188,7 @@ def _implied_parents(
     for profile in profiles:
         for column in profile.columns:
             free = column is not keys[profile.name] and column.name not in links[profile.name]
+            free = free and not holds_years(column)  # a time, and no thing that rows have in common
             if free and _stem(column.name) and column.family in ("integer", "text") and column.distinct_count > 1:
                 places.setdefault(column.name, []).append((profile, column))
     taken = {profile.name.lower() for profile in profiles}

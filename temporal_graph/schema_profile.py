@@ -31,6 +31,8 @@ Family = Literal["integer", "number", "text", "boolean", "timestamp", "texts", "
 _TIME_NAME = re.compile(
     r"(?i:(?:.*_)?(?:time|date|datetime|timestamp|ts|at)(?:_(?:s|ms|us|utc))?)|.*[a-z](?:Time|Date|At)"
 )
+_YEAR_NAME = re.compile(r"(?i)year|season")
+YEARS = (1500, 2200)
 _EPOCHS = ((10**8, 10**10), (10**11, 10**13), (10**14, 10**16))
 """Seconds, milliseconds and microseconds from 1973 to 2286: an epoch says its unit by its size."""
 
@@ -111,6 +113,16 @@ def profile_file(path: Path) -> TableProfile:
 def is_time_name(name: str) -> bool:
     """Say whether a column of this name holds times, by the name alone."""
     return _TIME_NAME.fullmatch(name) is not None
+
+
+def holds_years(column: ColumnProfile) -> bool:
+    """Say whether integers are years, by their name and all of their values."""
+    import pyarrow.compute as pc
+
+    if column.family != "integer" or not column.distinct_count or not _YEAR_NAME.search(column.name):
+        return False
+    found = pc.min_max(column.distinct).as_py()
+    return bool(YEARS[0] <= found["min"] and found["max"] <= YEARS[1])
 
 
 def _unique_together(table: Any, columns: Sequence[ColumnProfile]) -> tuple[str, ...]:

@@ -82,6 +82,17 @@ def test_rows_without_time_of_a_table_with_time(lines: dict[str, list[str]]) -> 
     assert "Unique together: order_id, number; as primary_key: {order_id: integer, number: integer}" in note
 
 
+def test_years_are_times(tmp_path: Path) -> None:
+    """A year of a table without a time is no thing that its rows have in common: the note says what to write."""
+    path = tmp_path / "seasons.parquet"
+    pq.write_table(
+        pa.table({"player": ["a", "a", "b", "b"], "yearID": [2001, 2002, 2001, 2002], "hits": [1.5] * 4}), path
+    )
+    schema, text = draft_schema([path])
+    assert [table.name for table in schema.tables] == ["seasons"]
+    assert "yearID holds years: as a time_column, write the day they are known" in said(text.splitlines())
+
+
 def test_a_table_of_the_same_keys_may_be_later_news(lines: dict[str, list[str]]) -> None:
     """The source is written out, with the table's own clock."""
     source = "topic: deliveries, table: orders, format: json, operation: upsert, event_time: delivered_at"
