@@ -145,7 +145,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
-        raise UsageError(f"{path}: no Parquet file: {error}") from error
+        raise UsageError(f"{path}: no Parquet file, as questions are: {error}") from error
     with file:
         yield file
 

@@ -37,6 +37,8 @@ _ROLE_NAME = re.compile(
     r".*(?:_(?:by|to|of|from|no|num|number|ref)|[a-z](?:By|To|Of|From|No|Ref))|.*(?:[a-z_])(?:id|Id|ID)"
 )
 _LOCAL_DATE = re.compile(r"\d{1,2}[./-]\d{1,2}[./-](?:\d{2}|\d{4})(?:\D.*)?|\d{4}[./]\d{1,2}[./]\d{1,2}(?:\D.*)?")
+THINGS_MIN, ROWS_OF_A_THING = 20, 3
+"""Texts of so many values that come so often may be customers or machines, each with a history of its own."""
 _KNOWN_AHEAD = re.compile(r"(?i).*(?:birth|dob|due|until|expir|promis|sched|plan)")
 _NAMED_MAX = 2
 
@@ -164,6 +166,9 @@ def _of_column(column: ColumnProfile, table: Table, profile: TableProfile) -> li
         found.append(f"known by {table.time_column}? Else see above")
     if column.family in ("text", "integer") and _foreign_date(column):
         found.append("dates? Write them as 2024-01-31, which makes it a timestamp")
+    known = profile.row_count - column.null_count
+    if column.family == "text" and table.time_column and THINGS_MIN <= column.distinct_count <= known / ROWS_OF_A_THING:
+        found.append(f"things to ask about? A link of {column.name} to a table of that key gives each its history")
     if column.family == "text" and _PERSONAL.fullmatch(column.name):
         found.append(f"personal? {{kind: {_kind(table, column)}, private: true}} keeps a hash of it")
     return found

@@ -82,6 +82,17 @@ def test_rows_without_time_of_a_table_with_time(lines: dict[str, list[str]]) -> 
     assert "Unique together: order_id, number; as primary_key: {order_id: integer, number: integer}" in note
 
 
+def test_texts_that_come_again_may_be_things(tmp_path: Path) -> None:
+    """Twenty machines with three rows each are worth a question each; three kinds, or names that come once, are not."""
+    path = tmp_path / "runs.parquet"
+    machine = [f"m{i % 20}" for i in range(60)]
+    columns = {"machine": machine, "kind": list("abc") * 20, "label": [f"l{i}" for i in range(60)], "at": DAYS * 10}
+    pq.write_table(pa.table(columns), path)
+    lines = draft_schema([path])[1].splitlines()
+    assert "A link of machine to a table of that key gives each its history" in place(lines, "machine")
+    assert "#" not in place(lines, "kind")
+
+
 def test_years_are_times(tmp_path: Path) -> None:
     """A year of a table without a time is no thing that its rows have in common: the note says what to write."""
     path = tmp_path / "seasons.parquet"
