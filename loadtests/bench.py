@@ -3,7 +3,8 @@
     python loadtests/bench.py [--events 20e6] [--json] [--history PATH]
 
 CPU time of all threads is counted for rates, wall-clock time for latencies. pyg-lib is benched where it is installed
-(or NOWGRAPH_BENCH_PYG_LIB names a library with its operators).
+(or NOWGRAPH_BENCH_PYG_LIB names a library with its operators), diskgraph of the kumo-engine wheel likewise (or
+NOWGRAPH_BENCH_DISKGRAPH names an interpreter that has it).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from bench_diskgraph import DISKGRAPH_EVENTS, bench_diskgraph, diskgraph_interpreter
 from bench_graph import PIECE, Events, bench_schema, build, pieces, powerlaw_events
 from bench_latency import LatencyResult, bench_latency, bench_visible
 from bench_sampling import SamplingResult, bench_sampling, peer_left_out
@@ -169,18 +171,19 @@ def conditions(events: int) -> dict[str, Any]:
 
 
 def geometric_mean(results: list[SamplingResult]) -> float | None:
-    """Over the ratios to pyg-lib, "deep" left out: it is no fan-out of the comparison."""
+    """Over the ratios to the other sampler, "deep" left out: it is no fan-out of the comparison."""
     ratios = [result.ratio for result in results if result.ratio is not None and result.fan_out != "deep"]
     return math.exp(statistics.mean(map(math.log, ratios))) if ratios else None
 
 
-def show(console: Console, report: dict[str, Any], sampling: list[SamplingResult]) -> None:
-    """The tables a person reads."""
-    at = report["conditions"]
-    console.print(f"{at['cpu']}, {at['cores']} cores, load {at['load_average']}, {at['events']:,} events, one thread")
-    table = Table("fan-out", "strategy", "moment", "edges", "neighborhoods/s", "edges/s", "pyg-lib/s", "ratio")
-    for one in sampling:
-        peer = ("", "") if one.peer_seeds_per_s is None else (f"{one.peer_seeds_per_s:,.0f}", f"{one.ratio:.1f}x")
+def sampling_table(peer: str, results: list[SamplingResult]) -> Table:
+    """Rates beside those of another sampler, where it was there."""
+    names = ("fan-out", "strategy", "moment", "edges", "neighborhoods/s", "edges/s", "its edges", "its/s", "ratio")
+    table = Table(*names, title=f"beside {peer}")
+    for one in results:
+        theirs = ("", "", "")
+        if one.peer_seeds_per_s is not None:
+            theirs = (f"{one.peer_edges_per_seed:.0f}", f"{one.peer_seeds_per_s:,.0f}", f"{one.ratio:.1f}x")
         table.add_row(
             one.fan_out,
             one.strategy,
@@ -188,13 +191,25 @@ def show(console: Console, report: dict[str, Any], sampling: list[SamplingResult
             f"{one.edges_per_seed:.0f}",
             f"{one.seeds_per_s:,.0f}",
             f"{one.seeds_per_s * one.edges_per_seed / 1e6:.1f}M",
-            *peer,
+            *theirs,
         )
-    console.print(table)
+    return table
+
+
+def show(
+    console: Console, report: dict[str, Any], sampling: list[SamplingResult], diskgraph: list[SamplingResult]
+) -> None:
+    """The tables a person reads."""
+    at = report["conditions"]
+    console.print(f"{at['cpu']}, {at['cores']} cores, load {at['load_average']}, {at['events']:,} events, one thread")
+    console.print(sampling_table("pyg-lib", sampling))
     if report["pyg_lib_ratio"] is not None:
         console.print(f"geometric mean over small and large: {report['pyg_lib_ratio']:.1f}x pyg-lib")
     if report["pyg_lib_left_out"] is not None:
         console.print(f"pyg-lib was left out: {report['pyg_lib_left_out']}")
+    if diskgraph:
+        console.print(sampling_table(f"diskgraph, {report['diskgraph_events']:,} events", diskgraph))
+        console.print(f"geometric mean: {report['diskgraph_ratio']:.1f}x diskgraph")
     figures = Table("figure", "value")
     for group in ("latency_idle", "latency_under_ingest", "ingest", "kafka", "adjacency", "floor"):
         for name, value in report[group].items():
@@ -227,11 +242,16 @@ def main() -> None:
         under_ingest = bench_latency(graph, events, powerlaw_events(5 * MESSAGES, seed=2))
         left_out = peer_left_out(count)
         sampling = bench_sampling(graph.view(), events, with_peer=left_out is None)
+    interpreter, few = diskgraph_interpreter(), min(count, DISKGRAPH_EVENTS)
+    diskgraph = [] if interpreter is None else bench_diskgraph(interpreter, powerlaw_events(few))
     report: dict[str, Any] = {
         "conditions": conditions(count),
         "sampling": [vars(result) | {"ratio": result.ratio} for result in sampling],
         "pyg_lib_ratio": geometric_mean(sampling),
         "pyg_lib_left_out": left_out,
+        "diskgraph": [vars(result) | {"ratio": result.ratio} for result in diskgraph],
+        "diskgraph_events": few,
+        "diskgraph_ratio": geometric_mean(diskgraph),
         "latency_idle": plain(idle),
         "latency_under_ingest": plain(under_ingest),
         "ingest": ingest,
@@ -242,7 +262,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(report))  # the command's result
     else:
-        show(Console(), report, sampling)
+        show(Console(), report, sampling, diskgraph)
     with arguments.history.open("a", encoding="utf-8") as history:
         history.write(json.dumps(report) + "\n")
 

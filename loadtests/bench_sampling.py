@@ -6,7 +6,7 @@ import importlib.util
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,11 +30,13 @@ PYG_LIB_VARIABLE = "NOWGRAPH_BENCH_PYG_LIB"
 PYG_LIB_BYTES_PER_EVENT = 8 * 8
 
 Int64 = npt.NDArray[np.int64]
+Part = Callable[[slice], int]
+Timed = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class SamplingResult:
-    """Neighborhoods per second of CPU (all threads), median; edges of one; pyg-lib's rate or None."""
+    """Neighborhoods per second of CPU (all threads), median; edges of one; the other sampler's rate or None."""
 
     fan_out: str
     strategy: str
@@ -43,6 +45,14 @@ class SamplingResult:
     edges_per_seed: float
     peer_seeds_per_s: float | None
     peer_edges_per_seed: float | None
+
+    @classmethod
+    def of_medians(
+        cls, fan_out: str, strategy: str, moment: str, mine: list[Timed], other: list[Timed]
+    ) -> SamplingResult:
+        """Of CPU seconds and edges a seed, run by run."""
+        sides = [(1 / statistics.median(one for one, _ in runs), runs[0][1]) for runs in (mine, other) if runs]
+        return cls(fan_out, strategy, moment, *sides[0], *(sides[1] if other else (None, None)))
 
     @property
     def ratio(self) -> float | None:
@@ -53,45 +63,46 @@ class SamplingResult:
 def bench_sampling(view: GraphView, events: Events, *, with_peer: bool) -> list[SamplingResult]:
     """Every fan-out by strategy by moment: "now" asks after the last event, "hist" at each seed's own time."""
     peer = PygLib(events) if with_peer else None
-    random = np.random.default_rng(3)
     results = []
     for name, fan_outs in FAN_OUTS.items():
-        rows = random.integers(0, len(events), SEEDS[name])
-        moments = {
-            "now": np.full(len(rows), events.event_time_us[-1] + 1),
-            "hist": events.event_time_us[rows] - 1,
-        }
-        for strategy in ("most_recent", "uniform"):
-            hops = [{f"hop{i + 1}": number} for i, number in enumerate(fan_outs)]
-            plan = SamplingPlan.from_dict({"num_neighbors": hops, "strategy": strategy, "node_limit": 2**20 - 1})
-            sampler = Sampler(view, plan)
-            for moment, cutoffs in moments.items():
-                ours = partial(_ours, sampler, rows, cutoffs)
-                theirs = None if peer is None else partial(peer.sample, rows, cutoffs, fan_outs, strategy)
-                results.append(SamplingResult(name, strategy, moment, *_in_turns(ours, theirs, len(rows))))
+        for strategy, moment, rows, cutoffs, ours in cases_of(view, events, name):
+            theirs = None if peer is None else partial(peer.sample, rows, cutoffs, fan_outs, strategy)
+            results.append(SamplingResult.of_medians(name, strategy, moment, *_in_turns(ours, theirs, len(rows))))
     return results
+
+
+def cases_of(view: GraphView, events: Events, fan_out: str) -> Iterator[tuple[str, str, Int64, Int64, Part]]:
+    """Strategy, moment, rows, cut-offs, and what samples a part of them and returns the number of edges."""
+    random = np.random.default_rng(3)
+    drawn = {name: random.integers(0, len(events), count) for name, count in SEEDS.items()}
+    rows = drawn[fan_out]
+    moments = {
+        "now": np.full(len(rows), events.event_time_us[-1] + 1),
+        "hist": events.event_time_us[rows] - 1,
+    }
+    for strategy in ("most_recent", "uniform"):
+        hops = [{f"hop{i + 1}": number} for i, number in enumerate(FAN_OUTS[fan_out])]
+        plan = SamplingPlan.from_dict({"num_neighbors": hops, "strategy": strategy, "node_limit": 2**20 - 1})
+        sampler = Sampler(view, plan)
+        for moment, cutoffs in moments.items():
+            yield strategy, moment, rows, cutoffs, partial(_ours, sampler, rows, cutoffs)
 
 
 def _ours(sampler: Sampler, rows: Int64, cutoffs: Int64, part: slice) -> int:
     return len(sampler.sample_rows("events", rows[part], cutoffs[part]).edge_source)
 
 
-def _in_turns(
-    ours: Callable[[slice], int], theirs: Callable[[slice], int] | None, seeds: int
-) -> tuple[float, float, float | None, float | None]:
-    """Rates and edges a seed of both sides, in turns: what else the machine does falls on both."""
+def _in_turns(ours: Part, theirs: Part | None, seeds: int) -> tuple[list[Timed], list[Timed]]:
+    """Both sides in turns: what else the machine does falls on both."""
     mine, other = [], []
     for _ in range(REPEATS):
-        mine.append(_timed(ours, seeds))
+        mine.append(timed(ours, seeds))
         if theirs is not None:
-            other.append(_timed(theirs, min(seeds, PEER_SEEDS_MAX)))
-    rate = 1 / statistics.median(seconds for seconds, _ in mine)
-    if not other:
-        return rate, mine[0][1], None, None
-    return rate, mine[0][1], 1 / statistics.median(seconds for seconds, _ in other), other[0][1]
+            other.append(timed(theirs, min(seeds, PEER_SEEDS_MAX)))
+    return mine, other
 
 
-def _timed(sample: Callable[[slice], int], seeds: int) -> tuple[float, float]:
+def timed(sample: Part, seeds: int) -> Timed:
     """CPU seconds and edges a seed."""
     started, edges = time.process_time(), 0
     for low in range(0, seeds, SEEDS_PER_CALL):
