@@ -29,6 +29,8 @@ from temporal_graph.duration import DURATION_MAX_US
 from temporal_graph.schema import Column as SchemaColumn
 from temporal_graph.schema import ColumnKind, Link, Schema, Table
 
+TABLES_NAMED_MAX = 12
+"""Tables that an error names, where the one that was asked about is none of them."""
 TOP_MAX = 1_000
 """Ranked items a question may ask for."""
 TIMEFRAMES_MAX = 366
@@ -288,8 +290,8 @@ class _Binder:
     def _table(self, column: Column) -> Table:
         tables = {table.name: table for table in self._schema.tables}
         if column.table not in tables:
-            found = repr(column.table)
-            raise self._error(column.at, "a table of the schema", found, tables, word=column.table)
+            found, names = repr(column.table), ", ".join(sorted(tables)[:TABLES_NAMED_MAX])
+            raise self._error(column.at, f"a table of the schema ({names})", found, tables, word=column.table)
         return tables[column.table]
 
     def _error(self, at: int, expected: str, found: str, names: object = (), *, word: str | None = None) -> QueryError:

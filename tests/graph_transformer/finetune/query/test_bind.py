@@ -103,6 +103,12 @@ ERRORS = [
 ]
 
 
+def test_a_table_that_is_none_is_answered_with_those_there_are(bound: Bind) -> None:
+    """Where no name is near, the names say what can be asked about."""
+    with pytest.raises(QueryError, match=r"a table of the schema \(.*orders.*users.*\), found 'households'"):
+        bound("PREDICT COUNT(orders.*, 0, 1) FOR EACH households.id")
+
+
 @pytest.mark.parametrize(("text", "place", "expected", "nearest"), ERRORS)
 def test_what_means_nothing_is_refused_at_its_place(
     bound: Bind, text: str, place: str, expected: str, nearest: str | None
