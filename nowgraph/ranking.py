@@ -21,12 +21,14 @@ from graph_transformer.finetune.query.task_table import write_labels
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.session_events import session_events
 from graph_transformer.finetune.ranking.sizing import ranking_plan
+from graph_transformer.finetune.ranking.spans import proposed_span_us
 from graph_transformer.plan import ModelPlan, load_plan
 from graph_transformer.ranking.lists import ListRanker, RankedList, RankQuestion
 from model_server.request import AskedRow
 from nowgraph.loading import opened_graph
 from nowgraph.prediction import answer_file
 from stream.privacy import Privacy
+from temporal_graph.duration import format_duration
 
 if TYPE_CHECKING:
     from graph_transformer.finetune.question import Question
@@ -68,7 +70,11 @@ def asked_ranking(
         task = question.planned(question.target, splits)
         # As large a model and as long a training as so many questions bear; what the file says lies over it.
         trained = len(questions.interval(splits.train))
-        proposed = ranking_plan(question.schema, task.target, task.ranking, trained)
+        config = task.ranking
+        span_us = proposed_span_us(splits, questions.time_us)
+        if span_us is not None and "fusion_span" not in question.file.plan.get("ranking", {}):
+            config = replace(config, fusion_span=format_duration(span_us))
+        proposed = ranking_plan(question.schema, task.target, config, trained)
         if question.has_plan:
             proposed = replace(proposed, sampling_plan=task.sampling_plan)
         task = question.over(proposed.apply(task))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from graph_transformer.finetune.question import Question, ask
+from graph_transformer.finetune.ranking.spans import Spans
 from graph_transformer.finetune.task_file import task_file_from_dict
 from graph_transformer.ranking.lists import RankedList, RankedLists, RankQuestion
 from graph_transformer.ranking.plans import default_plan
@@ -107,6 +108,18 @@ def test_a_plan_is_the_files_or_the_default(found: Any, tmp_path: Path) -> None:
     changed = text.replace("history: 20", "history: 7")
     (tmp_path / "plan.yaml").write_text(changed)
     assert plan_ranking(found.task, tmp_path / "plan.yaml")[0].ranking.history == 7
+
+
+def test_the_fusions_span_is_what_the_file_says_or_follows_the_questions(history: Path, tmp_path: Path) -> None:
+    """Four weeks of orders leave no room for a month of lists: where the file is silent, a span is chosen that fits."""
+    found = {}
+    for named, plan in (("file", {"ranking": {"fusion_span": "3d"}}), ("questions", {"ranking": {"history": 7}})):
+        question = ask(task_file_from_dict({**TASK, **plan}, folder=Path()), parse_schema(SHOP))
+        with asked_ranking(question, [history], None, folder=tmp_path / "out", quiet=True) as made:
+            found[named] = made.task
+    assert found["file"].ranking.fusion_span == "3d"
+    assert found["questions"].ranking.history == 7
+    Spans.of(found["questions"].splits, found["questions"].ranking.fusion_span_us)
 
 
 def test_the_past_is_asked_in_order_of_time(found: Any) -> None:

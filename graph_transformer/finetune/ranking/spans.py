@@ -11,11 +11,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graph_transformer.errors import TaskError
 from graph_transformer.finetune.query.rows import RowSource
+from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Ranked
+
+SHARE_MOST = 2
+"""One part in so many of the training's time may be the fusion's: the towers before it need the rest."""
+UNITS_US = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000)
+"""What a proposed span is told in, where it is at least ten of them: a person is to read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Spans:
             TaskError: nothing is left to train the towers on before the fusion's span.
         """
         lag_us = lag_of(splits)
-        end_us = splits.train.end_us if splits.validation is None else splits.validation.start_us
+        end_us = _fusion_end_us(splits)
         fusion = Interval(end_us - fusion_span_us, end_us)
         if fusion.start_us - lag_us <= splits.train.start_us:
             raise TaskError("ranking.fusion_span", "less time than there is to train on", fusion_span_us)
@@ -73,6 +82,27 @@ class Spans:
     ) -> RankingQuestions:
         """Return the questions of an interval, as `asked_in`."""
         return asked_in(interval, self.lag_us, questions, source, ranked)
+
+
+def proposed_span_us(splits: Splits, time_us: NDArray[np.int64]) -> int | None:
+    """Return how long the fusion's span should be for questions asked at int64[n]; None where there are too few.
+
+    As long as holds the lists that a fusion can use, the newest, and at most half of the time there is to train on:
+    what more lists bring is more than what the towers before them lose.
+    """
+    end_us = _fusion_end_us(splits)
+    newest_first = np.sort(time_us[(time_us >= splits.train.start_us) & (time_us < end_us)])[::-1]
+    if not len(newest_first):
+        return None
+    span_us = (end_us - lag_of(splits) - int(newest_first[-1])) // SHARE_MOST
+    if len(newest_first) > LISTS_MAX:
+        span_us = min(span_us, end_us - int(newest_first[LISTS_MAX - 1]))
+    unit_us = next((unit_us for unit_us in UNITS_US if span_us >= 10 * unit_us), 1)
+    return span_us // unit_us * unit_us if span_us > 0 else None
+
+
+def _fusion_end_us(splits: Splits) -> int:
+    return splits.train.end_us if splits.validation is None else splits.validation.start_us
 
 
 def lag_of(splits: Splits) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from graph_transformer.errors import TaskError
 from graph_transformer.finetune.query import BoundQuery
+from graph_transformer.finetune.ranking import spans as module
 from graph_transformer.finetune.ranking.questions import questions_before
-from graph_transformer.finetune.ranking.spans import Spans
+from graph_transformer.finetune.ranking.spans import Spans, proposed_span_us
 from graph_transformer.finetune.task_file import Anchors
 from graph_transformer.splits import Interval, Splits
 
@@ -55,6 +57,32 @@ def test_too_long_a_span_leaves_nothing_to_train_on() -> None:
     """The error names the option."""
     with pytest.raises(TaskError, match="fusion_span"):
         Spans.of(Splits(TRAIN, VALIDATION), 100 * S)
+
+
+@pytest.mark.parametrize(("most", "frozen_s", "wanted_s"), [(1_000, None, 45), (1_000, 110, 40), (3, None, 28)])
+def test_a_span_is_proposed_that_holds_enough_lists(
+    monkeypatch: pytest.MonkeyPatch, most: int, frozen_s: int | None, wanted_s: int
+) -> None:
+    """Half the time from the first question on, or what holds the lists a fusion can use; a graph's lag takes of it."""
+    monkeypatch.setattr(module, "LISTS_MAX", most)
+    splits = Splits(TRAIN, VALIDATION, test=TEST, frozen_us=None if frozen_s is None else frozen_s * S)
+
+    asked = np.array([99, 10, 72, 80, 50, 30, 115, 130]) * S
+    assert proposed_span_us(splits, asked) == wanted_s * S
+    assert Spans.of(splits, wanted_s * S).fusion.interval.end_us == 100 * S
+
+
+def test_no_span_is_proposed_without_questions() -> None:
+    """Questions after training, or at the very end of it, leave nothing to say."""
+    for asked in ([], [110 * S], [100 * S - 1]):
+        assert proposed_span_us(Splits(TRAIN, VALIDATION), np.array(asked, dtype=np.int64)) is None
+
+
+def test_a_proposed_span_can_be_read() -> None:
+    """Days where they are ten or more, then hours, then less."""
+    train = Splits(Interval(0, 1_000 * 86_400 * S))
+    for first_s, wanted_s in ((86_400 * 899 + 5, 50 * 86_400), (86_400 * 990, 120 * 3_600), (86_400_000 - 61, 30)):
+        assert proposed_span_us(train, np.array([first_s * S])) == wanted_s * S
 
 
 def test_what_is_learned_was_known_in_time(opened: Shop, bound: Bind) -> None:
