@@ -1,20 +1,21 @@
 """How calls come from gRPC's own threads to the event loop: looked up by name, and no more than it can take.
 
-connection ─► gRPC's threads ─► pending, bounded ─► event loop: one call at a time ─► message ─► handler
-                                    │                                                    └► none: INVALID_ARGUMENT
+connection ─► gRPC's threads ─► pending, bounded ─► event loop: one by one ─► Arrivals ─► message ─► handler
+                                    │                                                      └► none: INVALID_ARGUMENT
                                     └► beyond the bound: refused, beside Python
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from model_server.arrivals import Arrivals
 from model_server.errors import InvalidRequestError
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -31,12 +32,13 @@ class ByName:
     than the look-up that it saves.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, arrivals: Arrivals | None) -> None:
         self._server = server
+        self._arrivals = arrivals
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
         """As the server's own; bytes that are no message are refused as INVALID_ARGUMENT."""
-        self._server.add_generic_rpc_handlers([_Refusing(one) for one in handlers])
+        self._server.add_generic_rpc_handlers([_Refusing(one, self._arrivals) for one in handlers])
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:
         """The generic handlers have them too."""
@@ -45,8 +47,9 @@ class ByName:
 class _Refusing(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """Handlers whose messages are checked: gRPC would answer UNKNOWN, with a traceback in the log for each."""
 
-    def __init__(self, handlers: grpc.GenericRpcHandler[Any, Any]) -> None:
+    def __init__(self, handlers: grpc.GenericRpcHandler[Any, Any], arrivals: Arrivals | None) -> None:
         self._handlers = handlers
+        self._arrivals = arrivals
         self._checked: dict[str, Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -57,19 +60,20 @@ class _Refusing(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in
             handler = self._handlers.service(handler_call_details)
             if handler is None:
                 return None
-            found = self._checked[method] = _checked(handler)
+            found = self._checked[method] = _checked(handler, self._arrivals)
         return found
 
 
-def _checked(handler: Handler) -> Handler:
+def _checked(handler: Handler, arrivals: Arrivals | None) -> Handler:
     """The handler, refusing what is no message; as it is where it takes bytes, or runs on a thread (reflection's)."""
     read = handler.request_deserializer
     if read is None:
         return handler
     if inspect.iscoroutinefunction(handler.unary_unary):
-        return grpc.unary_unary_rpc_method_handler(
-            _refusing(handler.unary_unary), _reading(read), handler.response_serializer
-        )
+        one, write = _refusing(handler.unary_unary), handler.response_serializer
+        if arrivals is not None and write is not None:
+            return grpc.unary_unary_rpc_method_handler(_together(one, _reading(read), write, arrivals))
+        return grpc.unary_unary_rpc_method_handler(one, _reading(read), write)
     if inspect.iscoroutinefunction(handler.unary_stream):
         return grpc.unary_stream_rpc_method_handler(
             _refusing(handler.unary_stream), _reading(read), handler.response_serializer
@@ -84,6 +88,20 @@ def _checked(handler: Handler) -> Handler:
 
         return grpc.stream_stream_rpc_method_handler(stream, _reading(read), handler.response_serializer)
     return handler
+
+
+def _together(
+    answer: Callable[[Any, Any], Any], read: Callable[[bytes], Any], write: Callable[[Any], bytes], arrivals: Arrivals
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """A handler over bytes, whose messages are read and written together with those of other calls."""
+
+    async def one(data: bytes, context: Any) -> bytes:
+        async def work() -> bytes:
+            return write(await answer(read(data), context))
+
+        return await arrivals.answer(work)
+
+    return one
 
 
 def _reading(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -113,9 +131,12 @@ async def _whole(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield request
 
 
-def by_name_on(server: grpc.aio.Server) -> grpc.aio.Server:
-    """What generated code and gRPC's own services add themselves to, in place of the server."""
-    return cast("grpc.aio.Server", ByName(server))
+def by_name_on(server: grpc.aio.Server, arrivals: Arrivals | None = None) -> grpc.aio.Server:
+    """What generated code and gRPC's own services add themselves to, in place of the server.
+
+    With `arrivals` calls of one message are read together; streams, and all calls without it, as they come.
+    """
+    return cast("grpc.aio.Server", ByName(server, arrivals))
 
 
 def pending_options(limit: int) -> list[tuple[str, int]]:

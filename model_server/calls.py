@@ -52,6 +52,7 @@ class Parts:
 
     `quotas` and `staleness` are shared by all tasks of a tenant, and `models` by all models of a task; each is built
     where it is not given.
+    `unread` says how many calls have come of which nothing is known yet.
     `policy` is the task's degraded one; `idempotency` is the process's, where request ids have one answer.
     """
 
@@ -65,6 +66,7 @@ class Parts:
     policy: DegradedPolicy | None = None
     idempotency: Idempotency | None = None
     staleness: Staleness = field(default_factory=Staleness)
+    unread: Callable[[], int] = lambda: 0
 
 
 class Calls:
@@ -118,7 +120,7 @@ class ScoreCalls(Calls):
         self._shadows = Shadows(target, parts.models or ModelMetrics(metrics), share=settings.shadow_share)
         scorer = Scorer(serving, metrics, self._shadows)
         freshness = freshness_of(lambda: serving().watch, settings)
-        self._engine: Engine[Question, Scored] = Engine(scorer, settings, metrics)
+        self._engine: Engine[Question, Scored] = Engine(scorer, settings, metrics, unread=parts.unread)
         self._scoring = Scoring(
             reader=parts.reader,
             freshness=freshness,
@@ -179,7 +181,11 @@ class RankCalls(Calls):
         self._table = schema.table(self.task.table)
         self._reader = RankReader(schema, settings, task=self.task, privacy=parts.privacy)
         self._engine: Engine[ListQuestion, Listed] = Engine(
-            RankWorker(serving, metrics), settings, parts.metrics, batch_limit=settings.rank_batch_limit
+            RankWorker(serving, metrics),
+            settings,
+            parts.metrics,
+            batch_limit=settings.rank_batch_limit,
+            unread=parts.unread,
         )
         self._ranking = Ranking(
             reader=self._reader,

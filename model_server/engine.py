@@ -88,11 +88,16 @@ class Engine(Generic[QuestionT, AnswerT]):
         metrics: Metrics,
         *,
         batch_limit: int | None = None,
+        unread: Callable[[], int] = lambda: 0,
     ) -> None:
-        """At most `batch_limit` questions, by default the settings', are answered together."""
+        """At most `batch_limit` questions, by default the settings', are answered together.
+
+        `unread` says how many calls have come that may bring more of them.
+        """
         self._answerer = answerer
         self._settings = settings
         self._batch_limit = settings.batch_limit if batch_limit is None else batch_limit
+        self._unread = unread
         self._metrics = metrics
         self._shed = {buffer: metrics.shed.labels(buffer) for buffer in ("queue", "predicted_wait")}
         self._service = ServiceTime()
@@ -111,7 +116,7 @@ class Engine(Generic[QuestionT, AnswerT]):
         """Starts the worker; answers come back on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._expiry = Expiry(self._loop)
-        self._gathering = Gathering(self._backlog.__len__, self._wake)
+        self._gathering = Gathering(self._backlog.__len__, self._wake, unread=self._unread)
         self._worker.start()
 
     async def warm_up(self, question: QuestionT) -> None:

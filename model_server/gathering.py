@@ -11,59 +11,52 @@ in which the loop would have read the rest.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
-# So many turns without a new row: whatever had come is read.
-QUIET_TURNS = 8
+from model_server.quiet import Quiet
+
 # No row waits longer for others: an event loop that is never quiet is the one that has no time.
 GATHER_S = 0.02
 
 
 class Gathering:
-    """Counts the event loop's turns between batches; all of it belongs to the event loop."""
+    """Says between batches when the next one is complete; all of it belongs to the event loop."""
 
     def __init__(
-        self, waiting: Callable[[], int], take: Callable[[], None], *, clock_s: Callable[[], float] = time.monotonic
+        self,
+        waiting: Callable[[], int],
+        take: Callable[[], None],
+        *,
+        unread: Callable[[], int] = lambda: 0,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`waiting` says how many rows wait, `take` is called when they are all that had come."""
+        """`waiting` says how many rows wait, `take` is called when they are all that had come.
+
+        `unread` says how many calls have come that may bring rows.
+        """
         self._waiting = waiting
         self._take = take
-        self._clock_s = clock_s
-        self._loop = asyncio.get_running_loop()
+        self._quiet = Quiet(lambda: waiting() + unread(), self._complete, limit_s=GATHER_S, clock_s=clock_s)
         self._busy = False
         self._alone = True
-        self._until_s: float | None = None
 
     def row_came(self, *, urgent: bool) -> None:
         """Notes a row that waits now; an `urgent` one waits for nobody."""
         if urgent or (self._alone and not self._busy and self._waiting() == 1):
             self._ready()
         elif not self._busy:
-            self._watch()
+            self._quiet.begin()
 
     def answered(self, rows: int) -> None:
         """Notes that a batch of so many rows is answered: what came meanwhile is the next one."""
         self._busy = False
         self._alone = rows <= 1
         if self._waiting():
-            self._watch()
+            self._quiet.begin()
 
-    def _watch(self) -> None:
-        if self._until_s is None:
-            self._until_s = self._clock_s() + GATHER_S
-            self._loop.call_soon(self._turn, self._waiting(), QUIET_TURNS)
-
-    def _turn(self, rows: int, left: int) -> None:
-        assert self._until_s is not None
-        waiting = self._waiting()
-        left = QUIET_TURNS if waiting > rows else left - 1
-        if left and self._clock_s() < self._until_s:
-            self._loop.call_soon(self._turn, waiting, left)
-            return
-        self._until_s = None
-        if waiting and not self._busy:
+    def _complete(self) -> None:
+        if self._waiting() and not self._busy:
             self._ready()
 
     def _ready(self) -> None:

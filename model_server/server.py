@@ -19,18 +19,20 @@ from grpc_reflection.v1alpha import reflection
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
 from model_server.accepting import by_name_on, pending_options
+from model_server.arrivals import Arrivals
 from model_server.calls import task_of
 from model_server.degraded import load_policy
 from model_server.event_log import EventLog
 from model_server.generation import Generations, serving_over
 from model_server.idempotency import idempotency_of
+from model_server.in_flight import InFlight
 from model_server.leaving import leave
 from model_server.loop_watch import watch_loop
 from model_server.metrics import Metrics
 from model_server.metrics_endpoint import HasRegistry, MetricsEndpoint
 from model_server.router import Router
 from model_server.security.guard import guard_of
-from model_server.service import InFlight, PredictionService
+from model_server.service import PredictionService
 from model_server.settings import ServerSettings
 from model_server.tenants import TaskSource, TenantSource, tenant_of
 from model_server.tracing import TracingInterceptor
@@ -82,12 +84,20 @@ class Server:
         self._interceptors = (*interceptors, *guard.interceptors)
         self._credentials = guard.credentials
         self._idempotency = idempotency_of(settings, self.metrics)
+        self._in_flight = InFlight()
+        self._arrivals = Arrivals(self._in_flight)
         self._tenants = [
-            tenant_of(source, self.metrics, event_log=event_log, idempotency=self._idempotency) for source in served
+            tenant_of(
+                source,
+                self.metrics,
+                event_log=event_log,
+                idempotency=self._idempotency,
+                unread=self._arrivals.unread,
+            )
+            for source in served
         ]
         self._router = Router([parts.tenant for parts in self._tenants], self.metrics)
         self.health_names = (*HEALTH_NAMES, *self._router.names)
-        self._in_flight = InFlight()
         self._service = PredictionService(
             router=self._router,
             in_flight=self._in_flight,
@@ -125,7 +135,7 @@ class Server:
         if self._idempotency is not None:
             await self._idempotency.start()
         by_name = by_name_on(server)
-        service_grpc.add_PredictionServiceServicer_to_server(self._service, by_name)
+        service_grpc.add_PredictionServiceServicer_to_server(self._service, by_name_on(server, self._arrivals))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, by_name)
         if settings.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), by_name)

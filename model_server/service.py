@@ -11,7 +11,9 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 
+from model_server.arrivals import came_s
 from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of, said
+from model_server.in_flight import InFlight
 from model_server.metrics import Metrics
 from model_server.router import AnyRequest, Router
 from model_server.settings import ServerSettings
@@ -23,29 +25,6 @@ log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Response = TypeVar("Response")
-
-
-class InFlight:
-    """Counts what is being answered, so that a drain can wait for it."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.draining = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def __enter__(self) -> None:
-        self.count += 1
-        self._idle.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self.count -= 1
-        if self.count == 0:
-            self._idle.set()
-
-    async def idle(self) -> None:
-        """Returns when nothing is being answered."""
-        await self._idle.wait()
 
 
 class PredictionService(service_grpc.PredictionServiceServicer):
@@ -181,20 +160,19 @@ class PredictionService(service_grpc.PredictionServiceServicer):
         work: Callable[[float], Awaitable[Response]],
         deadline_ms: int | None = None,
     ) -> Response:
-        start_s = time.monotonic()
+        start_s = came_s()
         metrics = self._router.metrics_of(request)
-        with self._in_flight:
-            try:
-                response = await work(self._deadline_s(context, deadline_ms))
-            except ServerError as error:
-                self._count(metrics, method, code_of(error).name)
-                await _abort(context, error)
-            except asyncio.CancelledError:
-                self._count(metrics, method, "CANCELLED")
-                raise
-            except Exception as error:  # noqa: BLE001 - a bug must not show a row's values to the caller or the log
-                self._count(metrics, method, "INTERNAL")
-                await _abort_bug(method, context, error)
+        try:
+            response = await work(self._deadline_s(context, deadline_ms))
+        except ServerError as error:
+            self._count(metrics, method, code_of(error).name)
+            await _abort(context, error)
+        except asyncio.CancelledError:
+            self._count(metrics, method, "CANCELLED")
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must not show a row's values to the caller or the log
+            self._count(metrics, method, "INTERNAL")
+            await _abort_bug(method, context, error)
         self._count(metrics, method, "OK")
         metrics.request_seconds.labels(method).observe(time.monotonic() - start_s, current_exemplar())
         return response

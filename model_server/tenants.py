@@ -106,9 +106,14 @@ class TenantParts:
 
 
 def tenant_of(
-    source: TenantSource, metrics: Metrics, *, event_log: EventLog | None, idempotency: Idempotency | None
+    source: TenantSource,
+    metrics: Metrics,
+    *,
+    event_log: EventLog | None,
+    idempotency: Idempotency | None,
+    unread: Callable[[], int] = lambda: 0,
 ) -> TenantParts:
-    """Builds a tenant; `metrics` are the server's.
+    """Builds a tenant; `metrics` are the server's, and `unread` says how many calls it has not read yet.
 
     Raises NotConfiguredError for a model that cannot answer its task, or a task that stands there twice.
     """
@@ -123,7 +128,7 @@ def tenant_of(
         if name in tasks:
             raise NotConfiguredError(f"tenant {settings.tenant!r} has task {name!r} twice")
         labelled = own if own.task_labels[1] else own.for_task(settings.tenant, name)
-        shared = (predictions, quotas, idempotency, staleness)
+        shared = (predictions, quotas, idempotency, staleness, unread)
         tasks[name] = _lanes(source, one, labelled, shared)
         background += _kept(tasks[name], one, settings)
     first = source.tasks[0].generations.current()
@@ -137,10 +142,10 @@ def _lanes(
     source: TenantSource,
     one: TaskSource,
     metrics: Metrics,
-    shared: tuple[Predictions, Quotas, Idempotency | None, Staleness],
+    shared: tuple[Predictions, Quotas, Idempotency | None, Staleness, Callable[[], int]],
 ) -> Lanes:
     settings, generations = source.settings, one.generations
-    predictions, quotas, idempotency, staleness = shared
+    predictions, quotas, idempotency, staleness, unread = shared
     return Lanes(
         generations,
         Parts(
@@ -153,6 +158,7 @@ def _lanes(
             policy=one.policy,
             idempotency=idempotency,
             staleness=staleness,
+            unread=unread,
         ),
     )
 

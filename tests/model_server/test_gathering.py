@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from model_server.gathering import GATHER_S, QUIET_TURNS, Gathering
+from model_server.gathering import GATHER_S, Gathering
+from model_server.quiet import QUIET_TURNS
 
 
 class Rows:
@@ -102,3 +103,19 @@ async def test_an_event_loop_that_is_never_quiet_is_not_waited_for() -> None:
             rows.gathering.answered(2)
     assert len(rows.taken) >= 99
     assert max(rows.taken) <= 102
+
+
+async def test_calls_that_are_not_read_yet_may_bring_more_rows() -> None:
+    """While more of them come the rows that are there wait for those."""
+    rows = Rows()
+    unread = [0]
+    rows.gathering = Gathering(lambda: rows.waiting, rows._take, unread=lambda: unread[0])
+    rows.gathering.answered(2)
+    rows.come()
+    for _ in range(5):
+        await turns(QUIET_TURNS - 2)
+        unread[0] += 1
+    assert rows.taken == []
+    rows.waiting, unread[0] = rows.waiting + unread[0], 0
+    await turns(3 * QUIET_TURNS)
+    assert rows.taken == [6]
