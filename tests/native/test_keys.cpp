@@ -72,7 +72,7 @@ TEST("every key finds its own row, wherever it stands, and no other does") {
     CHECK_EQUAL(header.mapped.load(), 1u);
     for (u32 row = 0; row < keys.size(); ++row) {
       CHECK_EQUAL(reader.find(header, keys[row]), row);
-      dense += reader.find_dense(header, keys[row]) == row;
+      dense += reader.dense_pages(header).row(keys[row]) == row;
     }
   }
   CHECK(dense >= 20'000);
