@@ -1,6 +1,6 @@
 """Snapshots while events are applied: copied beside the writer, settled between two of its batches.
 
-    due ─► copy (its thread) ─► settle (the writer's step: a pass over memory) ─► finish, add, keep (its thread) ─► due
+    due ─► copy (its thread) ─► settle (the writer's step: what changed last) ─► finish, add, keep (its thread) ─► due
 
 The writer rests only to settle. The next snapshot begins so much later that resting takes at most PAUSE_SHARE_MAX of
 the time, however large the graph is.
@@ -53,6 +53,7 @@ class Snapshotter:
         self._next_s = clock_s() + settings.snapshot_interval_s
         self._begun_s = 0.0
         self._waits = False
+        self._late = False
         self._sequence = -1
         self._image: GraphImage | None = None
         self._copied: Future[None] | None = None
@@ -94,19 +95,32 @@ class Snapshotter:
         folder = self._snapshots.making()
         try:
             self._image = self._graph.image(folder / IMAGE)
-            self._image.copy(bytes_per_s=self._settings.snapshot_bytes_per_s)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._copy_on(self._image)
+
+    def _copy_on(self, image: GraphImage) -> None:
+        try:
+            image.copy(bytes_per_s=self._settings.snapshot_bytes_per_s)
+        except BaseException:
+            shutil.rmtree(image.path.parent, ignore_errors=True)
             raise
 
     def _settle(self, copied: Future[None]) -> None:
         if self._view.overwrites_due and copied.exception() is None:
             # Some reader is still where something was erased: its bytes must not be in the image.
+            self._late = True
             if not self._waits and self._clock_s() - self._begun_s > self._settings.snapshot_interval_s:
                 self._waits = True
                 log.warning("snapshot_waits_for_a_reader", overwrites_due=self._view.overwrites_due)
             return
-        self._copied, self._waits = None, False
+        if self._late and self._image is not None and copied.exception() is None:
+            # What changed while it waited is copied beside the writer too.
+            self._late = False
+            self._copied = self._beside.submit(self._copy_on, self._image)
+            return
+        self._copied, self._waits, self._late = None, False, False
         try:
             copied.result()
             assert self._image is not None

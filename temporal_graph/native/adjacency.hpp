@@ -34,8 +34,8 @@ class Adjacency {
       Entry* const end = entries(list_offset(old)) + count;
       if (__builtin_expect(!before(entry, end[-1]), 1)) {
         ++bytes_.entries;
-        *end = entry;
-        word.store(list_word(list_offset(old), count + 1), std::memory_order_release);
+        set(end, entry);
+        turn(word, list_word(list_offset(old), count + 1));
         return;
       }
     }
@@ -73,7 +73,7 @@ class Adjacency {
     const u32 kept = static_cast<u32>(scratch_.size());
     if (kept == count) return 0;
     bytes_.entries -= count - kept;
-    word.store(kept == 0 ? 0 : write(old, 0, kept), std::memory_order_release);
+    turn(word, kept == 0 ? 0 : write(old, 0, kept));
     retire_list(old, count, 0);
     return count - kept;
   }
@@ -114,6 +114,15 @@ class Adjacency {
  private:
   static constexpr u32 COPY_LINES_AHEAD = 12;
 
+  NOWGRAPH_INLINE void turn(std::atomic<u64>& word, u64 to) const {
+    word.store(to, std::memory_order_release);
+    arena_.written(&word);
+  }
+  NOWGRAPH_INLINE void set(Entry* at, Entry entry) const {
+    *at = entry;
+    arena_.written(at);
+  }
+
   NOWGRAPH_INLINE Entry* entries(u64 offset) const { return arena_.at<Entry>(offset); }
 
   static u32 directory_capacity(u32 blocks) {
@@ -141,8 +150,8 @@ class Adjacency {
     ++bytes_.entries;
     if (count == 0) {
       const u64 block = take(Blocks::capacity_for(1));
-      entries(block)[0] = entry;
-      word.store(list_word(block, 1), std::memory_order_release);
+      set(entries(block), entry);
+      turn(word, list_word(block, 1));
     } else if (!before(entry, last(old, count))) {
       append(word, old, count, entry);
     } else {
@@ -163,7 +172,8 @@ class Adjacency {
       const u64 grown = take(Blocks::capacity_for(count + 1));
       std::memcpy(entries(grown), entries(offset), count * sizeof(Entry));
       entries(grown)[count] = entry;
-      word.store(list_word(grown, count + 1), std::memory_order_release);
+      arena_.written(entries(grown), (count + 1) * sizeof(Entry));
+      turn(word, list_word(grown, count + 1));
       retire(offset, count);
       return;
     }
@@ -172,33 +182,36 @@ class Adjacency {
       auto* const blocks = arena_.at<HubBlock>(directory);
       blocks[0] = {offset, entries(offset)[0].tick(), 0};
       blocks[1] = new_block(entry);
-      word.store(list_word(directory, count + 1), std::memory_order_release);
+      arena_.written(blocks, 2 * sizeof(HubBlock));
+      turn(word, list_word(directory, count + 1));
       return;
     }
     auto* const blocks = arena_.at<HubBlock>(offset);
     const u32 block_count = (count + HUB_ENTRIES - 1) / HUB_ENTRIES;
     if (count % HUB_ENTRIES != 0) {
-      entries(blocks[block_count - 1].offset)[count % HUB_ENTRIES] = entry;
-      word.store(list_word(offset, count + 1), std::memory_order_release);
+      set(entries(blocks[block_count - 1].offset) + count % HUB_ENTRIES, entry);
+      turn(word, list_word(offset, count + 1));
       return;
     }
     const u32 capacity = directory_capacity(block_count);
     if (block_count < capacity) {
       blocks[block_count] = new_block(entry);
-      word.store(list_word(offset, count + 1), std::memory_order_release);
+      arena_.written(blocks + block_count, sizeof(HubBlock));
+      turn(word, list_word(offset, count + 1));
       return;
     }
     const u64 grown = take_directory(2 * capacity);
     auto* copy = arena_.at<HubBlock>(grown);
     std::memcpy(copy, blocks, block_count * sizeof(HubBlock));
     copy[block_count] = new_block(entry);
-    word.store(list_word(grown, count + 1), std::memory_order_release);
+    arena_.written(copy, (block_count + 1) * sizeof(HubBlock));
+    turn(word, list_word(grown, count + 1));
     retire_directory(offset, capacity);
   }
 
   HubBlock new_block(Entry entry) {
     const u64 block = take(HUB_ENTRIES);
-    entries(block)[0] = entry;
+    set(entries(block), entry);
     return {block, entry.tick(), 0};
   }
 
@@ -213,7 +226,7 @@ class Adjacency {
     if (add != nullptr) scratch_.push_back(*add);
     for (u32 i = position + drop; i < count; ++i) scratch_.push_back(at(old, count, i));
     const u32 total = start + static_cast<u32>(scratch_.size());
-    word.store(total == 0 ? 0 : write(old, kept_blocks, total), std::memory_order_release);
+    turn(word, total == 0 ? 0 : write(old, kept_blocks, total));
     retire_list(old, count, total > HUB_ENTRIES ? kept_blocks : 0);
   }
 
@@ -222,6 +235,7 @@ class Adjacency {
       const u64 block = take(Blocks::capacity_for(total));
       for (u32 i = 0; i < kept_blocks * HUB_ENTRIES; ++i) entries(block)[i] = at(old, list_count(old), i);
       std::memcpy(entries(block) + kept_blocks * HUB_ENTRIES, scratch_.data(), scratch_.size() * sizeof(Entry));
+      arena_.written(entries(block), total * sizeof(Entry));
       return list_word(block, total);
     }
     const u32 block_count = (total + HUB_ENTRIES - 1) / HUB_ENTRIES;
@@ -233,8 +247,10 @@ class Adjacency {
       const u32 size = std::min<u32>(HUB_ENTRIES, static_cast<u32>(scratch_.size()) - from);
       const u64 block = take(HUB_ENTRIES);
       std::memcpy(entries(block), scratch_.data() + from, size * sizeof(Entry));
+      arena_.written(entries(block), size * sizeof(Entry));
       blocks[b] = {block, scratch_[from].tick(), 0};
     }
+    arena_.written(blocks, block_count * sizeof(HubBlock));
     return list_word(directory, total);
   }
 

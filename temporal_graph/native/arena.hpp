@@ -50,7 +50,10 @@ struct ArenaHeader {
 class Arena {
  public:
   // Anonymous memory of this process.
-  explicit Arena(u64 bytes) { map(bytes, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE); }
+  explicit Arena(u64 bytes) {
+    map(bytes, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+    mark_writes();
+  }
 
   // A file: made and sized by the writer (create), mapped by readers, with the file of its columns where it has one.
   Arena(const std::string& path, u64 bytes, bool create, const std::string& columns = {}) : Arena() {
@@ -66,7 +69,10 @@ class Arena {
       bytes = static_cast<u64>(info.st_size);
     }
     map(bytes, fd_, MAP_SHARED);
-    if (create) return;
+    if (create) {
+      mark_writes();
+      return;
+    }
     verify();
     if (header().columns_bytes != 0)
       hold(std::make_unique<ColumnFile>(columns, header().columns_bytes, header().columns_stamp));
@@ -172,6 +178,11 @@ class Arena {
     head.used.store(start + bytes, std::memory_order_relaxed);
     return start;
   }
+  // Says that bytes were written: after they were, and before the writer rests for an image. What nobody said, no image has.
+  NOWGRAPH_INLINE void written(const void* at, u64 bytes = 8) const {
+    marks_.mark(static_cast<u64>(static_cast<const char*>(at) - base_), bytes);
+  }
+  const PageMarks& marks() const { return marks_; }
   u64 free_bytes() const { return bytes_ - header().used.load(std::memory_order_relaxed); }
 
   // New bytes in the file of columns, aligned to 64.
@@ -268,6 +279,11 @@ class Arena {
  private:
   Arena() = default;
 
+  void mark_writes() {
+    marks_ = PageMarks(bytes_);
+    if (!marks_.there()) throw ArenaFull("no memory for the marks of " + std::to_string(bytes_) + " bytes");
+  }
+
   void hold(std::unique_ptr<ColumnFile> columns) {
     columns_ = std::move(columns);
     columns_base_ = columns_->base();
@@ -337,6 +353,7 @@ class Arena {
   char* base_ = nullptr;
   u64 bytes_ = 0;
   u64 backed_ = 0;
+  PageMarks marks_;
   std::unique_ptr<ColumnFile> columns_;
   char* columns_base_ = nullptr;
   bool own_[READER_SLOTS] = {};

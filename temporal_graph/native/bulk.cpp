@@ -135,6 +135,7 @@ struct Writer::Bulk {
       // A row and its columns are there before any link to it.
       const Entry entry{row, tick_of(visible) << 1};
       for (u32 l = 0; l < links; ++l) writer.put_entry(table, first[l].word(i), entry);
+      writer.arena_.written(record, table.stride);
       latest = std::max(latest, event);
       ++applied;
     }
@@ -151,10 +152,12 @@ struct Writer::Bulk {
     if (table.mapped.load(std::memory_order_relaxed) != 0 && writer.reader_.find(table, key) != NONE) return nullptr;
     char* record = writer.next_record(table, table_index);
     const u32 row = table.row_count.load(std::memory_order_relaxed);
-    store<i64>(table.keys.item(writer.arena_, row), key);
+    char* const key_at = table.keys.item(writer.arena_, row);
+    store<i64>(key_at, key);
+    writer.arena_.written(key_at);
     table.row_count.store(row + 1, std::memory_order_release);
     if (slot != nullptr)
-      slot->store(row + 1, std::memory_order_release);
+      writer.fill_slot(*slot, row + 1);
     else
       writer.enter_key(table_index, table, key, row);
     return record;

@@ -18,11 +18,10 @@
 #include <random>
 #include <string>
 
-#include "types.hpp"
+#include "marks.hpp"
 
 namespace nowgraph {
 
-inline constexpr u64 IMAGE_PAGE_BYTES = u64{1} << 16;
 inline constexpr char COLUMNS_MAGIC[8] = {'N', 'O', 'W', 'C', 'E', 'L', 'L', 'S'};
 inline constexpr u64 COLUMNS_START = 4096;  // the header's page, then cells
 
@@ -57,8 +56,8 @@ class ColumnFile {
     map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED);
     std::random_device random;
     stamp_ = u64{random()} << 32 | random();
-    pages_.reset(static_cast<u8*>(std::calloc(bytes / IMAGE_PAGE_BYTES + 1, 1)));
-    if (pages_ == nullptr) refuse("is too large to be written");
+    marks_ = PageMarks(bytes);
+    if (!marks_.there()) refuse("is too large to be written");
   }
 
   // The one that an arena with this stamp was made with.
@@ -108,32 +107,21 @@ class ColumnFile {
     backed_ = 0;
   }
 
-  // Pages that were written since an image took them. Written first and then marked, unmarked first and then taken: a
-  // page that was not taken whole is marked.
-  void written(u64 offset, u64 bytes) {
-    for (u64 page = offset / IMAGE_PAGE_BYTES; page <= (offset + bytes - 1) / IMAGE_PAGE_BYTES; ++page)
-      mark(page).store(1, std::memory_order_seq_cst);
-  }
-  bool unmark(u64 page) { return mark(page).exchange(0, std::memory_order_seq_cst) != 0; }
+  void written(u64 offset, u64 bytes) { marks_.mark(offset, bytes); }
+  const PageMarks& marks() const { return marks_; }
 
-  // A page for an image: past the mapping, which would read it in small pieces and keep it in place of what readers ask.
-  void read_page(u64 page, char* to) const {
-    const u64 offset = page * IMAGE_PAGE_BYTES, count = std::min(IMAGE_PAGE_BYTES, bytes_ - offset);
+  // Bytes for an image: past the mapping, which would read them in small pieces and keep them in place of what readers ask.
+  void read(u64 offset, u64 count, char* to) const {
     for (u64 done = 0; done < count;) {
       const ssize_t got = ::pread(fd_, to + done, count - done, static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) refuse("cannot be read");
       done += static_cast<u64>(got);
     }
-    std::memset(to + count, 0, IMAGE_PAGE_BYTES - count);
-    ::posix_fadvise(fd_, static_cast<off_t>(offset), IMAGE_PAGE_BYTES, POSIX_FADV_DONTNEED);  // mapped pages stay
+    ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(count), POSIX_FADV_DONTNEED);  // mapped pages stay
   }
 
  private:
-  struct Free {
-    void operator()(u8* memory) const { std::free(memory); }
-  };
-
   ColumnFile(const std::string& path, int flags) : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0600)) {
     if (fd_ < 0) throw ArenaRefused("cannot open the columns in " + path_ + ": " + std::strerror(errno));
   }
@@ -153,15 +141,13 @@ class ColumnFile {
     ::madvise(memory, bytes, MADV_RANDOM);  // rows are asked for one by one: what lies beside them would be read for nothing
   }
 
-  std::atomic_ref<u8> mark(u64 page) const { return std::atomic_ref<u8>(pages_.get()[page]); }
-
   std::string path_;
   int fd_;
   char* base_ = nullptr;
   u64 bytes_ = 0;
   u64 stamp_ = 0;
   u64 backed_ = 0;
-  std::unique_ptr<u8[], Free> pages_;
+  PageMarks marks_;
 };
 
 }  // namespace nowgraph

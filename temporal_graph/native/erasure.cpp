@@ -250,6 +250,7 @@ struct Writer::Erasing {
     auto& head = Reader::version_head(table, record);
     const u32 old = head.load(std::memory_order_relaxed);
     head.store(STRUCTURAL | beside_head.load(std::memory_order_relaxed), std::memory_order_release);
+    writer.arena_.written(&head, sizeof head);
     if (had_inline) writer.release_inline(table_index, table, record);
     writer.each_unit(old, [&](u32 unit) { writer.release_version(table, unit); });
   }
@@ -312,6 +313,7 @@ struct Writer::Erasing {
     writer.forget_key(table, row);
     writer.each_unit(head.load(std::memory_order_relaxed), [&](u32 unit) { writer.release_version(table, unit); });
     head.store(ERASED, std::memory_order_release);
+    writer.arena_.written(&head, sizeof head);
     const char* key = writer.reader_.key(table, row);
     if (table.key_kind == KeyKind::integer) {
       writer.overwrite_later(key, sizeof(i64));

@@ -26,13 +26,17 @@ u32 Writer::write_mark() {
   mark.cell_count = 0;
   mark.event_time_us = mark.known_time_us = ALWAYS_US;
   mark.sequence = mark.content = 0;
+  arena_.written(&mark, sizeof mark + sizeof(DiskCells));
   return unit;
 }
 
 // One cell less holds the code's string.
 void Writer::release_code(TableHeader& table, const ColumnHeader& column, u32 code) {
   const Dictionary& dictionary = *reader_.dictionary(column);
-  if (--code_entry(dictionary, code).uses > 0) return;
+  CodeEntry& entry = code_entry(dictionary, code);
+  --entry.uses;
+  arena_.written(&entry, sizeof entry);
+  if (entry.uses > 0) return;
   const std::string_view text = reader_.string_of(dictionary, code);
   map_erase(dictionary.map, hash_bytes(text.data(), text.size()), code);
   overwrite_later(text.data() - 4, 4 + static_cast<u32>(text.size()));
@@ -86,7 +90,10 @@ void Writer::overwrite(u64 oldest_epoch) {
       std::memset(to, 0, each.bytes);
     else
       std::memcpy(to, states_[each.table].blank.data() + each.from, each.bytes);
-    if (each.on_disk) cells_written(to, each.bytes);
+    if (each.on_disk)
+      cells_written(to, each.bytes);
+    else
+      arena_.written(to, each.bytes);
   }
   overwrites_.erase(overwrites_.begin(), overwrites_.begin() + static_cast<std::ptrdiff_t>(done));
   graph_.overwrites_due.store(overwrites_.size(), std::memory_order_release);

@@ -18,17 +18,37 @@ __attribute__((no_sanitize("thread"))) void copy_torn(char* to, const char* from
 void copy_torn(char* to, const char* from, u64 bytes) { std::memcpy(to, from, bytes); }
 #endif
 
-NOWGRAPH_INLINE u64 fold(u64 a, u64 b) {
-  const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
-  return static_cast<u64>(product) ^ static_cast<u64>(product >> 64);
+// The slots of readers are no part of a graph: pages of the header are kept without them. `data` is what lies at `offset`.
+void clear_slots(char* data, u64 offset, u64 bytes) {
+  const u64 from = std::max<u64>(offset, offsetof(ArenaHeader, slots));
+  const u64 until = std::min<u64>(offset + bytes, offsetof(ArenaHeader, slots) + sizeof ArenaHeader::slots);
+  if (from < until) std::memset(data + (from - offset), 0, until - from);
 }
 
-// The slots of readers are no part of a graph: a page of the header is kept without them.
-void clear_slots(char* header) {
-  auto* head = reinterpret_cast<ArenaHeader*>(header);
-  std::memset(static_cast<void*>(head->slots), 0, sizeof head->slots);
-}
-static_assert(sizeof(ArenaHeader) <= IMAGE_PAGE_BYTES);
+constexpr u64 PAGE_BYTES_MAX = u64{1} << 16;
+constexpr u64 RUN_PAGES = (u64{1} << 20) / IMAGE_PAGE_BYTES;  // written at once: enough for the disk to be busy with
+constexpr u64 GAP_PAGES = 8;  // between two changed pages so few are written with them: a disk counts writes, not bytes
+constexpr u64 FEW_PAGES = (u64{8} << 20) / IMAGE_PAGE_BYTES;  // the writer rests some milliseconds for so many
+// What may be kept in memory: as much, and such a share of the graph.
+constexpr u64 KEPT_PAGES_MAX = (u64{512} << 20) / IMAGE_PAGE_BYTES;
+constexpr u64 KEPT_SHARE = 4;
+
+// Sleeps so that what is copied stays under a rate.
+class Pace {
+ public:
+  explicit Pace(u64 bytes_per_s) : bytes_per_s_(bytes_per_s) {}
+  void took(u64 pages) {
+    bytes_ += pages * IMAGE_PAGE_BYTES;
+    if (bytes_per_s_ == 0) return;
+    const double due_s = static_cast<double>(bytes_) / static_cast<double>(bytes_per_s_);
+    std::this_thread::sleep_until(start_ + std::chrono::microseconds(static_cast<i64>(due_s * 1e6)));
+  }
+
+ private:
+  u64 bytes_per_s_;
+  u64 bytes_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
 
 // A file mapped for reading, from end to end.
 class MappedFile {
@@ -75,6 +95,7 @@ struct Parts {
   std::string_view state;
   const char* hashes;  // u64 a page, the arena's first, unaligned
 
+  u64 page_count(u64 bytes) const { return (bytes + footer.page_bytes - 1) / footer.page_bytes; }
   u64 hash(u64 page) const {
     u64 value;
     std::memcpy(&value, hashes + 8 * page, 8);
@@ -94,9 +115,12 @@ Parts parts_of(const MappedFile& file, const std::string& path) {
   if (footer.layout_version != LAYOUT_VERSION)
     throw ImageRefused("image " + path + " has layout " + std::to_string(footer.layout_version) + ", expected " +
                        std::to_string(LAYOUT_VERSION));
-  const u64 pages = footer.page_count * IMAGE_PAGE_BYTES;
-  const u64 hash_bytes = 8 * (footer.page_count + pages_of(footer.columns_used));
-  if (footer.page_bytes != IMAGE_PAGE_BYTES || footer.used_bytes > pages ||
+  // Pages were larger once; what an image says is what it has.
+  if (footer.page_bytes < IMAGE_PAGE_BYTES || footer.page_bytes > PAGE_BYTES_MAX || footer.page_bytes % IMAGE_PAGE_BYTES != 0)
+    throw ImageRefused("image " + path + " is damaged: pages of " + std::to_string(footer.page_bytes) + " bytes");
+  const u64 pages = footer.page_count * footer.page_bytes;
+  const u64 hash_bytes = 8 * (footer.page_count + parts.page_count(footer.columns_used));
+  if (footer.used_bytes > pages ||
       file.bytes() != pages + footer.state_bytes + hash_bytes + sizeof footer)
     throw ImageRefused("image " + path + " is damaged: it has not the length that it says");
   parts.state = {file.data() + pages, footer.state_bytes};
@@ -108,19 +132,19 @@ Parts parts_of(const MappedFile& file, const std::string& path) {
   return parts;
 }
 
-// Calls take(page, data) for `count` pages, each checked against the hashes that begin at `first_hash`.
+// Calls take(offset, data, bytes) for `count` pages, each checked against the hashes that begin at `first_hash`.
 template <class Take>
 void each_page(const MappedFile& file, u64 count, const Parts& parts, u64 first_hash, const std::string& path, Take take) {
   for (u64 page = 0; page < count; ++page) {
-    file.read_ahead(page * IMAGE_PAGE_BYTES);
-    const char* data = file.data() + page * IMAGE_PAGE_BYTES;
-    if (hash_page(data, IMAGE_PAGE_BYTES) != parts.hash(first_hash + page))
+    const u64 bytes = parts.footer.page_bytes, offset = page * bytes;
+    file.read_ahead(offset);
+    if (hash_page(file.data() + offset, bytes) != parts.hash(first_hash + page))
       throw ImageRefused("image " + path + " is damaged: page " + std::to_string(page) + " of " + std::to_string(count));
-    take(page, data);
+    take(offset, file.data() + offset, bytes);
   }
 }
 
-// Calls take(page, data) for the pages of an image, each checked, and then take_column for those of its columns.
+// Calls take(offset, data, bytes) for the pages of an image, each checked, and then take_column for those of its columns.
 template <class Take, class TakeColumn>
 void each_page(const MappedFile& file, const Parts& parts, const std::string& path, Take take, TakeColumn take_column) {
   const ImageFooter& footer = parts.footer;
@@ -128,124 +152,151 @@ void each_page(const MappedFile& file, const Parts& parts, const std::string& pa
   if (footer.columns_used == 0) return;
   const std::string beside = columns_of_image(path);
   const MappedFile columns(beside);
-  const u64 pages = pages_of(footer.columns_used);
-  if (columns.bytes() != pages * IMAGE_PAGE_BYTES)
+  const u64 pages = parts.page_count(footer.columns_used);
+  if (columns.bytes() != pages * footer.page_bytes)
     throw ImageRefused("image " + beside + " is damaged: it has not the length that it should have");
   each_page(columns, pages, parts, footer.page_count, beside, take_column);
 }
 
 }  // namespace
 
-// Four lanes of folded products over 64 bytes a turn, in the manner of wyhash: a page a few microseconds.
-u64 hash_page(const char* data, u64 bytes) {
-  constexpr u64 SALT[4] = {0xA0761D6478BD642Full, 0xE7037ED1A0B428DBull, 0x8EBC6AF09C88C6E3ull, 0x589965CC75374CC3ull};
-  u64 lanes[4] = {SALT[0] ^ bytes, SALT[1], SALT[2], SALT[3]};
-  u64 at = 0;
-  for (; at + 64 <= bytes; at += 64)
-    for (int lane = 0; lane < 4; ++lane)
-      lanes[lane] = fold(load<u64>(data + at + 16 * lane) ^ SALT[lane],
-                         load<u64>(data + at + 16 * lane + 8) ^ lanes[lane]);
-  u64 hash = fold(lanes[0] ^ lanes[1], SALT[0]) ^ fold(lanes[2] ^ lanes[3], SALT[1]) ^ fold(lanes[1] ^ lanes[2], SALT[2]);
-  for (; at < bytes; at += 8) {
-    u64 word = 0;
-    std::memcpy(&word, data + at, std::min<u64>(8, bytes - at));
-    hash = mix64(hash ^ word);
-  }
-  return mix64(hash);
-}
-
-ImageFile::ImageFile(const std::string& path)
-    : path_(path), fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
-  if (fd_ < 0) throw ArenaRefused("cannot make image " + path + ": " + std::strerror(errno));
-}
-
-void ImageFile::write_at(const void* data, u64 bytes, u64 offset) const {
-  const char* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t written = ::pwrite(fd_, from, bytes, static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw ArenaRefused("cannot write image " + path_ + ": " + std::strerror(errno));
-    from += written;
-    offset += static_cast<u64>(written);
-    bytes -= static_cast<u64>(written);
-  }
-}
-
-void ImageFile::write_page(u64 page, const char* data) {
-  if (hashes_.size() <= page) hashes_.resize(page + 1);
-  hashes_[page] = hash_page(data, IMAGE_PAGE_BYTES);
-  write_at(data, IMAGE_PAGE_BYTES, page * IMAGE_PAGE_BYTES);
-}
-
-void ImageFile::sync() const {
-  if (::fsync(fd_) != 0) throw ArenaRefused("cannot write image " + path_ + ": " + std::strerror(errno));
-}
-
 ImageWriter::ImageWriter(const Arena& arena, const std::string& path)
-    : arena_(arena), graph_(path), page_(IMAGE_PAGE_BYTES) {
+    : arena_(arena), graph_(path), run_(memory_for(RUN_PAGES)) {
+  if (run_ == nullptr) throw ArenaFull("no memory to make image " + path);
   if (arena.columns() != nullptr) columns_ = std::make_unique<ImageFile>(columns_of_image(path));
 }
 
-void ImageWriter::take_page(u64 page) {
-  const u64 offset = page * IMAGE_PAGE_BYTES;
-  const u64 there = std::min(IMAGE_PAGE_BYTES, arena_.bytes() - offset);
-  copy_torn(page_.data(), arena_.at<char>(offset), there);
-  if (there < IMAGE_PAGE_BYTES) std::memset(page_.data() + there, 0, IMAGE_PAGE_BYTES - there);
-  if (page == 0) clear_slots(page_.data());
-  graph_.write_page(page, page_.data());
+// Pages as they are now, without the slots of readers.
+void ImageWriter::read(bool columns, u64 first, u64 count, char* to) const {
+  const u64 offset = first * IMAGE_PAGE_BYTES, bytes = count * IMAGE_PAGE_BYTES;
+  const u64 there = std::min(bytes, (columns ? arena_.columns()->bytes() : arena_.bytes()) - offset);
+  if (columns)
+    arena_.columns()->read(offset, there, to);
+  else
+    copy_torn(to, arena_.at<char>(offset), there);
+  std::memset(to + there, 0, bytes - there);
+  if (!columns) clear_slots(to, offset, bytes);
 }
 
-void ImageWriter::take_column_page(u64 page) {
-  arena_.columns()->unmark(page);
-  arena_.columns()->read_page(page, page_.data());
-  columns_->write_page(page, page_.data());
+// Writes the pages that are marked and those that were never written, in runs; each(pages) is called after each of them.
+template <class Each>
+u64 ImageWriter::take(bool columns, Each each) {
+  const PageMarks& marks = columns ? arena_.columns()->marks() : arena_.marks();
+  ImageFile& file = columns ? *columns_ : graph_;
+  const u64 end = pages_of(used(columns)), known = std::min<u64>(file.hashes().size(), end);
+  const auto wanted = [&](u64 page) { return marks.take(page) || (page >= known && (columns || !kept_.has(page))); };
+  u64 taken = 0;
+  for (u64 first = marks.next(0, known); first < end; first = first < known ? marks.next(first, known) : first) {
+    u64 until = first;
+    for (u64 page = first; page < end && page - first < RUN_PAGES && page - until < GAP_PAGES; ++page)
+      if (wanted(page)) until = page + 1;
+    if (until > first) {
+      read(columns, first, until - first, run_.get());
+      file.write_pages(first, until - first, run_.get());
+      taken += until - first;
+      each(until - first);
+    }
+    first = std::max(until, first + 1);
+  }
+  return taken;
+}
+
+// Copies what is marked of the arena into memory as far as there is room; returns the pages.
+u64 ImageWriter::keep() {
+  const PageMarks& marks = arena_.marks();
+  const u64 end = pages_of(used(false));
+  u64 kept = 0;
+  for (u64 page = marks.next(0, end); page < end; page = marks.next(page + 1, end)) {
+    if (!kept_.has(page) && kept_.full()) continue;
+    marks.take(page);
+    read(false, page, 1, kept_.place(page));
+    ++kept;
+  }
+  return kept;
+}
+
+// In runs, as take does.
+void ImageWriter::write_kept() {
+  const std::vector<u64> pages = kept_.pages();
+  for (u64 i = 0; i < pages.size();) {
+    u64 count = 0;
+    do {
+      std::memcpy(run_.get() + count * IMAGE_PAGE_BYTES, kept_.at(pages[i]), IMAGE_PAGE_BYTES);
+      ++i, ++count;
+    } while (i < pages.size() && count < RUN_PAGES && pages[i] == pages[i - 1] + 1);
+    graph_.write_pages(pages[i - 1] + 1 - count, count, run_.get());
+  }
+}
+
+template <class Each>
+u64 ImageWriter::take(Each each) {
+  return take(false, each) + (columns_ == nullptr ? 0 : take(true, each));
+}
+
+// Pages that `take` would write now.
+u64 ImageWriter::waiting() const {
+  const auto of = [&](const PageMarks& marks, const ImageFile& file, u64 pages) {
+    const u64 known = std::min<u64>(file.hashes().size(), pages);
+    return marks.count(known) + pages - known;
+  };
+  const u64 pages = of(arena_.marks(), graph_, pages_of(used(false)));
+  return columns_ == nullptr ? pages : pages + of(arena_.columns()->marks(), *columns_, pages_of(used(true)));
 }
 
 void ImageWriter::copy(u64 bytes_per_s) {
-  const ArenaHeader& head = arena_.header();
-  const u64 pages = pages_of(head.used.load(std::memory_order_relaxed));
-  const u64 column_pages = pages_of(head.columns_used.load(std::memory_order_relaxed));
-  graph_.hashes().reserve(pages + pages / 16);
-  const auto start = std::chrono::steady_clock::now();
-  for (u64 page = 0; page < pages + column_pages; ++page) {
+  Pace pace(bytes_per_s);
+  const auto each = [&](u64 pages) {
     if (cancelled_.load(std::memory_order_relaxed)) throw ArenaRefused("image " + graph_.path() + " was given up");
-    if (page < pages)
-      take_page(page);
-    else
-      take_column_page(page - pages);
-    if (bytes_per_s == 0 || page % 16 != 0) continue;
-    const double due_s = static_cast<double>((page + 1) * IMAGE_PAGE_BYTES) / static_cast<double>(bytes_per_s);
-    std::this_thread::sleep_until(start + std::chrono::microseconds(static_cast<i64>(due_s * 1e6)));
+    pace.took(pages);
+  };
+  const auto shrinks = [](u64 left, u64 before) { return left < before / 4 * 3; };
+  for (const u64 page : kept_.pages()) arena_.written(arena_.at<char>(page * IMAGE_PAGE_BYTES));  // of the time before
+  kept_ = {};
+  graph_.write_past_cache(true);
+  if (columns_ != nullptr) columns_->write_past_cache(true);
+  take(each);
+  const u64 room = std::min(KEPT_PAGES_MAX, pages_of(used(false)) / KEPT_SHARE);
+  for (u64 before = UINT64_MAX, left = waiting(); left > room / 4 * 3 && shrinks(left, before); left = waiting()) {
+    take(each);
+    before = left;
+  }
+  graph_.write_past_cache(false);
+  if (columns_ != nullptr) columns_->write_past_cache(false);
+  kept_.make_room(std::min(room, 2 * waiting() + 4 * FEW_PAGES));
+  for (u64 before = UINT64_MAX, left = waiting(); left > FEW_PAGES && left <= room && shrinks(left, before); left = waiting()) {
+    keep();
+    before = left;
   }
 }
 
 u64 ImageWriter::settle(std::string state) {
   state_ = std::move(state);
-  const ArenaHeader& head = arena_.header();
-  arena_used_ = head.used.load(std::memory_order_relaxed);
-  columns_used_ = head.columns_used.load(std::memory_order_relaxed);
-  generation_ = head.generation;
-  u64 written = 0;
-  for (u64 page = 0; page < pages_of(arena_used_); ++page) {
-    const u64 offset = page * IMAGE_PAGE_BYTES;
-    const bool whole = offset + IMAGE_PAGE_BYTES <= arena_.bytes();
-    // Page 0 has the readers' slots, which move on while the writer rests.
-    if (page > 0 && page < graph_.hashes().size() && whole &&
-        hash_page(arena_.at<char>(offset), IMAGE_PAGE_BYTES) == graph_.hashes()[page])
-      continue;
-    take_page(page);
-    ++written;
+  arena_.written(&arena_.header(), sizeof(ArenaHeader));
+  arena_used_ = used(false);
+  columns_used_ = used(true);
+  generation_ = arena_.header().generation;
+  const u64 kept = keep();
+  return kept + take([](u64) {});
+}
+
+u64 ImageWriter::differing() const {
+  std::vector<char> page(IMAGE_PAGE_BYTES);
+  u64 differing = 0;
+  for (const bool columns : {false, true}) {
+    if (columns && columns_ == nullptr) break;
+    const std::vector<u64>& hashes = (columns ? *columns_ : graph_).hashes();
+    for (u64 i = 0; i < hashes.size(); ++i) {
+      read(columns, i, 1, page.data());
+      const bool kept = !columns && kept_.has(i);
+      differing += kept ? std::memcmp(page.data(), kept_.at(i), IMAGE_PAGE_BYTES) != 0
+                        : hash_page(page.data(), IMAGE_PAGE_BYTES) != hashes[i];
+    }
   }
-  // Cells do not change once they are there: no pass over the disk.
-  for (u64 page = 0; page < pages_of(columns_used_); ++page) {
-    if (page < columns_->hashes().size() && !arena_.columns()->unmark(page)) continue;
-    take_column_page(page);
-    ++written;
-  }
-  return written;
+  return differing;
 }
 
 void ImageWriter::finish() {
+  write_kept();
   std::vector<u64>& hashes = graph_.hashes();
   ImageFooter footer{};
   std::memcpy(footer.magic, IMAGE_MAGIC, sizeof IMAGE_MAGIC);
@@ -278,14 +329,12 @@ std::string restore_image(Arena& arena, const std::string& path, std::string_vie
   arena.make_room(footer.used_bytes, footer.columns_used);
   each_page(
       file, parts, path,
-      [&](u64 page, const char* from) {
-        const u64 offset = page * IMAGE_PAGE_BYTES;
-        std::memcpy(arena.at<char>(offset), from, std::min(IMAGE_PAGE_BYTES, footer.used_bytes - offset));
+      [&](u64 offset, const char* from, u64 bytes) {
+        std::memcpy(arena.at<char>(offset), from, std::min(bytes, footer.used_bytes - offset));
       },
-      [&](u64 page, const char* from) {
-        const u64 offset = page * IMAGE_PAGE_BYTES;
+      [&](u64 offset, const char* from, u64 bytes) {
         if (arena.columns() != nullptr)
-          std::memcpy(arena.columns_at(offset), from, std::min(IMAGE_PAGE_BYTES, footer.columns_used - offset));
+          std::memcpy(arena.columns_at(offset), from, std::min(bytes, footer.columns_used - offset));
       });
   arena.adopt(fingerprint, generation);
   return std::string(parts.state);
@@ -294,7 +343,7 @@ std::string restore_image(Arena& arena, const std::string& path, std::string_vie
 void verify_image(const std::string& path) {
   const MappedFile file(path);
   const Parts parts = parts_of(file, path);
-  const auto nothing = [](u64, const char*) {};
+  const auto nothing = [](u64, const char*, u64) {};
   each_page(file, parts, path, nothing, nothing);
 }
 

@@ -1,18 +1,21 @@
 // An arena's bytes in a file, and a graph made of them again. Its columns' file is copied into a file of its own beside
 // it, `columns_of_image`, whose pages' hashes are in the image.
 //
-//   ImageWriter::copy, beside the writer ─► settle, while it rests: the pages that changed since, and its own state
-//   ─► finish: the pages' hashes, a footer ─► restore_image: every page checked on its way into a fresh arena
+//   ImageWriter::copy, beside the writer: all pages; those that changed meanwhile, and again, the last into memory
+//   ─► settle, while it rests: what is left, into memory, and its own state ─► finish: what is in memory, the pages'
+//   hashes, a footer ─► restore_image: every page checked on its way into a fresh arena
 //
-// What is copied beside the writer may be torn. It does no harm: settle compares every page with what was written for
-// it and writes those anew that differ, so the writer rests for a pass over memory and not for one over the disk.
+// What is copied beside the writer may be torn. It does no harm: who writes marks the page afterwards, so it is copied
+// again, at last while the writer rests. That takes as long as what changed last, however large the arena is.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "arena.hpp"
+#include "kept_pages.hpp"
 
 namespace nowgraph {
 
@@ -37,8 +40,6 @@ struct ImageFooter {
 // Not cryptographic: it finds damage, not forgery.
 u64 hash_page(const char* data, u64 bytes);
 
-inline u64 pages_of(u64 bytes) { return (bytes + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES; }
-
 // A file in the making, and the hashes of its pages.
 class ImageFile {
  public:
@@ -47,11 +48,15 @@ class ImageFile {
   ImageFile(const ImageFile&) = delete;
   ImageFile& operator=(const ImageFile&) = delete;
 
-  void write_page(u64 page, const char* data);
+  // Past the page cache from now on, where the file system can: copying then takes no time and no memory for it. Only
+  // whole pages from a buffer of theirs may be written.
+  void write_past_cache(bool past) const;
+  void write_pages(u64 first, u64 count, const char* data);
   void write_at(const void* data, u64 bytes, u64 offset) const;
   void sync() const;
   const std::string& path() const { return path_; }
   std::vector<u64>& hashes() { return hashes_; }
+  const std::vector<u64>& hashes() const { return hashes_; }
 
  private:
   std::string path_;
@@ -66,7 +71,8 @@ class ImageWriter {
   ImageWriter(const ImageWriter&) = delete;
   ImageWriter& operator=(const ImageWriter&) = delete;
 
-  // Writes the arena as it is now, page by page; any thread. `bytes_per_s` bounds what it takes from others, 0: nothing does.
+  // Writes the arena as it is now, and again what changed meanwhile, until that is little or as much each time; any
+  // thread, and again before settle if that has to wait. `bytes_per_s` bounds what it takes from others, 0: nothing does.
   void copy(u64 bytes_per_s);
   // Ends `copy` at the next page; the image is to be thrown away. Any thread.
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
@@ -74,12 +80,25 @@ class ImageWriter {
   u64 settle(std::string state);
   // Writes hashes and footer and waits for the disk; any thread.
   void finish();
+  // Pages of the arena that are not as they were written, while the writer rests after `settle`: 0, unless it wrote
+  // somewhere without saying so.
+  u64 differing() const;
 
   u64 bytes() const { return arena_used_ + columns_used_; }
 
  private:
-  void take_page(u64 page);
-  void take_column_page(u64 page);
+  u64 used(bool columns) const {
+    const ArenaHeader& head = arena_.header();
+    return (columns ? head.columns_used : head.used).load(std::memory_order_relaxed);
+  }
+  void read(bool columns, u64 first, u64 count, char* to) const;
+  template <class Each>
+  u64 take(bool columns, Each each);
+  template <class Each>
+  u64 take(Each each);
+  u64 keep();
+  void write_kept();
+  u64 waiting() const;
 
   const Arena& arena_;
   ImageFile graph_;
@@ -87,7 +106,8 @@ class ImageWriter {
   std::atomic<bool> cancelled_{false};
   u64 arena_used_ = 0;
   u64 columns_used_ = 0;
-  std::vector<char> page_;
+  PageMemory run_;
+  KeptPages kept_;  // of the arena
   std::string state_;
   i64 generation_ = 0;
 };

@@ -220,6 +220,10 @@ void bind_graph(nb::module_& module) {
         nb::gil_scoped_release released;
         return image.writer.settle(graph.writer->save());
       }, nb::arg("graph"))
+      .def("differing", [](const Image& image) {
+        nb::gil_scoped_release released;
+        return image.writer.differing();
+      })
       .def("finish", [](Image& image) {
         nb::gil_scoped_release released;
         image.writer.finish();

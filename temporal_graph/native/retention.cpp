@@ -31,6 +31,7 @@ Evicted Writer::evict(i64 as_of_us) {
       widen(table, Shape::mixed);
       table.moved.store(1, std::memory_order_release);
       head.store(EVICTED, std::memory_order_release);
+      arena_.written(&head, sizeof head);
       forget_key(table, row);
       ++evicted.rows;
     }

@@ -225,12 +225,15 @@ void Writer::grow_chunks(Chunks& chunks, bool on_disk) {
     // The old directory stays where it is: a reader may be in it, and it is small.
     const u64 grown = arena_.allocate(16ull * chunks.directory_capacity);
     std::memcpy(arena_.at<char>(grown), arena_.at<char>(chunks.directory.load(std::memory_order_relaxed)), 8ull * chunks.chunk_count);
+    arena_.written(arena_.at<char>(grown), 8ull * chunks.chunk_count);
     chunks.directory_capacity *= 2;
     chunks.directory.store(grown, std::memory_order_release);
   }
   const u64 bytes = u64{chunks.stride} << chunks.log2_items;
   const u64 chunk = on_disk ? arena_.allocate_columns(bytes) : arena_.allocate(bytes);
-  publish_value(arena_.at<u64>(chunks.directory.load(std::memory_order_relaxed))[chunks.chunk_count], chunk);
+  u64& place = arena_.at<u64>(chunks.directory.load(std::memory_order_relaxed))[chunks.chunk_count];
+  publish_value(place, chunk);
+  arena_.written(&place);
   ++chunks.chunk_count;
 }
 
@@ -250,14 +253,17 @@ void Writer::widen(TableHeader& table, Shape shape) {
 
 u32 Writer::create_row(u32 table_index, TableHeader& table, const KeyValue& key) {
   TableState& state = states_[table_index];
-  next_record(table, table_index);
+  arena_.written(next_record(table, table_index), table.stride);
   const u32 row = table.row_count.load(std::memory_order_relaxed);
+  char* const key_at = table.keys.item(arena_, row);
   if (key.integer) {
-    store<i64>(table.keys.item(arena_, row), key.number);
+    store<i64>(key_at, key.number);
+    arena_.written(key_at);
     table.row_count.store(row + 1, std::memory_order_release);
     enter_key(table_index, table, key.number, row);
   } else {
-    store<u64>(table.keys.item(arena_, row), keep_string(key.bytes, state.key_string_bytes));
+    store<u64>(key_at, keep_string(key.bytes, state.key_string_bytes));
+    arena_.written(key_at);
     table.row_count.store(row + 1, std::memory_order_release);
     map_insert(table.map, hash_bytes(key.bytes.data(), key.bytes.size()), row, state.key_map_bytes);
   }
@@ -289,6 +295,7 @@ void Writer::insert_row(u32 table_index, TableHeader& table, const RowChange& ch
       store_cell(table_index, table, cell, record + table.parents_offset + 4 * (cell.index - table.column_count));
   }
   if (cells != record) cells_written(cells, table.slots.stride);
+  arena_.written(record, table.stride);
   link_row(table, row, record);
 }
 
@@ -347,6 +354,9 @@ void Writer::publish() {
   graph_.writer_pulse_us.store(static_cast<u64>(clock_us()), std::memory_order_relaxed);
   graph_.turn.store(turn, std::memory_order_seq_cst);
   reclaim(++publishes_ % 64 == 0);
+  // Counts and times of all kinds change with every batch.
+  arena_.written(&graph_, sizeof graph_);
+  for (u32 t = 0; t < graph_.table_count; ++t) arena_.written(&table_of(t), sizeof(TableHeader));
 }
 
 void Writer::reclaim(bool check_dead) {

@@ -194,7 +194,11 @@ class Writer {
   void grow_chunks(Chunks& chunks, bool on_disk = false);
   void map_insert(u64 map_offset, u64 hash, u32 value, u64& account);
   MapSlots grow(MapShard& shard, const MapSlots& old, u64& account);
-  static void put_slot(const MapSlots& slots, u64 slot, std::memory_order order);
+  static std::atomic<u64>* put_slot(const MapSlots& slots, u64 slot, std::memory_order order);
+  NOWGRAPH_INLINE void fill_slot(std::atomic<u32>& slot, u32 value) const {
+    slot.store(value, std::memory_order_release);
+    arena_.written(&slot, sizeof slot);
+  }
   void map_erase(u64 map_offset, u64 hash, u32 value);
   std::atomic<u32>* dense_slot_for(u32 table_index, TableHeader& table, i64 key);
   bool add_dense_page(u32 table_index, TableHeader& table, u64 page);

@@ -22,6 +22,7 @@ u64 Writer::keep_string(std::string_view text, u64& account) {
   char* to = arena_.at<char>(offset);
   store<u32>(to, static_cast<u32>(text.size()));
   std::memcpy(to + 4, text.data(), text.size());
+  arena_.written(to, bytes);
   return offset;
 }
 
@@ -34,14 +35,19 @@ u32 Writer::code_of(ColumnHeader& column, std::string_view text, u64& account) {
   auto& dictionary = *arena_.at<Dictionary>(column.dictionary);
   const u32 found = reader_.find_code(dictionary, text);
   if (found != NONE) {
-    ++code_entry(dictionary, found).uses;
+    CodeEntry& entry = code_entry(dictionary, found);
+    ++entry.uses;
+    arena_.written(&entry, sizeof entry);
     return found;
   }
   const u32 code = dictionary.size.load(std::memory_order_relaxed);
   if (code >= 0x7FFFFFFFu) throw ArenaFull("the dictionary of " + std::string(column.name) + " is full");
   while ((code >> dictionary.codes.log2_items) >= dictionary.codes.chunk_count) grow_chunks(dictionary.codes);
-  code_entry(dictionary, code) = {keep_string(text, account), 1};
+  CodeEntry& entry = code_entry(dictionary, code);
+  entry = {keep_string(text, account), 1};
+  arena_.written(&entry, sizeof entry);
   dictionary.size.store(code + 1, std::memory_order_release);
+  arena_.written(&dictionary, sizeof dictionary);
   map_insert(dictionary.map, hash_bytes(text.data(), text.size()), code, account);
   return code;
 }
@@ -75,11 +81,13 @@ bool Writer::add_dense_page(u32 table_index, TableHeader& table, u64 page) {
     for (u64 i = 0; i < count; ++i)
       directory->pages[i].store(arena_.at<DenseKeys>(offset)->pages[i].load(std::memory_order_relaxed),
                                 std::memory_order_relaxed);
+    arena_.written(directory, sizeof(DenseKeys) + count * sizeof(u64));
     table.dense.store(copy, std::memory_order_release);
     offset = copy;
   }
   const u64 slots = arena_.allocate(PAGE_BYTES);
   arena_.at<DenseKeys>(offset)->pages[page].store(slots, std::memory_order_release);
+  arena_.written(&arena_.at<DenseKeys>(offset)->pages[page]);
   state.dense_bytes += PAGE_BYTES;
   return true;
 }
@@ -87,7 +95,7 @@ bool Writer::add_dense_page(u32 table_index, TableHeader& table, u64 page) {
 // Makes a key that the table does not have find its row.
 void Writer::enter_key(u32 table_index, TableHeader& table, i64 key, u32 row) {
   if (std::atomic<u32>* slot = dense_slot_for(table_index, table, key); slot != nullptr) {
-    slot->store(row + 1, std::memory_order_release);
+    fill_slot(*slot, row + 1);
     return;
   }
   table.mapped.store(1, std::memory_order_release);
@@ -101,7 +109,7 @@ void Writer::forget_key(TableHeader& table, u32 row) {
     map_erase(table.map, hash_bytes(bytes.data(), bytes.size()), row);
   } else if (std::atomic<u32>* slot = reader_.dense_slot(table, load<i64>(key));
              slot != nullptr && slot->load(std::memory_order_relaxed) == row + 1) {
-    slot->store(0, std::memory_order_release);
+    fill_slot(*slot, 0);
   } else {
     map_erase(table.map, hash_integer(load<i64>(key)), row);
   }
@@ -113,8 +121,9 @@ void Writer::map_insert(u64 map_offset, u64 hash, u32 value, u64& account) {
   MapShard& shard = shard_of(*arena_.at<Map>(map_offset), hash);
   MapSlots slots = slots_of(arena_, shard);
   if (slots.base == nullptr || u64{shard.used} * 2 >= slots.mask + 1) slots = grow(shard, slots, account);
-  put_slot(slots, (hash >> 32) << 32 | (value + 1), std::memory_order_release);
+  arena_.written(put_slot(slots, (hash >> 32) << 32 | (value + 1), std::memory_order_release));
   ++shard.used;
+  arena_.written(&shard, sizeof shard);
 }
 
 // Twice the slots, without those that were erased.
@@ -131,6 +140,7 @@ MapSlots Writer::grow(MapShard& shard, const MapSlots& old, u64& account) {
     put_slot(grown, slot, std::memory_order_relaxed);
     ++shard.used;
   }
+  arena_.written(grown.base, u64{8} << log2);
   account += 8 * (grown.mask + 1 - capacity);
   const u64 before = (shard.word.load(std::memory_order_relaxed) >> 6) << 5;
   shard.word.store((offset >> 5) << 6 | log2, std::memory_order_release);
@@ -138,10 +148,11 @@ MapSlots Writer::grow(MapShard& shard, const MapSlots& old, u64& account) {
   return grown;
 }
 
-void Writer::put_slot(const MapSlots& slots, u64 slot, std::memory_order order) {
+std::atomic<u64>* Writer::put_slot(const MapSlots& slots, u64 slot, std::memory_order order) {
   u64 at = (slot >> 32) & slots.mask;
   while (slots.base[at].load(std::memory_order_relaxed) != 0) at = (at + 1) & slots.mask;
   slots.base[at].store(slot, order);
+  return slots.base + at;
 }
 
 void Writer::map_erase(u64 map_offset, u64 hash, u32 value) {
@@ -152,6 +163,7 @@ void Writer::map_erase(u64 map_offset, u64 hash, u32 value) {
     if (slot == 0) return;
     if (slot == ((hash >> 32) << 32 | (value + 1))) {
       slots.base[at].store(SLOT_ERASED, std::memory_order_release);  // nothing of the key's hash stays
+      arena_.written(slots.base + at);
       return;
     }
   }

@@ -109,10 +109,12 @@ u32 Writer::write_version(u32 table_index, TableHeader& table, const RowChange& 
     if (const CellRef ref = reader_.version_cell(table, *version, index); ref.set && change.operation != Operation::remove)
       hash_cell(reader_, table, index, ref.payload, hash);
   version->content = hash.value();
+  arena_.written(at, u64{version_next_ - unit} * VERSION_UNIT_BYTES);
   return unit;
 }
 
-// Puts the version at its place in the row's chain. False when the row has it already, known no later.
+// Puts the version at its place in the row's chain. False when the row has it already, known no later. Whose record it is
+// says that it was written: the record may lie beside the arena.
 bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
   auto& version = *reinterpret_cast<VersionRecord*>(graph_.versions.item(arena_, unit));
   auto& head = Reader::version_head(table, record);
@@ -143,7 +145,10 @@ bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
   const auto point = [&](std::atomic<u32>* link, u32 to) {
     link->store(link == &head ? flag | to : to, std::memory_order_release);
   };
-  if (superseded != nullptr) superseded->flags.fetch_or(SUPERSEDED, std::memory_order_relaxed);
+  if (superseded != nullptr) {
+    superseded->flags.fetch_or(SUPERSEDED, std::memory_order_relaxed);
+    arena_.written(superseded, sizeof *superseded);
+  }
   const auto key = [](const VersionRecord& v) {
     return std::tuple(v.event_time_us, v.known_time_us, v.operation, v.content);
   };
@@ -151,7 +156,11 @@ bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
   while (next(place) != NO_VERSION && key(*record_of(next(place))) > key(version)) place = &record_of(next(place))->next;
   version.next.store(next(place), std::memory_order_relaxed);
   point(place, unit);
-  if (place != &head) point(&head, next(&head));
+  if (place != &head) {
+    arena_.written(place, sizeof *place);
+    point(&head, next(&head));
+  }
+  arena_.written(&version, sizeof version);
   return true;
 }
 
@@ -167,6 +176,7 @@ bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const Row
     give_back(table, unit);
     return false;
   }
+  arena_.written(&Reader::version_head(table, record), sizeof(u32));
   ++versions_;
   widen(table, Shape::mixed);
   if (links_matter) open_links(table, row, record, *reader_.version(unit), before);
@@ -177,7 +187,9 @@ bool Writer::add_version(u32 table_index, TableHeader& table, u32 row, const Row
 void Writer::give_back(TableHeader& table, u32 unit) {
   each_code(table, *reader_.version(unit), [&](const ColumnHeader& column, u32 code) { release_code(table, column, code); });
   give_back_cells(table, unit);
-  std::memset(graph_.versions.item(arena_, unit), 0, u64{version_next_ - unit} * VERSION_UNIT_BYTES);
+  char* const at = graph_.versions.item(arena_, unit);
+  std::memset(at, 0, u64{version_next_ - unit} * VERSION_UNIT_BYTES);
+  arena_.written(at, u64{version_next_ - unit} * VERSION_UNIT_BYTES);
   version_bytes_ -= u64{version_next_ - unit} * VERSION_UNIT_BYTES;
   version_next_ = unit;
 }
@@ -212,7 +224,9 @@ void Writer::open_links(const TableHeader& table, u32 row, const char* record, c
 
 void Writer::open_link(const LinkHeader& link, u32 row, u32 parent_row, i64 open_time_us) {
   const u32 unit = version_units(sizeof(LinkOpen));
-  *reinterpret_cast<LinkOpen*>(graph_.versions.item(arena_, unit)) = {row, 0, open_time_us};
+  auto& opened = *reinterpret_cast<LinkOpen*>(graph_.versions.item(arena_, unit));
+  opened = {row, 0, open_time_us};
+  arena_.written(&opened, sizeof opened);
   const Entry entry{unit, tick_of(open_time_us) << 1 | 1u};
   const TableHeader& child = table_of(link.child);
   const char* parent_record = table_of(link.parent).rows.item(arena_, parent_row);

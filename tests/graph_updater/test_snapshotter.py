@@ -16,6 +16,7 @@ from graph_updater.settings import UpdaterSettings
 from graph_updater.snapshotter import PAUSE_SHARE_MAX, Snapshotter
 from protos.nowgraph.v1 import row_event_pb2 as pb
 from temporal_graph.graph import TemporalGraph
+from temporal_graph.image import GraphImage
 from temporal_graph.schema import Schema, parse_schema
 from temporal_graph.snapshots import MAKING, Snapshots
 
@@ -110,8 +111,19 @@ def test_a_long_rest_puts_the_next_one_off(schema: Schema, tmp_path: Path, monke
 def test_one_that_waits_for_a_reader_says_so_once(
     schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that stands still where something was erased keeps snapshots from being made, and nobody would know."""
+    """A reader that stands still where something was erased keeps snapshots from being made, and nobody would know.
+
+    What changed meanwhile is copied beside the writer too: it would rest for all of that.
+    """
     clock, metrics = Clock(), UpdaterMetrics()
+    copies: list[GraphImage] = []
+    copy = GraphImage.copy
+
+    def counted(image: GraphImage, *, bytes_per_s: int = 0) -> None:
+        copies.append(image)
+        copy(image, bytes_per_s=bytes_per_s)
+
+    monkeypatch.setattr(GraphImage, "copy", counted)
     with TemporalGraph.create(schema, arena_bytes=ARENA_BYTES) as graph, capture_logs() as logs:
         visit(graph, 0)
         settings = UpdaterSettings(snapshot_interval_s=1)
@@ -130,6 +142,7 @@ def test_one_that_waits_for_a_reader_says_so_once(
         snapshotter.close()
     waits = [entry for entry in logs if entry["event"] == "snapshot_waits_for_a_reader"]
     assert [entry["overwrites_due"] for entry in waits] == [3]
+    assert len(copies) == 2
 
 
 def test_what_cannot_be_written_is_counted_and_tried_again(schema: Schema, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ std::string image_beside(Writer& writer, Arena& arena, u32 batches, const std::s
     if (batch < batches) apply_batch(writer, batch); else std::this_thread::yield();
   copying.join();
   CHECK(image.settle(writer.save()) > 0);
+  CHECK_EQUAL(image.differing(), u64{0});
   const std::string hash = hash_of(writer);
   for (u32 more = 0; more < 50; ++more) apply_batch(writer, batches + more);  // after it: no part of the image
   image.finish();

@@ -16,6 +16,7 @@ from temporal_graph.image import verify_image
 from temporal_graph.schema import Schema
 
 ARENA_BYTES = 64 << 20
+PAGE_BYTES = 4096
 
 
 def test_settling_writes_what_changed_since_the_copy(
@@ -31,7 +32,7 @@ def test_settling_writes_what_changed_since_the_copy(
         settled = image.settle()
         size = image.finish()
         assert size == graph.memory().used_bytes
-        assert 0 < settled.pages < size // 65_536 // 2
+        assert 0 < settled.pages < size // PAGE_BYTES // 4
         assert settled.position == graph.view().position()
         assert settled.pause_s > 0
     verify_image(tmp_path / "image")
