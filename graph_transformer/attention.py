@@ -23,21 +23,29 @@ AGE_MAX = 20.0
 NOT_MEMBER = -4.0
 """Where a head starts for rows it is not about: e^-4, so that it can still learn to look at them."""
 MASKED = -1e9
+OWN_MOST = 12
+"""Paths with heads of their own, at most: what is rarer is left to the heads that see everything."""
 
 
 class RowBias(nn.Module):
-    """What each head thinks of a row unseen: a bias per path and outcome state, slopes over age and recency rank."""
+    """What each head thinks of a row unseen: a bias per path and outcome state, slopes over age and recency rank.
 
-    def __init__(self, bias: Tensor, slope: Tensor) -> None:
+    `outside`, of the bias' shape, is added and not learned: MASKED where a head never sees rows of a path.
+    """
+
+    def __init__(self, bias: Tensor, slope: Tensor, outside: Tensor | None = None) -> None:
         super().__init__()
         self.bias = nn.Parameter(bias.clone())
+        self.outside: Tensor | None
+        self.register_buffer("outside", outside, persistent=False)
         self.slope = nn.Parameter(torch.stack([slope, torch.zeros_like(slope)]))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return float32[N, heads]; of two paths the better counts."""
-        bias = self.bias.index_select(0, batch.path * STATES + batch.state)
+        table = self.bias if self.outside is None else self.bias + self.outside
+        bias = table.index_select(0, batch.path * STATES + batch.state)
         if batch.also is not batch.path:
-            bias = torch.maximum(bias, self.bias.index_select(0, batch.also * STATES + batch.state))
+            bias = torch.maximum(bias, table.index_select(0, batch.also * STATES + batch.state))
         age = (batch.age_days * (1.0 / AGE_SLOPE_DAYS)).clamp(max=AGE_MAX)
         return torch.addmm(bias, torch.stack([age, batch.rank], dim=1), self.slope, alpha=-1.0)
 
@@ -45,32 +53,39 @@ class RowBias(nn.Module):
 class SeedAttention(nn.Module):
     """Pre-norm attention of one seed over K rows, a gated sum over them, then a feed-forward layer; all added to it.
 
+    With `per_path` each link path of events has heads of its own, which see no other rows.
+
     Keys and values are never formed: query and output projections take their part. Each head has a learned key and
     value of its own for nothing, so that a head whose rows are missing, or do not matter, reads that.
     """
 
     def __init__(self, layout: Layout, config: ModelConfig) -> None:
         super().__init__()
-        width, heads = config.width, config.heads
-        size = width // heads
+        width, size = config.width, config.width // config.heads
+        heads = config.heads * (1 + len(own_paths(layout)) if config.per_path else 1)
         self.heads, self.sums = heads, config.sums
         self.scale = size**-0.5
         self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
+        self.query = nn.Linear(width, heads * size)
         self.key = nn.Parameter(torch.empty(heads, size, width))
         self.value = nn.Parameter(torch.empty(heads, width, size))
         self.null_key = nn.Parameter(torch.zeros(heads, size))
         self.null_value = nn.Parameter(torch.zeros(heads, size))
-        self.output = nn.Linear(width, width)
+        self.output = nn.Linear(heads * size, width)
         bias, slope = head_starts(layout, heads)
+        outside = None
+        if config.per_path:
+            outside = group_members(layout, config.heads)
+            bias, slope = torch.zeros_like(outside), torch.zeros(heads)
         if config.sums:
             self.gate = nn.Linear(width, config.sums)
             self.add = nn.Parameter(torch.empty(config.sums, width, size))
             self.total = nn.Linear(config.sums * size, width)
             more, more_slope = head_starts(layout, config.sums)
             bias, slope = torch.cat([bias, more], dim=1), torch.cat([slope, more_slope])
+            outside = None if outside is None else functional.pad(outside, (0, config.sums))
             nn.init.uniform_(self.add, -1.0 / math.sqrt(width), 1.0 / math.sqrt(width))
-        self.rows = RowBias(bias, slope)
+        self.rows = RowBias(bias, slope, outside)
         self.feed = feed_forward(width)
         self.dropout = nn.Dropout(config.dropout)
         for parameter in (self.key, self.value):
@@ -194,3 +209,21 @@ def head_starts(layout: Layout, heads: int) -> tuple[Tensor, Tensor]:
         bias[:, :, head] = member
         slope[head] = start
     return bias.view(-1, heads), slope
+
+
+def own_paths(layout: Layout) -> tuple[int, ...]:
+    """Return the paths that can have heads of their own: rows that are events, those with outcomes first."""
+    return (*layout.outcome_paths, *layout.event_paths)[:OWN_MOST]
+
+
+def group_members(layout: Layout, heads: int) -> Tensor:
+    """Return what heads per path never see, float32[paths * STATES, heads * groups]: MASKED there, else zero.
+
+    The first group sees everything, each other one the rows of its path.
+    """
+    own = own_paths(layout)
+    outside = torch.zeros(len(layout.paths), STATES, 1 + len(own), heads)
+    for group, path in enumerate(own, start=1):
+        outside[:, :, group] = MASKED
+        outside[path, :, group] = 0.0
+    return outside.view(len(layout.paths) * STATES, -1)

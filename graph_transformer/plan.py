@@ -37,6 +37,7 @@ MEANINGS = {
     "model.width": "numbers per row vector, a multiple of heads",
     "model.layers": "rounds of attention",
     "model.heads": "attention heads",
+    "model.per_path": "each link path of events has so many heads of its own, beside those that see all rows",
     "model.sums": "gated sums beside the heads; 0: none",
     "model.counts": "the model reads how many rows of each path there are, by age",
     "model.cells": "how a row's cells become one vector: sum or attention",

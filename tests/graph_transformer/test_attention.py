@@ -9,11 +9,14 @@ import torch
 from graph_transformer.attention import (
     MASKED,
     NOT_MEMBER,
+    OWN_MOST,
     Centroids,
     RowAttention,
     RowBias,
     SeedAttention,
+    group_members,
     head_starts,
+    own_paths,
     subjects,
 )
 from graph_transformer.config import ModelConfig
@@ -75,6 +78,28 @@ def test_a_head_starts_with_its_subject() -> None:
     assert starts[1, :, 2].tolist() == [NOT_MEMBER, NOT_MEMBER, 0.0]
     assert starts[2, :, 3].tolist() == [0.0, 0.0, 0.0]
     assert starts[1, :, 3].tolist() == [NOT_MEMBER] * STATES
+
+
+def test_heads_of_a_path_see_no_other() -> None:
+    """The first group sees everything; each path of events has one of its own, and a parent's row is in none."""
+    layout = layout_of(FRAUDS, PARENT, VISITS)
+    assert own_paths(layout) == (1, 3)
+    outside = group_members(layout, 2).view(5, STATES, 3, 2)
+    assert not outside[:, :, 0].any()
+    for group, path in ((1, 1), (2, 3)):
+        seen = (outside[:, :, group] == 0.0).all(dim=2).all(dim=1)
+        assert seen.tolist() == [number == path for number in range(5)]
+        assert (outside[[number for number in range(5) if number != path], :, group] == MASKED).all()
+
+
+def test_many_paths_do_not_make_a_model_of_any_size() -> None:
+    """The paths with heads of their own are the most frequent dozen."""
+    rare, many = PathLayout(2, 0, 0.001, timed=True), [PathLayout(2, 0, 0.01, timed=True)] * OWN_MOST
+    layout = layout_of(rare, *many)
+    assert len(own_paths(layout)) == OWN_MOST
+    assert 1 not in own_paths(layout)
+    block = SeedAttention(layout, ModelConfig(width=16, heads=4, per_path=True))
+    assert block.heads == 4 * (1 + OWN_MOST)
 
 
 def block_of(**options: Any) -> SeedAttention:

@@ -42,6 +42,7 @@ def test_a_logit_does_not_depend_on_its_company(payments: Any, draw_history: Cal
         {"width": 64, "layers": 2},
         {"sums": 0, "counts": False, "cells": "attention", "heads": 2},
         {"mutual": 2, "centroids": 16},
+        {"per_path": True, "heads": 4, "layers": 2},
         {"members": 2},
     ):
         model = built(encoding, **options)
@@ -109,7 +110,8 @@ def test_the_order_of_neighbors_does_not_matter(payments: Any) -> None:
     assert float((answers[0] - answers[1]).abs().max()) < TOLERANCE
 
 
-def test_every_weight_learns(orders: Any) -> None:
+@pytest.mark.parametrize("options", [{}, {"per_path": True}])
+def test_every_weight_learns(orders: Any, options: dict[str, Any]) -> None:
     """With every kind of column present, no parameter is left without a gradient."""
     for position in range(4):
         seed = orders.seed("orders", 10**15 + position, {"total": 1.0, "note": "x", "express": 1})
@@ -125,7 +127,7 @@ def test_every_weight_learns(orders: Any) -> None:
             )
     neighborhood = orders.build()
     encoding = encoded(orders, neighborhood, "orders", "returned")
-    model = built(encoding).train()
+    model = built(encoding, **options).train()
     model(collate(neighborhood, encoding)).sum().backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
     assert all(bool(torch.isfinite(weight.grad).all()) for weight in model.parameters() if weight.grad is not None)
