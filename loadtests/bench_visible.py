@@ -13,6 +13,7 @@ One event of sixteen is looked at, whatever batch it came in.
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import socket
 import statistics
@@ -174,10 +175,9 @@ def apache_kafka(topics: Sequence[str], bootstrap: str) -> Iterator[StreamSettin
     with ExitStack() as stack:
         if not bootstrap:
             sys.path.append(str(TESTS))
-            from kafka_fixtures import Kafka
-
+            kafka = importlib.import_module("kafka_fixtures").Kafka
             folder = Path(stack.enter_context(TemporaryDirectory()))
-            bootstrap = stack.enter_context(Kafka(folder, _free_ports, jvm=KAFKA_JVM)).bootstrap
+            bootstrap = stack.enter_context(kafka(folder, _free_ports, jvm=KAFKA_JVM)).bootstrap
         settings = StreamSettings(kafka_bootstrap=bootstrap)
         admin = AdminClient({**settings.client_config(), "log_level": 3})
         for made in admin.create_topics([NewTopic(topic, PARTITIONS) for topic in topics]).values():

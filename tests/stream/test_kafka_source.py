@@ -8,6 +8,7 @@ from typing import Any
 import confluent_kafka
 import numpy as np
 import pytest
+from confluent_kafka import admin
 
 from stream.batch import Batch
 from stream.embedded_broker import EmbeddedBroker
@@ -322,15 +323,13 @@ def test_a_topic_that_is_made_later_is_read_from_its_beginning(
     kafka_settings: StreamSettings, kafka_topic: Topic
 ) -> None:
     """What was published before it was found comes too, each record once; meanwhile the other topics are read."""
-    from confluent_kafka import admin
-
     topic, later = kafka_topic(1), f"later-{uuid.uuid4().hex[:8]}"
     settings = kafka_settings.model_copy(update={"partition_check_s": 1.0})
     source = KafkaSource([topic], later=[later], settings=settings, gaps="error")
     publish(settings, topic, [b"old"])
     assert values(read(source, 1)) == [b"old"]
-    client = admin.AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    client.create_topics([admin.NewTopic(later, 2, 1)])[later].result(20)
+    made = admin.AdminClient({"bootstrap.servers": settings.kafka_bootstrap}).create_topics
+    made([admin.NewTopic(later, 2, 1)])[later].result(20)
     publish(settings, later, [b"a", b"b"], partition=1)
     publish(settings, topic, [b"new"])
     publish(settings, later, [b"c"], partition=0)
