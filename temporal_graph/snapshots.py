@@ -30,6 +30,7 @@ from temporal_graph.columns import COLUMNS_BYTES
 from temporal_graph.errors import ImageRefusedError, TemporalGraphError
 from temporal_graph.graph import ARENA_BYTES, TemporalGraph
 from temporal_graph.image import Settled, columns_of_image, verify_image
+from temporal_graph.object_store import why
 from temporal_graph.schema import Schema
 
 log = structlog.get_logger(__name__)
@@ -116,9 +117,16 @@ class Snapshots:
         cache: Path | None = None,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        """Images of a remote place are kept in `cache`, by default a folder of the temporary directory."""
+        """Images of a remote place are kept in `cache`, by default a folder of the temporary directory.
+
+        Raises:
+            SnapshotError: there is nothing on this machine that knows such a place.
+        """
         self.url: Final = str(url)
-        self._fs, root = fsspec.core.url_to_fs(self.url)
+        try:
+            self._fs, root = fsspec.core.url_to_fs(self.url)
+        except Exception as error:  # an unknown protocol, a library that is not installed, or what that one raises
+            raise SnapshotError(f"{self.url}: {why(error)}") from error
         self._root: Final = str(root).rstrip("/")
         self._local: Final = isinstance(self._fs, LocalFileSystem)
         self._cache = cache
@@ -158,8 +166,8 @@ class Snapshots:
                 self._fs.get_file(f"{place}/{IMAGE}", str(path))
                 with suppress(FileNotFoundError):  # of a graph whose columns are all in memory
                     self._fs.get_file(f"{place}/{COLUMNS}", str(columns_of_image(path)))
-            except (OSError, ValueError) as error:
-                raise SnapshotError(f"{self.url}: {snapshot.name} can't be fetched: {error}") from error
+            except Exception as error:
+                raise SnapshotError(f"{self.url}: {snapshot.name} can't be fetched: {why(error)}") from error
             yield path
 
     def making(self) -> Path:
@@ -219,8 +227,8 @@ class Snapshots:
             else:
                 for name in (IMAGE, *([COLUMNS] if (folder / COLUMNS).exists() else []), MANIFEST):
                     self._fs.put_file(str(folder / name), f"{self._root}/{snapshot.name}/{name}")
-        except (OSError, ValueError) as error:
-            raise SnapshotError(f"{self.url}: {snapshot.name} can't be written: {error}") from error
+        except Exception as error:
+            raise SnapshotError(f"{self.url}: {snapshot.name} can't be written: {why(error)}") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return snapshot
@@ -248,11 +256,14 @@ class Snapshots:
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:
-            # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(f"{self._root}/{name}/{MANIFEST}")
-            with suppress(FileNotFoundError):
-                self._fs.rm(f"{self._root}/{name}", recursive=True)
+            try:
+                # The manifest first: from then on there is no such snapshot, whatever happens to the rest.
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(f"{self._root}/{name}/{MANIFEST}")
+                with suppress(FileNotFoundError):
+                    self._fs.rm(f"{self._root}/{name}", recursive=True)
+            except Exception as error:
+                raise SnapshotError(f"{self.url}: {name} can't be removed: {why(error)}") from error
 
     def verify(self, snapshot: Snapshot) -> None:
         """Check every byte of a snapshot. Raises SnapshotError that says what is damaged."""
@@ -316,19 +327,23 @@ class Snapshots:
             entries = self._fs.ls(self._root, detail=True)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
-            raise SnapshotError(f"{self.url}: it can't be read: {error}") from error
+        except Exception as error:
+            raise SnapshotError(f"{self.url}: it can't be read: {why(error)}") from error
         folders = [str(each["name"]) for each in entries if each["type"] == "directory"]
         names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
         return [name for name in names if not name.startswith(MAKING)]
 
     def _read(self, name: str) -> Snapshot:
         try:
-            written = json.loads(self._fs.cat_file(f"{self._root}/{name}/{MANIFEST}"))
+            text = self._fs.cat_file(f"{self._root}/{name}/{MANIFEST}")
         except FileNotFoundError as error:
             raise _UnfinishedError("it has no manifest") from error
-        except (OSError, ValueError) as error:
-            raise SnapshotError(f"its manifest can't be read: {error}") from error
+        except Exception as error:
+            raise SnapshotError(f"its manifest can't be read: {why(error)}") from error
+        try:
+            written = json.loads(text)
+        except ValueError as error:
+            raise SnapshotError(f"its manifest is none: {error}") from error
         if not isinstance(written, dict):
             raise SnapshotError("its manifest is none")
         snapshot = Snapshot.from_dict(written)

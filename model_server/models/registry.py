@@ -30,6 +30,7 @@ from graph_transformer.checkpoint import WEIGHTS_NAME
 from model_server.config import LIVE
 from model_server.models.channel import Channel
 from model_server.models.errors import ModelRefused, Reason, RegistryError
+from temporal_graph.object_store import why
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -94,8 +95,8 @@ class Registry:
         self.url = str(url)
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise RegistryError(f"{self.url}: {error}") from None
+        except Exception as error:  # an unknown protocol, a library that is not installed, or what that one raises
+            raise RegistryError(f"{self.url}: {why(error)}") from error
         self._root = root.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
         self._cache = cache if cache is not None else Path.home() / ".cache" / "nowgraph" / "models"
@@ -103,17 +104,21 @@ class Registry:
     def push(self, files: Mapping[str, Path], manifest: Manifest) -> bool:
         """Adds a version from its files by name; False where it is there already, which changes nothing.
 
-        Raises RegistryError for a version that is there with other files: versions never change.
+        Raises RegistryError for a version that is there with other files: versions never change; and where it can't be
+        written. ModelRefused where the registry can't be read.
         """
         at = self._path(manifest.task, manifest.version)
-        if self._fs.exists(f"{at}/{MANIFEST_NAME}"):
+        if self._exists(f"{at}/{MANIFEST_NAME}"):
             there = self.manifest(manifest.task, manifest.version)
             if there.files[WEIGHTS_NAME] != manifest.files[WEIGHTS_NAME]:
                 raise RegistryError(f"{at}: version {manifest.version} is there with other files")
             return False
-        self._fs.makedirs(at, exist_ok=True)
-        for name in manifest.files:
-            self._fs.put_file(str(files[name]), f"{at}/{name}")
+        try:
+            self._fs.makedirs(at, exist_ok=True)
+            for name in manifest.files:
+                self._fs.put_file(str(files[name]), f"{at}/{name}")
+        except Exception as error:
+            raise RegistryError(f"{at}: it can't be written: {why(error)}") from error
         self._write(f"{at}/{MANIFEST_NAME}", manifest.to_json())
         return True
 
@@ -125,7 +130,7 @@ class Registry:
         """Every whole version of a task, the newest first; one that cannot be read is left out."""
         found = []
         for name in self._names(f"{self._root}/{task}"):
-            if name != CHANNELS and self._fs.exists(f"{self._path(task, name)}/{MANIFEST_NAME}"):
+            if name != CHANNELS and self._exists(f"{self._path(task, name)}/{MANIFEST_NAME}"):
                 try:
                     found.append(self.manifest(task, name))
                 except ModelRefused:
@@ -211,7 +216,7 @@ class Registry:
                 except FileNotFoundError:
                     raise ModelRefused(Reason.CORRUPT, f"{at}/{name} is missing") from None
                 except Exception as error:
-                    raise ModelRefused(Reason.UNAVAILABLE, f"{at}/{name}: {error!r}") from error
+                    raise ModelRefused(Reason.UNAVAILABLE, f"{at}/{name}: {why(error)}") from error
             check_files(beside, manifest)
             (beside / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
@@ -230,7 +235,7 @@ class Registry:
             self._fs.invalidate_cache()  # a channel that another process wrote a moment ago
             return bool(self._fs.exists(path))
         except Exception as error:
-            raise ModelRefused(Reason.UNAVAILABLE, f"{path}: {error!r}") from error
+            raise ModelRefused(Reason.UNAVAILABLE, f"{path}: {why(error)}") from error
 
     def _names(self, path: str) -> list[str]:
         try:
@@ -238,6 +243,8 @@ class Registry:
             found = self._fs.ls(path, detail=True)
         except FileNotFoundError:
             return []
+        except Exception as error:
+            raise ModelRefused(Reason.UNAVAILABLE, f"{path}: {why(error)}") from error
         return [
             name
             for one in found
@@ -250,13 +257,16 @@ class Registry:
         except FileNotFoundError:
             raise ModelRefused(Reason.UNAVAILABLE, f"{self.url}: {missing}") from None
         except Exception as error:
-            raise ModelRefused(Reason.UNAVAILABLE, f"{path}: {error!r}") from error
+            raise ModelRefused(Reason.UNAVAILABLE, f"{path}: {why(error)}") from error
         return data
 
     def _write(self, path: str, text: str) -> None:
         """Replaces a file as a whole: a reader sees the old one or the new one."""
         if not self._local:
-            self._fs.pipe_file(path, text.encode())  # one object, put at once
+            try:
+                self._fs.pipe_file(path, text.encode())  # one object, put at once
+            except Exception as error:
+                raise RegistryError(f"{path}: it can't be written: {why(error)}") from error
             return
         descriptor, beside = tempfile.mkstemp(prefix=".", dir=Path(path).parent)
         try:

@@ -163,6 +163,40 @@ def test_an_unknown_protocol_says_so() -> None:
         Registry("nosuch://x")
 
 
+class _CloudError(Exception):
+    """As an object store's library raises: no OSError."""
+
+
+@pytest.mark.parametrize("call", ["ls", "exists", "cat_file", "get_file", "put_file", "pipe_file"])
+def test_errors_of_an_object_store_are_ours(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Whatever its library raises is said with the place and what to look at; nothing is there by half."""
+    registry = Registry(f"memory://registry-{tmp_path.name}", cache=tmp_path / "cache")
+    other = Registry(f"memory://other-{tmp_path.name}", cache=tmp_path / "cache")
+    manifest, _ = push(registry, world.checkpoint, None)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise _CloudError("no credentials")
+
+    def ask() -> None:
+        if call in ("put_file", "pipe_file"):
+            push(other, world.checkpoint, None)
+        elif call in ("ls", "exists"):
+            registry.versions(manifest.task)
+        else:
+            registry.fetch(manifest.task, manifest.version)
+
+    with monkeypatch.context() as failing:
+        for each in (registry, other):
+            failing.setattr(each._fs, call, refuse)
+        with pytest.raises((RegistryError, ModelRefused), match=r"no credentials \(look at") as caught:
+            ask()
+    assert tmp_path.name in str(caught.value)
+    assert registry.versions(manifest.task) == [manifest]
+    assert other.versions(manifest.task) == []
+
+
 @pytest.mark.parametrize("spoil", [lambda text: text[:-20], lambda text: text.replace('"format": 1', '"format": 7')])
 def test_a_spoiled_manifest_is_refused(registry: Registry, world: Any, spoil: Callable[[str], str]) -> None:
     """A manifest that is half or of another format is no version to load."""
