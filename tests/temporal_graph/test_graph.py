@@ -140,7 +140,7 @@ def test_columns_appended_are_the_rows_that_events_make(schema: Schema) -> None:
 
 
 def test_columns_make_the_same_graph_in_batches_of_any_length() -> None:
-    """Rows that go in together find one another: keys given twice, parents of either table that a row just before made."""
+    """Rows that go in together find one another: keys given twice, parents that a row just before made."""
     text = "{version: 1, name: n, tables: {a: {primary_key: {id: integer}}, b: {primary_key: {id: integer}, "
     schema = parse_schema(text + "time_column: t, links: {a_id: a, b_id: b}}}}")
     rng, count = np.random.default_rng(5), 1_500
