@@ -15,10 +15,11 @@ from temporal_graph.graph import TemporalGraph
 
 # About 150 edges: two parents, and what they did last with whom.
 PLAN = {"num_neighbors": [{"hop1": 1}, {"hop2": 38}, {"hop3": 1}]}
-CALLS = 20_000
+CALLS = 100_000
 WARM_UP = 500
 APPLIED_PER_S = 100_000
-APPLIED_AT_ONCE = 1_000
+# The writer waits for Python's lock some milliseconds a batch: both are threads of one process here.
+APPLIED_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)

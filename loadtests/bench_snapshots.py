@@ -195,7 +195,7 @@ def main() -> None:
     """Measures, prints and keeps a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=float, default=10e6, help="in each graph before anything is measured")
-    parser.add_argument("--rounds", type=int, default=3, help="snapshots of each graph at full speed")
+    parser.add_argument("--rounds", type=int, default=1, help="snapshots of each graph; three fill 24 GiB")
     parser.add_argument("--seconds", type=float, default=4.0, help="of the usual load alone, twice")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk that keeps snapshots")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
