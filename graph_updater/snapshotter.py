@@ -98,14 +98,11 @@ class Snapshotter:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._copy_on(self._image)
+        self._copy_on()
 
-    def _copy_on(self, image: GraphImage) -> None:
-        try:
-            image.copy(bytes_per_s=self._settings.snapshot_bytes_per_s)
-        except BaseException:
-            shutil.rmtree(image.path.parent, ignore_errors=True)
-            raise
+    def _copy_on(self) -> None:
+        assert self._image is not None
+        self._image.copy(bytes_per_s=self._settings.snapshot_bytes_per_s)  # where it fails, `_drop` removes the folder
 
     def _settle(self, copied: Future[None]) -> None:
         if self._view.overwrites_due and copied.exception() is None:
@@ -118,7 +115,7 @@ class Snapshotter:
         if self._late and self._image is not None and copied.exception() is None:
             # What changed while it waited is copied beside the writer too.
             self._late = False
-            self._copied = self._beside.submit(self._copy_on, self._image)
+            self._copied = self._beside.submit(self._copy_on)
             return
         self._copied, self._waits, self._late = None, False, False
         try:
