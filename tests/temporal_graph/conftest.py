@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from protos.nowgraph.v1 import row_event_pb2 as pb
+from temporal_graph.graph import TemporalGraph
 from temporal_graph.schema import Schema, parse_schema
+from temporal_graph.snapshots import IMAGE, Snapshot, Snapshots
 
 PAYMENTS = """
 version: 1
@@ -75,3 +77,17 @@ def payment() -> Callable[..., bytes]:
         return event.SerializeToString()
 
     return build
+
+
+@pytest.fixture
+def snap() -> Callable[[Snapshots, TemporalGraph], Snapshot]:
+    """Makes a snapshot of a graph as it is."""
+
+    def made(snapshots: Snapshots, graph: TemporalGraph) -> Snapshot:
+        folder = snapshots.making()
+        image = graph.image(folder / IMAGE)
+        image.copy()
+        settled = image.settle()
+        return snapshots.add(folder, settled, size=image.finish(), fingerprint=graph.schema.fingerprint())
+
+    return made

@@ -12,7 +12,9 @@ from fsspec.registry import known_implementations
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.object_store import why
 from temporal_graph.schema import Schema
-from temporal_graph.snapshots import IMAGE, Snapshot, SnapshotError, Snapshots
+from temporal_graph.snapshots import Snapshot, SnapshotError, Snapshots
+
+Snap = Callable[[Snapshots, TemporalGraph], Snapshot]
 
 
 class NoCredentialsError(Exception):
@@ -41,18 +43,14 @@ def test_a_library_that_is_missing_is_said() -> None:
     )
 
 
-def snap(snapshots: Snapshots, graph: TemporalGraph) -> Snapshot:
-    """A snapshot of the graph as it is."""
-    folder = snapshots.making()
-    image = graph.image(folder / IMAGE)
-    image.copy()
-    settled = image.settle()
-    return snapshots.add(folder, settled, size=image.finish(), fingerprint=graph.schema.fingerprint())
-
-
 @pytest.mark.parametrize("call", ["ls", "cat_file", "get_file", "put_file", "rm_file"])
 def test_snapshots_raise_errors_of_their_own(
-    schema: Schema, payment: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    schema: Schema,
+    payment: Callable[..., bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    snap: Snap,
 ) -> None:
     """With the place and what to look at, whatever a library raises; nothing that was there is lost by it."""
     snapshots = Snapshots(f"memory://{tmp_path.name}", cache=tmp_path)

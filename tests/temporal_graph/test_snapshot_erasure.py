@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from temporal_graph.snapshot_erasure import erase_in_snapshots
 from temporal_graph.snapshots import IMAGE, MANIFEST, Snapshot, Snapshots
 from temporal_graph.view import Erased
 
+Snap = Callable[[Snapshots, TemporalGraph], Snapshot]
 ARENA_BYTES = 64 << 20
 SCHEMA = parse_schema("""
 version: 1
@@ -53,16 +55,7 @@ PEOPLE = [
 ERASURE = event("people", "ada@example.org", 100, "ERASE")
 
 
-def snap(snapshots: Snapshots, graph: TemporalGraph) -> Snapshot:
-    """A snapshot of the graph as it is."""
-    folder = snapshots.making()
-    image = graph.image(folder / IMAGE)
-    image.copy()
-    settled = image.settle()
-    return snapshots.add(folder, settled, size=image.finish(), fingerprint=SCHEMA.fingerprint())
-
-
-def made_before(place: Path) -> Snapshots:
+def made_before(place: Path, snap: Snap) -> Snapshots:
     """Two snapshots of a graph that knows Ada."""
     snapshots = Snapshots(place)
     with TemporalGraph.create(SCHEMA, arena_bytes=ARENA_BYTES) as graph:
@@ -123,7 +116,7 @@ tables:
             assert other.dump() == graph.dump()
 
 
-def test_a_schema_that_grew_takes_erasures_over(tmp_path: Path) -> None:
+def test_a_schema_that_grew_takes_erasures_over(tmp_path: Path, snap: Snap) -> None:
     """Tables move, and what was erased stays so: a late change is dropped, also of what was its own."""
     snapshots = Snapshots(tmp_path)
     with TemporalGraph.create(SCHEMA, arena_bytes=ARENA_BYTES) as graph:
@@ -145,9 +138,9 @@ def test_a_schema_that_grew_takes_erasures_over(tmp_path: Path) -> None:
         assert graph.dump() == clean.dump()
 
 
-def test_snapshots_made_before_are_written_anew(tmp_path: Path) -> None:
+def test_snapshots_made_before_are_written_anew(tmp_path: Path, snap: Snap) -> None:
     """Each keeps its place and positions, holds what a replay holds, and nothing of what is erased; once is enough."""
-    snapshots = made_before(tmp_path)
+    snapshots = made_before(tmp_path, snap)
     before, _ = snapshots.inventory()
     done = erase_in_snapshots(snapshots, SCHEMA, [ERASURE], arena_bytes=ARENA_BYTES)
     assert held(tmp_path) == set(OTHERS)
@@ -169,9 +162,9 @@ def test_snapshots_made_before_are_written_anew(tmp_path: Path) -> None:
     assert not again.rewritten
 
 
-def test_a_rewrite_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+def test_a_rewrite_that_was_cut_off_is_done_again(tmp_path: Path, snap: Snap) -> None:
     """The process died when the new snapshot stood and the old one was still there."""
-    snapshots = made_before(tmp_path)
+    snapshots = made_before(tmp_path, snap)
     olds = {folder.name: {file.name: file.read_bytes() for file in folder.iterdir()} for folder in tmp_path.iterdir()}
     erase_in_snapshots(snapshots, SCHEMA, [ERASURE], arena_bytes=ARENA_BYTES)
     for name, files in olds.items():
@@ -184,9 +177,9 @@ def test_a_rewrite_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
     assert len(snapshots.inventory()[0]) == 2
 
 
-def test_a_snapshot_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_snapshot_that_cannot_be_read_is_named(tmp_path: Path, snap: Snap) -> None:
     """Nobody may believe that it is clean; the others are done."""
-    snapshots = made_before(tmp_path)
+    snapshots = made_before(tmp_path, snap)
     newest, oldest = snapshots.inventory()[0]
     with (tmp_path / newest.name / IMAGE).open("r+b") as file:
         file.seek(70_000)
@@ -196,17 +189,17 @@ def test_a_snapshot_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert [each.offsets for each in done.rewritten] == [oldest.offsets]
 
 
-def test_an_erasure_that_fits_no_table_changes_nothing(tmp_path: Path) -> None:
+def test_an_erasure_that_fits_no_table_changes_nothing(tmp_path: Path, snap: Snap) -> None:
     """It is refused with its reason."""
-    snapshots = made_before(tmp_path)
+    snapshots = made_before(tmp_path, snap)
     with pytest.raises(ValueError, match="unknown_table"):
         erase_in_snapshots(snapshots, SCHEMA, [event("nobody", 1, 5, "ERASE")], arena_bytes=ARENA_BYTES)
     assert held(tmp_path) == {*HERS, *OTHERS}
 
 
-def test_a_new_snapshot_removes_those_that_hold_what_it_has_erased(tmp_path: Path) -> None:
+def test_a_new_snapshot_removes_those_that_hold_what_it_has_erased(tmp_path: Path, snap: Snap) -> None:
     """Unless it is damaged itself; one that holds the erasure, too, stays."""
-    snapshots = made_before(tmp_path)
+    snapshots = made_before(tmp_path, snap)
     restored = snapshots.restore(SCHEMA, arena_bytes=ARENA_BYTES)
     assert restored is not None
     with restored.graph as graph:

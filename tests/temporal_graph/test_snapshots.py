@@ -20,6 +20,7 @@ from temporal_graph.snapshots import IMAGE, MAKING, MANIFEST, Snapshot, Snapshot
 from temporal_graph.view import GraphView
 
 Build = Callable[..., bytes]
+Snap = Callable[[Snapshots, TemporalGraph], Snapshot]
 ARENA_BYTES = 64 << 20
 
 
@@ -37,15 +38,6 @@ def apply(graph: TemporalGraph, payment: Build, first: int, end: int) -> None:
     graph.apply(events, backfill=True, positions={("p", 0): end})
 
 
-def snap(snapshots: Snapshots, graph: TemporalGraph) -> Snapshot:
-    """A snapshot of the graph as it is."""
-    folder = snapshots.making()
-    image = graph.image(folder / IMAGE)
-    image.copy()
-    settled = image.settle()
-    return snapshots.add(folder, settled, size=image.finish(), fingerprint=graph.schema.fingerprint())
-
-
 @pytest.fixture(params=["local", "remote"])
 def snapshots(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshots:
     """A folder, and an object store."""
@@ -54,7 +46,9 @@ def snapshots(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshots:
     return Snapshots(f"memory://{tmp_path.name}", cache=tmp_path)
 
 
-def test_a_restored_graph_goes_on_as_the_one_it_is_of(schema: Schema, payment: Build, snapshots: Snapshots) -> None:
+def test_a_restored_graph_goes_on_as_the_one_it_is_of(
+    schema: Schema, payment: Build, snapshots: Snapshots, snap: Snap
+) -> None:
     """Equal by hash and position then, and after both apply the rest of the log; in an arena of another size, too."""
     with filled(schema, payment, 500) as graph:
         snapshot = snap(snapshots, graph)
@@ -95,7 +89,7 @@ def test_an_image_is_of_the_moment_it_was_settled(schema: Schema, payment: Build
 
 
 def test_a_damaged_snapshot_is_refused_and_the_one_before_serves(
-    schema: Schema, payment: Build, tmp_path: Path
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
 ) -> None:
     """Whatever is damaged: the image, its end, its manifest; with the reason; without a good one there is none."""
     snapshots = Snapshots(tmp_path / "snapshots")
@@ -130,7 +124,7 @@ def test_a_damaged_snapshot_is_refused_and_the_one_before_serves(
 
 
 def test_a_position_in_the_past_is_restored_from_a_snapshot_before_it(
-    schema: Schema, payment: Build, snapshots: Snapshots
+    schema: Schema, payment: Build, snapshots: Snapshots, snap: Snap
 ) -> None:
     """At the position itself it serves, one record before it the one before does; with none before it there is none."""
     with filled(schema, payment, 100) as graph:
@@ -161,7 +155,7 @@ def test_a_position_in_the_past_is_restored_from_a_snapshot_before_it(
     ],
 )
 def test_a_snapshot_of_other_tables_is_refused_by_name(
-    schema: Schema, schema_text: str, payment: Build, tmp_path: Path, written: str, found: str, named: str
+    schema: Schema, schema_text: str, payment: Build, tmp_path: Path, written: str, found: str, named: str, snap: Snap
 ) -> None:
     """The first table, column or link that differs is named."""
     snapshots = Snapshots(tmp_path)
@@ -175,7 +169,7 @@ def test_a_snapshot_of_other_tables_is_refused_by_name(
 
 
 def test_a_schema_that_grew_takes_a_snapshot_over(
-    schema: Schema, schema_text: str, payment: Build, tmp_path: Path
+    schema: Schema, schema_text: str, payment: Build, tmp_path: Path, snap: Snap
 ) -> None:
     """With another table, column and link the graph is the one that the log builds under the larger schema."""
     grown = parse_schema(
@@ -198,7 +192,9 @@ def test_a_schema_that_grew_takes_a_snapshot_over(
         assert other.canonical_hash() == rebuilt.canonical_hash()
 
 
-def test_other_bounds_are_no_other_graph(schema: Schema, schema_text: str, payment: Build, tmp_path: Path) -> None:
+def test_other_bounds_are_no_other_graph(
+    schema: Schema, schema_text: str, payment: Build, tmp_path: Path, snap: Snap
+) -> None:
     """Lateness and retention may change: the schema that restores says what they are."""
     snapshots = Snapshots(tmp_path)
     with filled(schema, payment, 10) as graph:
@@ -212,7 +208,9 @@ def test_other_bounds_are_no_other_graph(schema: Schema, schema_text: str, payme
         assert other.apply([late]).applied == 1
 
 
-def test_readers_of_a_folder_are_sent_to_a_restored_generation(schema: Schema, payment: Build, tmp_path: Path) -> None:
+def test_readers_of_a_folder_are_sent_to_a_restored_generation(
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
+) -> None:
     """Restored into a shared arena, a graph is one generation further, and serves."""
     arena, snapshots = tmp_path / "arena", Snapshots(tmp_path / "snapshots")
     with TemporalGraph.create(schema, arena=arena, arena_bytes=ARENA_BYTES) as graph:
@@ -229,7 +227,7 @@ def test_readers_of_a_folder_are_sent_to_a_restored_generation(schema: Schema, p
 
 
 def test_only_the_newest_are_kept_and_what_died_is_removed(
-    schema: Schema, payment: Build, snapshots: Snapshots, tmp_path: Path
+    schema: Schema, payment: Build, snapshots: Snapshots, tmp_path: Path, snap: Snap
 ) -> None:
     """Older ones go, and folders that a process left in the making."""
     with filled(schema, payment, 10) as graph:
@@ -249,7 +247,9 @@ def test_only_the_newest_are_kept_and_what_died_is_removed(
     assert not half.exists()
 
 
-def test_what_died_is_removed_before_the_next_is_made(schema: Schema, payment: Build, tmp_path: Path) -> None:
+def test_what_died_is_removed_before_the_next_is_made(
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
+) -> None:
     """Or on a disk that it has filled no snapshot would ever be made again."""
     snapshots = Snapshots(tmp_path)
     with filled(schema, payment, 10) as graph:
@@ -261,7 +261,7 @@ def test_what_died_is_removed_before_the_next_is_made(schema: Schema, payment: B
 
 
 def test_the_last_one_made_is_the_newest_whatever_the_clock_says(
-    schema: Schema, payment: Build, tmp_path: Path
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
 ) -> None:
     """A clock set back by an hour makes none that counts as older than those before it, to be removed at once."""
     now_us = iter([7_200_000_000, 3_600_000_000, 3_600_000_001])
@@ -272,7 +272,9 @@ def test_the_last_one_made_is_the_newest_whatever_the_clock_says(
     assert snapshots.inventory()[0] == [made[2], made[1]]
 
 
-def test_a_snapshot_that_cannot_be_written_leaves_the_others(schema: Schema, payment: Build, tmp_path: Path) -> None:
+def test_a_snapshot_that_cannot_be_written_leaves_the_others(
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
+) -> None:
     """Nothing of it stays, and what was there is as it was."""
     snapshots = Snapshots(tmp_path / "snapshots")
     with filled(schema, payment, 10) as graph:
@@ -291,7 +293,7 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_others(schema: Schema, pay
     assert snapshots.inventory() == ([good], [])
 
 
-def test_a_manifest_of_another_version_is_refused(schema: Schema, payment: Build, tmp_path: Path) -> None:
+def test_a_manifest_of_another_version_is_refused(schema: Schema, payment: Build, tmp_path: Path, snap: Snap) -> None:
     """It says which version was expected; one that is under another name says whose it is."""
     snapshots = Snapshots(tmp_path)
     with filled(schema, payment, 10) as graph:
@@ -325,7 +327,9 @@ class _RemembersListings(MemoryFileSystem):
         self.dircache.clear()
 
 
-def test_what_another_process_made_and_removed_is_seen(schema: Schema, payment: Build, tmp_path: Path) -> None:
+def test_what_another_process_made_and_removed_is_seen(
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
+) -> None:
     """Who stood by has listed the place long ago; it makes snapshots there once it takes over."""
     fsspec.register_implementation("remembers", _RemembersListings, clobber=True)
     url = f"//another/{tmp_path.name}"
@@ -341,7 +345,7 @@ def test_what_another_process_made_and_removed_is_seen(schema: Schema, payment: 
 
 @pytest.mark.parametrize("call", ["cat_file", "ls"])
 def test_a_place_that_cannot_be_read_for_a_while_keeps_its_snapshots(
-    schema: Schema, payment: Build, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch, call: str
+    schema: Schema, payment: Build, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch, call: str, snap: Snap
 ) -> None:
     """A file system that fails says nothing of what is there: nothing is taken for empty or left over, and removed."""
     with filled(schema, payment, 10) as graph:
