@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import multiprocessing
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from graph_updater.tracing import ApplyTraces
 from graph_updater.updater import Updater
 from loadtests.bench_graph import bench_schema
 from loadtests.load.report import append_history
+from loadtests.load.worlds import free_ports
 from protos.nowgraph.v1 import row_event_pb2
 from stream.batch import Batch, DeadLetter
 from stream.decode import Decoder
@@ -177,7 +177,7 @@ def apache_kafka(topics: Sequence[str], bootstrap: str) -> Iterator[StreamSettin
             sys.path.append(str(TESTS))
             kafka = importlib.import_module("kafka_fixtures").Kafka
             folder = Path(stack.enter_context(TemporaryDirectory()))
-            bootstrap = stack.enter_context(kafka(folder, _free_ports, jvm=KAFKA_JVM)).bootstrap
+            bootstrap = stack.enter_context(kafka(folder, free_ports, jvm=KAFKA_JVM)).bootstrap
         settings = StreamSettings(kafka_bootstrap=bootstrap)
         admin = AdminClient({**settings.client_config(), "log_level": 3})
         for made in admin.create_topics([NewTopic(topic, PARTITIONS) for topic in topics]).values():
@@ -187,14 +187,6 @@ def apache_kafka(topics: Sequence[str], bootstrap: str) -> Iterator[StreamSettin
         finally:
             for gone in admin.delete_topics(list(topics)).values():
                 gone.result()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def main() -> None:

@@ -160,16 +160,18 @@ def started(methods: Sequence[str], cores: Cores, *, rows: int, workers: int = 1
         yield Tested(servers, writers, requests)
 
 
-def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """So many ports on loopback that nobody has just now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def serve(folder: Path, cores: tuple[int, ...], workers: int, stack: ExitStack) -> Served:
     """Starts a server over the folder's arena and model; it ends with the stack."""
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = free_ports(2)
     command = [sys.executable, "-P", "-c", _SERVE, ",".join(map(str, cores)), "serve"]
     command += ["--checkpoint", str(folder / "model"), "--arena", str(folder / "arena")]
     command += ["--port", str(port), "--metrics-port", str(metrics_port), "--quiet"]
