@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -56,24 +57,53 @@ class Isotonic:
         return inside + self.slope * beyond
 
 
+class Scale(StrEnum):
+    """What a shift is added to: the number; the number, but nothing falls below zero by it; its logarithm, likewise."""
+
+    PLAIN = "plain"
+    ABOVE_ZERO = "above_zero"
+    LOG = "log"
+
+
+def to_scale(value: Floats, scale: Scale) -> Floats:
+    """Return numbers on a scale, of their shape; the logarithm is that of one more, with the number's sign."""
+    if scale is not Scale.LOG:
+        return value
+    log: Floats = np.sign(value) * np.log1p(np.abs(value))
+    return log
+
+
+def moved(value: Floats, shift: Floats | float, scale: Scale) -> Floats:
+    """Return numbers shifted on a scale, in their own unit again."""
+    if scale is Scale.PLAIN:
+        return value + shift
+    placed = to_scale(value, scale)
+    # What was below zero before stays where it was: a shift downwards ends at zero, or does nothing.
+    out: Floats = np.maximum(placed + shift, np.minimum(placed, 0.0))
+    return out if scale is Scale.ABOVE_ZERO else np.sign(out) * np.expm1(np.abs(out))
+
+
 @dataclass(frozen=True, slots=True)
 class Conformal:
-    """Sorted quantiles plus `shift` (one number per output), made to nest around the median.
+    """Sorted quantiles moved by `shift` on a scale (one number per output), made to nest around the median.
 
     Where shifted quantiles cross, the outer one moves outwards: an interval never loses what its own shift gave it.
     """
 
     steps: int
     shift: tuple[float, ...]
+    scale: Scale = Scale.PLAIN
 
     def __post_init__(self) -> None:
         if len(self.shift) != self.steps * len(QUANTILES):
             raise ValueError(f"expected {self.steps} * {len(QUANTILES)} shifts, found {len(self.shift)}")
+        object.__setattr__(self, "scale", Scale(self.scale))  # a checkpoint gives its name
 
     def apply(self, raw: Floats) -> Floats:
         """Return the quantiles float64[B, steps * QUANTILES], rising within each step."""
         quantiles = np.sort(raw.reshape(len(raw), self.steps, len(QUANTILES)), axis=-1)
-        return nested(quantiles + np.reshape(self.shift, (self.steps, len(QUANTILES)))).reshape(raw.shape)
+        shift = np.reshape(self.shift, (self.steps, len(QUANTILES)))
+        return nested(moved(quantiles, shift, self.scale)).reshape(raw.shape)
 
 
 def nested(quantiles: Floats) -> Floats:

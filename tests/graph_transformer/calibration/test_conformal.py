@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graph_transformer.calibration.conformal import PAIRS, conformal_margin, fit_conformal, median_shift, nominal
+from graph_transformer.calibration.conformal import (
+    PAIRS,
+    best_shift,
+    conformal_margin,
+    fit_conformal,
+    losses,
+    median_shift,
+    nominal,
+)
+from graph_transformer.calibration.maps import Scale
 from graph_transformer.target import MEDIAN, QUANTILES
 
 Floats = NDArray[np.float64]
@@ -68,10 +77,69 @@ def test_the_margin_is_the_rank_that_the_paper_says() -> None:
 def test_the_median_moves_only_where_that_holds() -> None:
     """A median that is off by half its spread is moved; one that is right stays exactly, as do too few examples."""
     random = np.random.default_rng(0)
-    assert median_shift(random.normal(0.5, 1, 1000)) == pytest.approx(0.5, abs=0.1)
-    kept = [median_shift(random.normal(0.0, 1, 1000)) for _ in range(20)]
+    zeros = np.zeros(1000)
+    assert median_shift(zeros, random.normal(0.5, 1, 1000)) == pytest.approx(0.5, abs=0.1)
+    kept = [median_shift(zeros, random.normal(0.0, 1, 1000)) for _ in range(20)]
     assert kept.count(0.0) >= 16
-    assert median_shift(np.full(3, 9.0)) == 0.0
+    assert median_shift(zeros[:3], np.full(3, 9.0)) == 0.0
+
+
+def spent(count: int, *, seed: int = 0, factor: float = 1.0) -> tuple[Floats, Floats]:
+    """Quantiles `factor` times too high of sums that are nothing for a third of those asked, and the sums."""
+    random = np.random.default_rng(seed)
+    center = random.normal(2.0, 1.0, count)
+    label = np.exp(center + 0.5 * random.normal(size=count)) * (random.random(count) > 1 / 3)
+    # The quantiles of what a third of the time is nothing.
+    at = np.array([-9.0, -9.0, -9.0, -0.6745, 0.3186, 1.0364, 1.4395])
+    return factor * np.exp(center[:, None] + 0.5 * at), label
+
+
+def test_quantiles_that_are_a_share_too_high_move_by_a_share() -> None:
+    """Sums of all sizes, half of each too much: the logarithmic scale is chosen, and brings back the median's error."""
+    raw, label = spent(4000, factor=1.5)
+    fresh, fresh_label = spent(20_000, seed=1, factor=1.5)
+    right, _ = spent(20_000, seed=1)
+    method, found = fit_conformal(raw, label)
+    calibrated = found.apply(fresh)
+    error = [np.abs(each[:, 3] - fresh_label).mean() for each in (fresh, calibrated, right)]
+    assert (method, found.scale) == ("conformal_log", Scale.LOG)
+    assert error[1] - error[2] < 0.2 * (error[0] - error[2])
+    for pair in PAIRS:
+        assert coverage(calibrated, fresh_label, pair) >= nominal(pair) - 0.02
+
+
+def test_quantiles_that_are_a_sum_too_high_move_by_a_sum_and_not_below_zero() -> None:
+    """Where every median is 2 too high, taking 2 away is better than taking a share, and nothing is below zero."""
+    raw, label = spent(4000)
+    fresh, fresh_label = spent(20_000, seed=1)
+    method, found = fit_conformal(raw + 2.0, label)
+    calibrated = found.apply(fresh + 2.0)
+    assert (method, found.scale) == ("conformal_above_zero", Scale.ABOVE_ZERO)
+    assert found.shift[3] == pytest.approx(-2.0, abs=0.5)
+    assert calibrated.min() == 0.0
+    assert np.abs(calibrated[:, 3] - fresh_label).mean() < np.abs(fresh[:, 3] + 2.0 - fresh_label).mean() - 0.3
+
+
+def test_labels_below_zero_or_few_of_them_are_shifted_plainly() -> None:
+    """A label below zero leaves the number's own scale, whatever else would fit; too few labels choose no logarithm."""
+    raw, label = spent(4000, factor=1.5)
+    label[7] = -0.01
+    assert fit_conformal(raw, label)[0] == "conformal"
+    assert fit_conformal(raw[:9], np.abs(label[:9]))[0] == "conformal_above_zero"
+
+
+def test_the_best_shift_counts_what_zero_stops() -> None:
+    """Of labels that are nothing for the most part, a median just above nothing goes all the way down."""
+    median = np.full(100, 0.5)
+    label = np.where(np.arange(100) < 60, 0.0, 4.0)
+    assert np.maximum(median + best_shift(median, label, Scale.ABOVE_ZERO), 0.0).max() == 0.0
+
+
+def test_the_loss_is_that_of_training() -> None:
+    """Pinball over all quantiles, the median's once more: an error of 2 upwards by hand."""
+    levels = np.array(QUANTILES)
+    assert losses(np.zeros((1, 7)), np.array([[2.0]]))[0] == pytest.approx((2 * levels).mean() + 1.0)
+    assert losses(np.zeros((3, 14)), np.ones((3, 2))).shape == (3,)
 
 
 def test_each_step_has_its_own_shifts() -> None:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from graph_transformer.calibration.maps import Affine, Calibration, Conformal, Isotonic, nested
+from graph_transformer.calibration.maps import Affine, Calibration, Conformal, Isotonic, Scale, moved, nested
 from graph_transformer.target import QUANTILES, Kind, Target
 
 CALIBRATIONS = [
@@ -14,6 +14,7 @@ CALIBRATIONS = [
     Calibration(Affine((0.7, 1.2), (-0.1, 0.0)), (0.5, -0.5), "platt"),
     Calibration(Isotonic((-1.0, 0.5), (-3.0, 0.25), 0.8), -1.0, "isotonic"),
     Calibration(Conformal(2, tuple(np.linspace(-1, 1, 14).tolist())), method="conformal"),
+    Calibration(Conformal(1, (-0.1,) * 7, Scale.LOG), method="conformal_log"),
 ]
 
 
@@ -29,6 +30,7 @@ def test_calibrations_travel_as_plain_values(calibration: Calibration) -> None:
         ("map", {"form": "spline"}),
         ("map", {"form": "affine", "slope": 1.0}),
         ("map", {"form": "conformal", "steps": 1}),
+        ("map", {"form": "conformal", "steps": 1, "shift": [0.0] * 7, "scale": "cube"}),
     ],
 )
 def test_values_of_something_else_are_refused(part: str, value: object) -> None:
@@ -74,6 +76,35 @@ def test_quantiles_come_out_rising_around_the_median() -> None:
     shifted = Conformal(2, shift * 2).apply(raw).reshape(20, 2, 7)
     assert bool((np.diff(shifted) >= 0).all())
     assert shifted[..., 3].tolist() == plain.reshape(20, 2, 7)[..., 3].tolist()
+
+
+def test_a_conformal_map_without_a_scale_is_on_the_numbers_own() -> None:
+    """Checkpoints name no scale where there was none to choose; what they answer stays."""
+    values = {"method": "conformal", "prior": 0.0, "map": {"form": "conformal", "steps": 1, "shift": [-1.0] * 7}}
+    found = Calibration.from_dict(values)
+    assert found.map == Conformal(1, (-1.0,) * 7, Scale.PLAIN)
+    assert found.apply(np.zeros((1, 7))).tolist() == [[-1.0] * 7]
+
+
+@pytest.mark.parametrize(
+    ("scale", "wanted"),
+    [
+        (Scale.PLAIN, [-3.0, -0.5, 3.0]),
+        (Scale.ABOVE_ZERO, [-2.0, 0.0, 3.0]),
+        (Scale.LOG, [-2.0, 0.0, 5 * np.exp(-1.0) - 1]),
+    ],
+)
+def test_what_a_shift_downwards_does(scale: Scale, wanted: list[float]) -> None:
+    """One less; nothing above zero falls below it but on the plain scale; on the logarithmic a number over e."""
+    assert moved(np.array([-2.0, 0.5, 4.0]), -1.0, scale) == pytest.approx(wanted)
+
+
+def test_a_shift_upwards_moves_what_is_below_zero_too() -> None:
+    """Whatever the scale, more is more: also across zero."""
+    value = np.linspace(-3, 3, 31)
+    for scale in Scale:
+        assert bool((moved(value, 0.7, scale) > value).all())
+        assert bool((np.diff(moved(value, 0.7, scale)) > 0).all())
 
 
 def test_nesting_never_narrows_an_interval() -> None:
