@@ -86,6 +86,14 @@ def served(
             yield world, client
 
 
+def passes(world: Any, wanted: ItemFilter, key: int) -> bool:
+    """Whether an item's cells, as the shop gives them, are kept by a filter."""
+    plain = {"price": {float(key % 4)}, "in_stock": {key % 5 != 0}}
+    cells = plain.get(wanted.column) or world.categories(key, wanted.column)
+    values = wanted.values if isinstance(wanted.values, list) else [wanted.values]
+    return bool(cells & set(values)) != wanted.negate
+
+
 def check(world: Any, asked: ListRequest, found: RankedItems) -> None:
     """The promises of every list."""
     shown = found.keys
@@ -115,13 +123,21 @@ def check(world: Any, asked: ListRequest, found: RankedItems) -> None:
             for name in world.categories(key, cap.column):
                 counts[name] = counts.get(name, 0) + (cap.value in (None, name))
         assert max(counts.values(), default=0) <= cap.limit
+    assert all(passes(world, one, key) for one in asked.filters for key in shown)
+    if allowed.new_share_min:
+        share = found.applied_rules[-1]
+        assert share.rule == "new_share"
+        new = sum(item.is_new for item in found.items)
+        assert new + share.lacking >= allowed.new_share_min * k - 1e-6
     assert found.fallback == (found.history_count == 0 and found.session_count == 0)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_list_keeps_its_promises(served: tuple[Any, Client], data: st.DataObject) -> None:
-    """Never an excluded or denied item, no duplicate, nothing from the future, at most k, scores falling, caps held."""
+    """Never an excluded, denied or filtered item, no duplicate, nothing from the future, at most k, scores falling,
+    caps held, and the share of new items reached or told.
+    """
     world, client = served
     asked = data.draw(requests(world.start_us, world.day_us))
     check(world, asked, client.rank(**{name: getattr(asked, name) for name in asked.__slots__}))
