@@ -130,8 +130,8 @@ def best_items(offset: Int64, item: Int64, score: Float32, width: int) -> Int64:
     return listed
 
 
-def without(scored: Scored, source: Source) -> tuple[Int64, Int64, Mask]:
-    """Return (offset, item, bool[N] kept) of the candidates that some other source found as well."""
-    kept = (scored.found.source & ~int(source)) != 0
+def found_by(scored: Scored, sources: Source) -> tuple[Int64, Int64, Mask]:
+    """Return (offset, item, bool[N] kept) of the candidates that one of these sources found."""
+    kept = (scored.found.source & int(sources)) != 0
     count = np.bincount(scored.found.question[kept], minlength=len(scored.found.offset) - 1)
     return offsets(count), scored.found.item[kept], kept

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.asking import (
+    SOURCES,
     Recall,
     asked_of_past,
     best_items,
+    found_by,
     right_ones,
     scored_parts,
     together,
-    without,
 )
 from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX, FusionLists, learned_lists
 from graph_transformer.finetune.ranking.metrics import ndcg_of
@@ -39,6 +40,8 @@ FloatT = TypeVar("FloatT", np.float16, np.float32)
 
 GRAPH, SEQUENCE, WALK = "graph alone", "sequence alone", "walk alone"
 """Parts of a ranking: a fusion that knows no towers, the towers' products, and the walk's score as it is."""
+ONLY, ALL_BUT = "{} candidates", "without {}"
+"""The whole's order of the candidates that one source found, and of those that any other did."""
 RECALL_MAX = 5_000
 """Questions that the recall of many candidates is measured on."""
 CHOICE_MAX = 4_000
@@ -62,7 +65,7 @@ def answers(
     graph: Fusion | None,
     width: int,
 ) -> Answers:
-    """Return the lists of a scorer and of its parts; `graph` is the fusion that knows no towers."""
+    """Return the lists of a scorer, of its parts and of its sources of candidates; `graph` knows no towers."""
     asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
     found: dict[str, list[Int64]] = {}
     recall = Recall()
@@ -70,7 +73,11 @@ def answers(
         recall.take(questions.select(places), scored.found)
         for name, listed in _lists(scorer, scored, graph, width).items():
             found.setdefault(name, []).append(listed)
-    return Answers({name: np.concatenate(parts) for name, parts in found.items()}, recall.shares())
+    lists = {name: np.concatenate(parts) for name, parts in found.items()}
+    for name in SOURCES:
+        if not (lists[ONLY.format(name)] >= 0).any():
+            del lists[ONLY.format(name)], lists[ALL_BUT.format(name)]
+    return Answers(lists, recall.shares())
 
 
 def wide_recall(source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, seed: int) -> float:
@@ -87,7 +94,7 @@ def wide_recall(source: RowSource, ranked: Ranked, scorer: Scorer, questions: Ra
 def _lists(scorer: Scorer, scored: Scored, graph: Fusion | None, width: int) -> dict[str, Int64]:
     found, names = scored.found, scorer.feature_names
     lists = {OURS: best_items(found.offset, found.item, scored.score, width)}
-    offset, item, kept = without(scored, Source.NEAREST)
+    offset, item, kept = found_by(scored, ~Source.NEAREST)
     if graph is not None and scorer.towers is not None:
         with torch.inference_mode():
             score = graph(torch.from_numpy(graph_columns(names, scored.features[kept]))).numpy()
@@ -95,6 +102,16 @@ def _lists(scorer: Scorer, scored: Scored, graph: Fusion | None, width: int) -> 
     lists[WALK] = best_items(offset, item, scored.features[kept, names.index(UNTRAINED)], width)
     if scorer.towers is not None:
         lists[SEQUENCE] = best_items(found.offset, found.item, scored.features[:, names.index("tower")], width)
+    return lists | _by_source(scored, width)
+
+
+def _by_source(scored: Scored, width: int) -> dict[str, Int64]:
+    """Return the whole's lists of the candidates of each source alone, and without those that it alone found."""
+    lists = {}
+    for name, source in SOURCES.items():
+        for title, sources in ((ONLY, source), (ALL_BUT, ~source)):
+            offset, item, kept = found_by(scored, sources)
+            lists[title.format(name)] = best_items(offset, item, scored.score[kept], width)
     return lists
 
 

@@ -14,9 +14,9 @@ from graph_transformer.finetune.ranking.asking import (
     Recall,
     asked_of_past,
     best_items,
+    found_by,
     right_ones,
     scored_parts,
-    without,
 )
 from graph_transformer.finetune.ranking.questions import RankingQuestions, questions_before
 from graph_transformer.finetune.task_file import Anchors
@@ -119,17 +119,19 @@ def test_the_best_items_of_each_question() -> None:
     assert found.tolist() == [[5, 6], [-1, -1], [1, -1]]
 
 
-def test_candidates_of_one_source_alone_can_be_left_out(opened: Shop, bound: Bind) -> None:
-    """An item that another source found as well stays."""
+def test_candidates_are_told_by_who_found_them(opened: Shop, bound: Bind) -> None:
+    """One source alone can be left out: an item that another source found as well stays; or asked for alone."""
     view, task, questions = asked_before(opened, bound)
     ranked = task.target.ranked
     assert ranked is not None
     asked = asked_of_past(view, ranked, questions.interval(Interval(50 * S - 1, 60 * S)), exclude_seen=False)
     ((_, scored),) = scored_parts(Scorer(view, task), asked)
 
-    offset, item, kept = without(scored, Source.NEW)
+    offset, item, kept = found_by(scored, ~Source.NEW)
+    _, new, _ = found_by(scored, Source.NEW)
 
     alone = scored.found.source == int(Source.NEW)
     assert np.array_equal(kept, ~alone)
     assert item.tolist() == scored.found.item[~alone].tolist()
     assert offset.tolist() == [0, len(item)]
+    assert set(new.tolist()) | set(item.tolist()) == set(scored.found.item.tolist())

@@ -13,7 +13,9 @@ from graph_transformer.config import ModelConfig
 from graph_transformer.finetune.query import BoundQuery
 from graph_transformer.finetune.ranking import evaluation
 from graph_transformer.finetune.ranking.evaluation import (
+    ALL_BUT,
     GRAPH,
+    ONLY,
     SEQUENCE,
     WALK,
     Judged,
@@ -92,12 +94,30 @@ def test_every_part_has_lists_of_its_own(asked: Asked) -> None:
         view, ranked, scorer, questions, graph=fusion(towers=False, feature="item_count", sign=1.0), width=3
     )
 
-    assert set(found.lists) == {OURS, GRAPH, SEQUENCE, WALK}
+    assert {OURS, GRAPH, SEQUENCE, WALK} < set(found.lists)
     rows = view.row_index("items", [0, 1, 2, 3])
     assert (found.lists[SEQUENCE] == np.sort(rows)[::-1][:3]).all()
     assert (found.lists[OURS] == np.sort(rows)[:3]).all()
     assert all(lists.shape == (len(questions), 3) for lists in found.lists.values())
     assert found.recall["nearest"] == found.recall["union"] == 1.0
+
+
+def test_each_source_of_candidates_is_measured_by_itself(asked: Asked) -> None:
+    """In the whole's order: what one source found, and what is left without it; a source of nothing is left out."""
+    view, ranked, task, questions = asked
+    task = replace(task, ranking=replace(task.ranking, co_visit=1, popular=0))
+    scorer = Scorer(view, task, towers=Towers(), fusion=fusion(towers=True, feature="tower", sign=1.0))
+
+    lists = answers(view, ranked, scorer, questions, graph=None, width=4).lists
+
+    parts = {form.format(name) for form in (ONLY, ALL_BUT) for name in ("co_visit", "nearest", "history")}
+    assert set(lists) == {OURS, SEQUENCE, WALK} | parts
+    assert ((lists[ONLY.format("co_visit")] >= 0).sum(axis=1) <= 1).all()
+    assert np.array_equal(lists[ONLY.format("nearest")], lists[OURS])
+    missed = lists[ALL_BUT.format("nearest")]
+    assert (missed < 0).any()
+    for without, whole in zip(missed, lists[OURS], strict=True):
+        assert [row for row in whole if row in without] == [row for row in without if row >= 0]
 
 
 def test_what_is_learned_from_has_the_answers_marked(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
