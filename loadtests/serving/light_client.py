@@ -3,7 +3,8 @@
     request bytes ─► HEADERS + DATA with the next stream id ─► server ─► DATA: an answer; trailers alone: refused
 
 The client of grpc.aio costs more CPU than the server spends on a refusal, so on one machine it could not overload it.
-Here what has a DATA frame was answered, and what ends without one was not. For load tests on loopback alone.
+Here what has a DATA frame was answered, and what ends without one was not; of that one trailer is looked for.
+For load tests on loopback alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -24,13 +27,24 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 WINDOW_MAX = 2**31 - 1
 INITIAL_WINDOW = 65_535
+# The trailer of a refusal that says when to ask again: written out, as gRPC's encoder does.
+HINT = b"grpc-retry-pushback-ms"
 
 # How often the open loop looks what is due, and how soon a closed one asks again after a refusal.
 TICK_S = 0.001
 AGAIN_S = 0.01
 
-Ended = Callable[[bool], None]
-"""Called when a request ends: whether it was answered."""
+
+class End(Enum):
+    """How a request ended; `HINTED` is a refusal that says when to ask again, `REFUSED` one that does not."""
+
+    ANSWERED = auto()
+    HINTED = auto()
+    REFUSED = auto()
+
+
+Ended = Callable[[End], None]
+"""Called when a request ends."""
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -82,7 +96,7 @@ class LightClient(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Everything in flight has failed."""
         for ended in self._ended.values():
-            ended(False)
+            ended(End.REFUSED)
         self._ended.clear()
 
     def send(self, message: bytes, ended: Ended) -> bool:
@@ -125,7 +139,8 @@ class LightClient(asyncio.Protocol):
         if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
             ended = self._ended.pop(stream, None)
             if ended is not None:
-                ended(stream in self._answered)
+                refused = End.HINTED if HINT in payload else End.REFUSED
+                ended(End.ANSWERED if stream in self._answered else refused)
             self._answered.discard(stream)
         elif kind == SETTINGS and not flags & ACK:
             self._transport.write(_frame(SETTINGS, ACK, 0))
@@ -146,7 +161,10 @@ async def connect(target: str, method: str, *, timeout_ms: int) -> LightClient:
 
 @dataclass
 class Phase:
-    """What came of one phase; times are milliseconds."""
+    """What came of one phase; times are milliseconds. `late_ms` is how long after they were due requests left.
+
+    `hinted` counts those of the refused that heard when to ask again.
+    """
 
     name: str
     offered_per_s: float
@@ -154,6 +172,8 @@ class Phase:
     latency_ms: list[float] = field(default_factory=list)
     answered_at_s: list[float] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
+    late_ms: list[float] = field(default_factory=list)
+    hinted: int = 0
     unsent: int = 0
 
     def goodput_per_s(self, deadline_ms: float) -> float:
@@ -185,11 +205,11 @@ class Load:
         done = asyncio.Event()
         flying = 0
 
-        def ended(was_answered: bool) -> None:
+        def ended(end: End) -> None:
             nonlocal answered, flying
-            answered += was_answered
+            answered += end is End.ANSWERED
             flying -= 1
-            if was_answered:
+            if end is End.ANSWERED:
                 again()
             else:
                 loop.call_later(AGAIN_S, again)
@@ -216,14 +236,16 @@ class Load:
 
         def send(intended_s: float) -> None:
             left_s = time.perf_counter()
+            phase.late_ms.append((left_s - intended_s) * 1e3)
 
-            def ended(was_answered: bool) -> None:
+            def ended(end: End) -> None:
                 now_s = time.perf_counter()
-                if was_answered:
+                if end is End.ANSWERED:
                     phase.latency_ms.append((now_s - intended_s) * 1e3)
                     phase.answered_at_s.append(intended_s - start_s)
                 else:
                     phase.refused_ms.append((now_s - left_s) * 1e3)
+                    phase.hinted += end is End.HINTED
 
             phase.unsent += not self.send(ended)
 
@@ -240,3 +262,6 @@ def first_in_line() -> None:
     """Lets this process run before others where that is allowed: who measures must not wait for what it measures."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
+    # Where the kernel groups processes by session (autogroup) that counts within one, and the group has its own.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("-10")
