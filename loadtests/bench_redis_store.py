@@ -13,7 +13,6 @@ list alone, as one would without scripts; it only fetches, and neither folds nor
 from __future__ import annotations
 
 import argparse
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed
 
 from loadtests.bench_graph import START_US, Events, powerlaw_events
 from loadtests.load.report import append_history
+from loadtests.load.worlds import free_ports
 from online_sampler import Sampler, SamplingPlan
 from online_sampler.redis_sampler import RedisSampler
 from protos.nowgraph.v1 import row_event_pb2 as pb
@@ -96,22 +96,20 @@ def wire(events: Events) -> list[bytes]:
 def servers(count: int) -> Iterator[str]:
     """One Redis, or a cluster of six nodes in three shards; gives its URL and ends it."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
-        ports = []
-        for number in range(count):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                ports.append(probe.getsockname()[1] % 20_000 + 20_000)
-            place = Path(folder) / str(number)
+        found = free_ports(2 * count)
+        ports, buses = found[:count], found[count:]
+        for port, bus in zip(ports, buses, strict=True):
+            place = Path(folder) / str(port)
             place.mkdir()
-            words = ["redis-server", "--port", str(ports[-1]), "--bind", "127.0.0.1", "--save", "", "--dir", str(place)]
-            words += ["--cluster-enabled", "yes"] if count > 1 else []
+            words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(place)]
+            words += ["--cluster-enabled", "yes", "--cluster-port", str(bus)] if count > 1 else []
             process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.kill)
         clients = [redis.Redis(port=port) for port in ports]
         wait(lambda: all(client.ping() for client in clients))
         if count > 1:
-            words = [f"127.0.0.1:{port}" for port in ports]
+            words = [f"127.0.0.1:{port}@{bus}" for port, bus in zip(ports, buses, strict=True)]
             create = ["redis-cli", "--cluster", "create", *words, "--cluster-replicas", "1", "--cluster-yes"]
             subprocess.run(create, check=True, capture_output=True, timeout=START_TIMEOUT_S)
             wait(lambda: all(c.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for c in clients))
