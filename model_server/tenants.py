@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_server.calls import Parts, task_of
 from model_server.degraded import DegradedPolicy
@@ -117,50 +117,31 @@ def tenant_of(
 
     Raises NotConfiguredError for a model that cannot answer its task, or a task that stands there twice.
     """
-    settings = source.settings
+    settings, first = source.settings, source.tasks[0].generations
     own = metrics if metrics.task_labels[1] else Metrics(metrics.families, tenant=settings.tenant)
-    predictions = Predictions(event_log, source.predictions_topic, settings, own)
-    quotas = quotas_of(settings, own)
-    staleness, tasks = Staleness(), dict[str, Lanes]()
+    shared = Parts(
+        settings=settings,
+        metrics=own,
+        reader=_reader(source, first),
+        predictions=Predictions(event_log, source.predictions_topic, settings, own),
+        privacy=source.privacy,
+        quotas=quotas_of(settings, own),
+        idempotency=idempotency,
+        unread=unread,
+    )
+    tasks = dict[str, Lanes]()
     background: list[Callable[[], Awaitable[None]]] = []
     for one in source.tasks:
         name = task_of(one.generations.current()).name
         if name in tasks:
             raise NotConfiguredError(f"tenant {settings.tenant!r} has task {name!r} twice")
         labelled = own if own.task_labels[1] else own.for_task(settings.tenant, name)
-        shared = (predictions, quotas, idempotency, staleness, unread)
-        tasks[name] = _lanes(source, one, labelled, shared)
+        reader = _reader(source, one.generations)
+        tasks[name] = Lanes(one.generations, replace(shared, metrics=labelled, reader=reader, policy=one.policy))
         background += _kept(tasks[name], one, settings)
-    first = source.tasks[0].generations.current()
-    reader = _reader(source, source.tasks[0].generations)
-    ingest = Ingest(event_log, reader, first.watch.schema, settings, own)
-    quota = _quota(source, own)
-    return TenantParts(Tenant(settings.tenant, tasks, ingest, own, quota), predictions, staleness, background)
-
-
-def _lanes(
-    source: TenantSource,
-    one: TaskSource,
-    metrics: Metrics,
-    shared: tuple[Predictions, Quotas, Idempotency | None, Staleness, Callable[[], int]],
-) -> Lanes:
-    settings, generations = source.settings, one.generations
-    predictions, quotas, idempotency, staleness, unread = shared
-    return Lanes(
-        generations,
-        Parts(
-            settings=settings,
-            metrics=metrics,
-            reader=_reader(source, generations),
-            predictions=predictions,
-            privacy=source.privacy,
-            quotas=quotas,
-            policy=one.policy,
-            idempotency=idempotency,
-            staleness=staleness,
-            unread=unread,
-        ),
-    )
+    ingest = Ingest(event_log, shared.reader, first.current().watch.schema, settings, own)
+    tenant = Tenant(settings.tenant, tasks, ingest, own, _quota(source, own))
+    return TenantParts(tenant, shared.predictions, shared.staleness, background)
 
 
 def _kept(lanes: Lanes, one: TaskSource, settings: ServerSettings) -> list[Callable[[], Awaitable[None]]]:
