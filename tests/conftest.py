@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,9 @@ import pytest
 # Fixtures for the tests of several packages, in files beside this one; loaded by path, as tests/ is never on sys.path.
 PLUGINS = ("kafka_fixtures", "live_world", "ranked_world", "redis_fixtures", "served_world", "tls_fixtures")
 NEVER_SKIPPED_IN_CI = ("integration", "kafka")
+
+# Below those the kernel gives to clients, with as many above them left for the bus of Redis Cluster's nodes.
+PORTS, PORTS_EACH = range(10_000, 20_000), 1_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,18 +39,37 @@ def repository(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.rootpath
 
 
+class FreePorts:
+    """Ports on loopback that nobody listens on: `free_ports(count)`.
+
+    A port must stay free until its server listens, seconds later. So none is of those that the kernel gives to clients,
+    no two workers of pytest-xdist share a range, and two runs on one machine begin at different places.
+    """
+
+    def __init__(self) -> None:
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        first, turn = PORTS.start + worker * PORTS_EACH % len(PORTS), os.getpid()
+        self._candidates = itertools.cycle(first + (turn + n) % PORTS_EACH for n in range(PORTS_EACH))
+
+    def __call__(self, count: int, *, bus: int = 0) -> list[int]:
+        """With `bus`, the port so far above each is free too."""
+        free = (port for port in self._candidates if _is_free(port) and _is_free(port + bus))
+        return list(itertools.islice(free, count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 @pytest.fixture(scope="session")
-def free_ports() -> Callable[[int], list[int]]:
+def free_ports() -> FreePorts:
     """Gives so many ports on loopback that nobody listens on."""
-
-    def find(count: int) -> list[int]:
-        with ExitStack() as stack:
-            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-            for probe in probes:
-                probe.bind(("127.0.0.1", 0))
-            return [probe.getsockname()[1] for probe in probes]
-
-    return find
+    return FreePorts()
 
 
 @pytest.fixture(scope="session")

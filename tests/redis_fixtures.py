@@ -25,9 +25,11 @@ from temporal_graph.schema import Schema
 START_TIMEOUT_S = 20
 
 
-BUS_OFFSET = 10_000
+BUS_OFFSET = 10_000  # the port of a cluster's node that the others speak to
 CLUSTER_NODES = 6
 CLUSTER_SHARDS = 3
+
+FreePorts = Callable[..., list[int]]
 
 _NAMESPACES = itertools.count()
 
@@ -35,8 +37,8 @@ _NAMESPACES = itertools.count()
 class RedisServer:
     """One Redis process that keeps nothing on disk; `options` are those of its configuration file."""
 
-    def __init__(self, folder: Path, options: Mapping[str, object] | None = None) -> None:
-        self.port: int = _free_port(with_bus=options is not None)
+    def __init__(self, folder: Path, port: int, options: Mapping[str, object] | None = None) -> None:
+        self.port = port
         self._folder = folder
         self._options = dict(options or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,13 +101,13 @@ class RedisServer:
 class RedisCluster:
     """Six nodes of this machine: three shards, each with a replica."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         options = {"cluster-enabled": "yes", "cluster-node-timeout": 2000, "repl-diskless-sync-delay": 0}
         self.nodes: list[RedisServer] = []
         try:
-            for number in range(CLUSTER_NODES):
+            for number, port in enumerate(ports):
                 (folder / str(number)).mkdir()
-                self.nodes.append(RedisServer(folder / str(number), options))
+                self.nodes.append(RedisServer(folder / str(number), port, options))
             addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
             create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
             subprocess.run(create, check=True, capture_output=True, timeout=START_TIMEOUT_S * 3)
@@ -194,39 +196,43 @@ def redis_stores() -> Iterator[Callable[..., RedisStore]]:
         store.close()
 
 
-def _free_port(*, with_bus: bool) -> int:
-    """A free port; of a cluster's node also the one above it that its bus takes."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if not with_bus:
-                return port
-            if port + BUS_OFFSET > 65_535:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + BUS_OFFSET))
-            except OSError:
-                continue
-            return port
-
-
 ServerT = TypeVar("ServerT", RedisServer, RedisCluster)
 
 
-def _started(kind: type[ServerT], folder: Path) -> ServerT:
+def _needs_redis() -> None:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    return kind(folder)
 
 
-def _shared(kind: type[ServerT], folders: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+@pytest.fixture(scope="session")
+def start_redis(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Callable[[], RedisServer]:
+    """Starts a Redis."""
+
+    def start() -> RedisServer:
+        _needs_redis()
+        return RedisServer(tmp_path_factory.mktemp("redis"), *free_ports(1))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def start_redis_cluster(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Callable[[], RedisCluster]:
+    """Starts a cluster."""
+
+    def start() -> RedisCluster:
+        _needs_redis()
+        return RedisCluster(tmp_path_factory.mktemp("cluster"), free_ports(CLUSTER_NODES, bus=BUS_OFFSET))
+
+    return start
+
+
+def _shared(start: Callable[[], ServerT]) -> Iterator[Callable[[], str]]:
     """Gives a function that starts one when it is first asked for its URL."""
     started: list[ServerT] = []
 
     def url() -> str:
         if not started:
-            started.append(_started(kind, folders.mktemp("redis")))
+            started.append(start())
         return started[0].url
 
     yield url
@@ -235,28 +241,28 @@ def _shared(kind: type[ServerT], folders: pytest.TempPathFactory) -> Iterator[Ca
 
 
 @pytest.fixture
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def redis_server(start_redis: Callable[[], RedisServer]) -> Iterator[RedisServer]:
     """A Redis of the test's own, to be frozen and killed."""
-    server = _started(RedisServer, tmp_path_factory.mktemp("redis"))
+    server = start_redis()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="session")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def shared_redis(start_redis: Callable[[], RedisServer]) -> Iterator[Callable[[], str]]:
     """Gives the URL of a Redis that is started once and not disturbed."""
-    yield from _shared(RedisServer, tmp_path_factory)
+    yield from _shared(start_redis)
 
 
 @pytest.fixture
-def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+def redis_cluster(start_redis_cluster: Callable[[], RedisCluster]) -> Iterator[RedisCluster]:
     """A cluster of the test's own, to be frozen and killed."""
-    cluster = _started(RedisCluster, tmp_path_factory.mktemp("cluster"))
+    cluster = start_redis_cluster()
     yield cluster
     cluster.kill()
 
 
 @pytest.fixture(scope="session")
-def shared_redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def shared_redis_cluster(start_redis_cluster: Callable[[], RedisCluster]) -> Iterator[Callable[[], str]]:
     """Gives the URL of a cluster that is started once and not disturbed; tests take namespaces of their own."""
-    yield from _shared(RedisCluster, tmp_path_factory)
+    yield from _shared(start_redis_cluster)

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -169,7 +168,9 @@ def binary() -> str:
 
 
 @pytest.fixture
-def scraping(binary: str, tmp_path: Path) -> Iterator[Callable[[dict[str, list[int]]], Prometheus]]:
+def scraping(
+    binary: str, tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> Iterator[Callable[[dict[str, list[int]]], Prometheus]]:
     """Starts a Prometheus that scrapes ports by job every second, and records what our rules say."""
     with ExitStack() as stack:
 
@@ -181,9 +182,7 @@ def scraping(binary: str, tmp_path: Path) -> Iterator[Callable[[dict[str, list[i
             times = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
             config = {"global": times, "rule_files": [str(RULES)], "scrape_configs": jobs}
             (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            [port] = free_ports(1)
             process = subprocess.Popen(
                 [binary, f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/data",
                  f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=warn"],

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -159,24 +158,21 @@ def test_a_stream_gives_each_row_its_number(client: Client) -> None:
     assert [type(result) for result in results if result.request_id == "wrong"] == [InvalidRequestError]
 
 
-def test_nobody_there_is_unavailable_within_the_deadline() -> None:
+def test_nobody_there_is_unavailable_within_the_deadline(free_ports: Callable[[int], list[int]]) -> None:
     """Retries are gRPC's own, bounded by the deadline."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     with Client(f"127.0.0.1:{port}", timeout_s=0.5) as client, pytest.raises((UnavailableError, DeadlineError)):
         client.score("transactions", 1)
 
 
-def test_a_retry_finds_the_server_that_came_back(world: Any) -> None:
+def test_a_retry_finds_the_server_that_came_back(world: Any, free_ports: Callable[[int], list[int]]) -> None:
     """A call that meets no server is sent again within its deadline, and only for UNAVAILABLE."""
-    settings = ServerSettings(**LIMITS)
-    with BackgroundServer(lambda: world.server(settings)) as first:
-        port = first.server.port
+    [port] = free_ports(1)
+    settings = ServerSettings(**LIMITS | {"port": port})
     with Client(f"127.0.0.1:{port}", timeout_s=20) as client:
-        with BackgroundServer(lambda: world.server(settings.model_copy(update={"port": port}))):
+        with BackgroundServer(lambda: world.server(settings)):
             assert client.score("transactions", 1, {"customer_id": 3}).history_count > 0
-        with BackgroundServer(lambda: world.server(settings.model_copy(update={"port": port}))):
+        with BackgroundServer(lambda: world.server(settings)):
             assert client.score("transactions", 1, {"customer_id": 3}).history_count > 0
     (method,) = json.loads(json.dumps(SERVICE_CONFIG))["methodConfig"]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]

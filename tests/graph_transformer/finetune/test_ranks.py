@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,8 @@ def test_a_batch_that_is_too_small_to_divide_is_an_error() -> None:
         Ranks(0, 4).part(np.arange(3))
 
 
-def together(out: Path, state: Path, steps: int, size: int) -> list[dict[str, Any]]:
+def together(out: Path, state: Path, steps: int, size: int, port: int) -> list[dict[str, Any]]:
     """What the ranks of one training, started as torchrun does, keep."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     processes = []
     for rank in range(size):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -62,9 +59,9 @@ def together(out: Path, state: Path, steps: int, size: int) -> list[dict[str, An
 
 
 @pytest.mark.slow
-def test_two_processes_learn_one_model(tmp_path: Path) -> None:
+def test_two_processes_learn_one_model(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
     """Both end with equal weights, and the loss falls well below where it began."""
-    first, second = together(tmp_path, tmp_path / "state", 60, 2)
+    first, second = together(tmp_path, tmp_path / "state", 60, 2, *free_ports(1))
     assert first["weights"].keys() == second["weights"].keys()
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
     losses = np.mean([[loss for _, loss in found["losses"]] for found in (first, second)], axis=0)
@@ -72,9 +69,9 @@ def test_two_processes_learn_one_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_first_process_chose_all_keep(tmp_path: Path) -> None:
+def test_what_the_first_process_chose_all_keep(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
     """Only rank 0 validates; every rank ends with its choice, its step and its list of validations."""
-    first, second = together(tmp_path, tmp_path / "state", 8, 2)
+    first, second = together(tmp_path, tmp_path / "state", 8, 2, *free_ports(1))
     assert first["step"] == second["step"]
     assert first["validations"] == second["validations"]
     assert [step for step, _ in first["validations"]] == [4, 8]
