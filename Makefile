@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SITE = $(shell $(BIN)/python -P -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 JOBS ?= $(shell nproc)
+# Processes that run the tests, each with its own brokers and servers: memory for more than eight is not everywhere.
+WORKERS ?= $(shell echo $$(( $(JOBS) < 8 ? $(JOBS) : 8 )))
 PYTEST_ARGS ?=
 
 PACKAGES := protos stream graph_updater online_sampler model_server temporal_graph graph_transformer nowgraph
@@ -78,14 +80,15 @@ test-native: $(VENV)/.dependencies
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B "$$folder" -G Ninja -DNOWGRAPH_PYTHON=OFF -DNOWGRAPH_NATIVE_TESTS=ON \
 	    -DNOWGRAPH_SANITIZER="$$sanitizer" >/dev/null; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build "$$folder" -j $(JOBS) -- --quiet; \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir "$$folder" --output-on-failure --no-tests=error; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir "$$folder" -j $(JOBS) --output-on-failure --no-tests=error; \
 	done
 
 PYTEST := env -u PYTHONPATH PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P -m pytest
 
 # The installed wheel: the repository's root is never on sys.path, nor on that of the processes that tests start.
+# A file's tests stay together, in the order of the folders: what a module's fixtures start is started once.
 test-python: setup
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What pyproject.toml's marker `faults` leaves out of every other run.
 test-faults: setup
