@@ -133,7 +133,9 @@ class Snapshotter:
     def _add(self, image: GraphImage, settled: Settled) -> None:
         size = image.finish()
         fingerprint = self._graph.schema.fingerprint()
-        snapshot = self._snapshots.add(image.path.parent, settled, size=size, fingerprint=fingerprint)
+        snapshot = self._snapshots.add(
+            image.path.parent, settled, size=size, fingerprint=fingerprint, topic_ids=self._graph.topic_ids
+        )
         self._metrics.snapshot_bytes.set(snapshot.bytes)
         self._metrics.snapshot_timestamp.set(snapshot.made_time_us / 1e6)
         log.info("snapshot_made", name=snapshot.name, bytes=size, pages_settled=settled.pages, pause_s=settled.pause_s)

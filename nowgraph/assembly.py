@@ -144,7 +144,8 @@ def live_source(
     schema = graph.schema
     positions = {**(from_positions or {}), **graph.positions}
     topics, later = read_topics(schema)
-    kafka = KafkaSource(topics, positions=positions, gaps=gaps, later=later, settings=settings)
+    keep_id = graph.topic_ids.setdefault
+    kafka = KafkaSource(topics, positions=positions, gaps=gaps, later=later, keep_id=keep_id, settings=settings)
     if not files:
         return kafka, [kafka]
     history = history_source(schema, files, settings, positions=graph.positions)

@@ -49,5 +49,28 @@ class GapError(SourceError):
         super().__init__(f"{topic}[{partition}]: expected offset {expected_offset}, but {found}: records are lost")
 
 
+class ReplacedTopicError(SourceError):
+    """A topic was deleted and made anew, so that positions in the old one mean nothing in it.
+
+    Read from its beginning into the same graph it would not do: rows without a key are named by their offsets, and what
+    the old topic had is in no log that this graph could be built from again.
+
+    Attributes:
+        topic: its name.
+        kept_id: of the topic that was read.
+        found_id: of the one that is there.
+    """
+
+    def __init__(self, topic: str, kept_id: str, found_id: str) -> None:
+        self.topic = topic
+        self.kept_id = kept_id
+        self.found_id = found_id
+        super().__init__(
+            f"topic {topic!r} was deleted and made anew (its id was {kept_id} and is {found_id}): the positions are "
+            "those of the old one. Build the graph anew, with another place for snapshots and, for what is no longer "
+            "in the topic, history"
+        )
+
+
 class DeliveryError(StreamError):
     """A record did not reach its topic within its deadline, or the broker refused it."""

@@ -18,6 +18,7 @@ from stream.batch import Batch, Positions
 from stream.errors import SourceError, StoppedError
 from stream.kafka_source import OFFSET_GONE, KafkaSource, Start
 from stream.settings import StreamSettings
+from stream.topic_ids import KeepId
 
 Place = tuple[str, int]
 
@@ -39,6 +40,7 @@ class GroupSource(KafkaSource):
         group: str,
         take: Callable[[Sequence[Place], Callable[[Place], int]], Positions],
         later: Sequence[str] = (),
+        keep_id: KeepId | None = None,
         stopped: Callable[[], bool] = lambda: False,
         settings: StreamSettings | None = None,
     ) -> None:
@@ -50,16 +52,18 @@ class GroupSource(KafkaSource):
             take: makes this member the only one that may write what comes of these partitions, all that it has from
                 now on, and returns how far each is; told how to ask for the first offset that the log still has.
             later: what is read too, and need not exist yet: the group gives its partitions once it does.
+            keep_id: as of `KafkaSource`.
             stopped: ends the wait for the first partitions.
             settings: where the broker is.
 
         Raises:
+            ReplacedTopicError: a topic is not the one whose id `keep_id` has.
             SourceError: the broker does not answer, or gave nothing, not even nothing, in `JOIN_TIMEOUT_S`.
             StoppedError: `stopped` said so.
         """
         self._group, self._take = group, take
         self._joined = False
-        super().__init__(topics, later=later, settings=settings)
+        super().__init__(topics, later=later, keep_id=keep_id, settings=settings)
         try:
             self._join(stopped)
         except BaseException:
@@ -85,7 +89,9 @@ class GroupSource(KafkaSource):
         }
 
     def _starting_positions(self, known: Positions, start: Start) -> Positions:  # noqa: ARG002
-        self._all_places(self._first_metadata())  # a topic that does not exist is said now
+        metadata = self._first_metadata()
+        self._ids.compare(self._topics, metadata, timeout_s=self._settings.broker_timeout_s)
+        self._all_places(metadata)  # a topic that does not exist is said now
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return {}
 
@@ -115,7 +121,7 @@ class GroupSource(KafkaSource):
                 kept.append(message)
         return super()._batches(kept)
 
-    def _add_new_partitions(self) -> None:
+    def _add_new_partitions(self, metadata: Any) -> None:
         """The group finds them."""
 
     def _on_assign(self, consumer: Any, given: Sequence[TopicPartition]) -> None:

@@ -25,11 +25,13 @@ from stream.client_errors import ClientErrors, make_client
 from stream.errors import ConfigurationError, GapError, SourceError, UnreachableError
 from stream.settings import StreamSettings
 from stream.source import Hysteresis
+from stream.topic_ids import KeepId, TopicIds
 
 log = structlog.get_logger(__name__)
 
 Start = Literal["beginning", "end"]
 _PASSED_INTERVAL_S = 1.0  # while records come; where none do, each poll looks
+_PAUSE_S = 0.1
 _CHECK_TIMEOUT_S = 1.0  # polling waits for the look at the partitions, so it must not wait for a broker that is away
 
 
@@ -42,12 +44,14 @@ class KafkaSource:
     log or of a partition without a position whose topic has others: the constructor raises it.
 
     Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning,
-    and so are those of `later`: topics that need not exist yet.
+    and so are those of `later`: topics that need not exist yet. Then, and at the start, their ids are
+    held against those that `keep_id` has; None asks for no ids.
     `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
 
     Raises:
         ConfigurationError: a topic does not exist, or a setting is none that a Kafka client takes.
         UnreachableError: no broker answers, or a partition has no leader, which may pass by itself.
+        ReplacedTopicError: a topic is not the one whose id `keep_id` has.
         SourceError: the broker refuses this client.
     """
 
@@ -59,6 +63,7 @@ class KafkaSource:
         start: Start = "beginning",
         gaps: Literal["error", "allow"] = "allow",
         later: Sequence[str] = (),
+        keep_id: KeepId | None = None,
         settings: StreamSettings | None = None,
     ) -> None:
         self._settings = settings or StreamSettings()
@@ -70,6 +75,7 @@ class KafkaSource:
         self._ready: deque[Batch] = deque()
         self._next_check_s = time.monotonic() + self._settings.partition_check_s
         self._next_passed_s = 0.0
+        self._ids = TopicIds(self._settings, keep_id)
         self._errors = ClientErrors()
         self._consumer = make_client(confluent_kafka.Consumer, self._config(), self._errors)
         try:
@@ -107,12 +113,13 @@ class KafkaSource:
 
         Raises:
             GapError: records that were never polled are gone.
+            ReplacedTopicError: a topic was deleted and made anew.
             SourceError: the broker reports an error that does not pass by itself.
         """
         if self._ready:
             return self._next()
         if time.monotonic() >= self._next_check_s:
-            self._add_new_partitions()
+            self._look()
         if time.monotonic() >= self._next_passed_s and (passed := self._passed()):
             return empty_batch(passed)
         messages = self._consumer.consume(max_records, 0.0)
@@ -175,6 +182,7 @@ class KafkaSource:
     def close(self) -> None:
         """Leave the broker; nothing is committed."""
         self._consumer.close()
+        self._ids.close()
 
     def _config(self) -> dict[str, Any]:
         settings = self._settings
@@ -196,7 +204,9 @@ class KafkaSource:
     def _starting_positions(self, known: Positions, start: Start) -> Positions:
         begun = {topic for topic, _ in known}
         positions: Positions = {}
-        for topic, partition in self._all_places(self._first_metadata()):
+        metadata = self._first_metadata()
+        self._ids.compare(self._topics, metadata, timeout_s=self._settings.broker_timeout_s)
+        for topic, partition in self._all_places(metadata):
             if (topic, partition) in known:
                 positions[topic, partition] = known[topic, partition]
                 continue
@@ -233,12 +243,16 @@ class KafkaSource:
             log.info("topic_does_not_exist_yet", topic=topic, then=waits)
         return found
 
-    def _add_new_partitions(self) -> None:
+    def _look(self) -> None:
         self._next_check_s = time.monotonic() + self._settings.partition_check_s
         try:
             metadata = self._consumer.list_topics(timeout=_CHECK_TIMEOUT_S)
         except KafkaException:
             return  # the broker is away: there is nothing to read either, and the next look will tell
+        self._ids.compare(self._topics, metadata, timeout_s=_CHECK_TIMEOUT_S)
+        self._add_new_partitions(metadata)
+
+    def _add_new_partitions(self, metadata: Any) -> None:
         new = {place: 0 for place in _places(self._topics, metadata) if place not in self._positions}
         if new:
             log.info("partitions_found", partitions=[f"{topic}/{number}" for topic, number in new])
@@ -249,15 +263,19 @@ class KafkaSource:
                 self._consumer.pause(self._partitions())
 
     def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
-        try:
-            answer = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=self._settings.broker_timeout_s
-            )
-        except KafkaException as error:
-            raise self._no_offsets(TopicPartition(topic, partition), error.args[0]) from error
-        if answer is None:
-            raise UnreachableError(f"{topic}[{partition}]: no offsets within {self._settings.broker_timeout_s} s")
-        return int(answer[0]), int(answer[1])
+        place, timeout_s = TopicPartition(topic, partition), self._settings.broker_timeout_s
+        until_s = time.monotonic() + timeout_s
+        while True:  # while its leader moves, or is not yet chosen, it is not the one that is asked
+            try:
+                answer = self._consumer.get_watermark_offsets(place, timeout=timeout_s)
+            except KafkaException as error:
+                if time.monotonic() >= until_s or not self._errors.may_pass(error.args[0]):
+                    raise self._no_offsets(place, error.args[0]) from error
+                time.sleep(_PAUSE_S)
+                continue
+            if answer is None:
+                raise UnreachableError(f"{topic}[{partition}]: no offsets within {timeout_s} s")
+            return int(answer[0]), int(answer[1])
 
     def _ends(self, places: Iterable[tuple[str, int]]) -> Positions:
         """The ends of these partitions, asked for in one request of each broker.

@@ -76,6 +76,8 @@ class TemporalGraph:
     ) -> None:
         self.schema: Final = schema
         self.generation: Final = 1 if taken is None else taken.number
+        self.topic_ids: Final[dict[str, str]] = {}
+        """Which topics the positions are of: each topic's id, by its name, as who reads the log learns it."""
         self._native: _native.Graph | None = native
         self._complete = complete
         self._taken = taken

@@ -57,7 +57,7 @@ class Snapshot:
 
     made_time_us, watermark_us: int64 microseconds since the epoch, UTC; generation and sequence: of the graph it is an
     image of; offsets: the next offset of each (topic, partition), from where the log goes on; erasures: the graph's
-    count of them; bytes: of the graph.
+    count of them; bytes: of the graph; topic_ids: which topics the offsets are of, as far as their broker says.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Snapshot:
     erasures: int
     bytes: int
     fingerprint: str
+    topic_ids: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -83,8 +84,10 @@ class Snapshot:
             if written["version"] != MANIFEST_VERSION:
                 raise SnapshotError(f"its manifest has version {written['version']}, expected {MANIFEST_VERSION}")
             offsets = {(str(topic), int(number)): int(offset) for topic, number, offset in written["offsets"]}
-            own = {name: written[name] for name in cls.__dataclass_fields__ if name != "offsets"}
-        except (KeyError, TypeError, ValueError) as error:
+            given = {"topic_ids": {}, **written}  # which older snapshots lack
+            own = {name: given[name] for name in cls.__dataclass_fields__ if name != "offsets"}
+            own["topic_ids"] = {str(topic): str(its) for topic, its in own["topic_ids"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"its manifest is none: {error!r}") from error
         return cls(**own, offsets=offsets)
 
@@ -187,7 +190,15 @@ class Snapshots:
         except OSError as error:
             raise SnapshotError(f"{self.url}: no snapshot can be made there: {error}") from error
 
-    def add(self, folder: Path, settled: Settled, *, size: int, fingerprint: str) -> Snapshot:
+    def add(
+        self,
+        folder: Path,
+        settled: Settled,
+        *,
+        size: int,
+        fingerprint: str,
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> Snapshot:
         """Make a snapshot of the image in a folder of `making`, which is gone then.
 
         Raises:
@@ -195,18 +206,29 @@ class Snapshots:
         """
         # A clock that was set back must not make the newest one look older than those before it.
         made_us = max([self._clock_us(), *(each.made_time_us + 1 for each in self.inventory()[0][:1])])
-        return self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
+        ids = dict(topic_ids or {})
+        return self._add(folder, settled, size=size, fingerprint=fingerprint, topic_ids=ids, made_us=made_us)
 
     def replace(self, old: Snapshot, folder: Path, settled: Settled, *, size: int, fingerprint: str) -> Snapshot:
         """Put a snapshot into the place of another, between the same neighbors, and remove that; else as `add`."""
         made_us = old.made_time_us + 1
         name = _name(made_us, settled.position.sequence)
         self._remove([name])  # of a process that died before it removed the old one
-        made = self._add(folder, settled, size=size, fingerprint=fingerprint, made_us=made_us)
+        ids = old.topic_ids
+        made = self._add(folder, settled, size=size, fingerprint=fingerprint, topic_ids=ids, made_us=made_us)
         self._remove([old.name])
         return made
 
-    def _add(self, folder: Path, settled: Settled, *, size: int, fingerprint: str, made_us: int) -> Snapshot:
+    def _add(
+        self,
+        folder: Path,
+        settled: Settled,
+        *,
+        size: int,
+        fingerprint: str,
+        topic_ids: Mapping[str, str],
+        made_us: int,
+    ) -> Snapshot:
         position = settled.position
         snapshot = Snapshot(
             name=_name(made_us, position.sequence),
@@ -218,6 +240,7 @@ class Snapshots:
             erasures=settled.erasures,
             bytes=size,
             fingerprint=fingerprint,
+            topic_ids=topic_ids,
         )
         try:
             _write(folder / MANIFEST, json.dumps(snapshot.to_dict(), indent=2))
@@ -316,6 +339,7 @@ class Snapshots:
                 refused.append(Refused(snapshot.name, str(error)))
                 log.warning("snapshot_refused", snapshot=snapshot.name, reason=str(error))
                 continue
+            graph.topic_ids.update(snapshot.topic_ids)
             if graph.migrated:
                 log.info("snapshot_migrated", snapshot=snapshot.name)
             return Restored(graph, snapshot, tuple(refused))

@@ -320,6 +320,27 @@ def kafka_topic(apache_kafka: str) -> Callable[..., str]:
     return create
 
 
+@pytest.fixture
+def replace_topic(apache_kafka: str) -> Callable[[str], None]:
+    """Deletes a topic and makes another of its name, which keeps its records and has one partition."""
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": apache_kafka})
+
+    def replace(name: str) -> None:
+        admin.delete_topics([name])[name].result(30)
+        topic = confluent_kafka.admin.NewTopic(name, 1, 1, config={"retention.ms": "-1"})
+        deadline_s = time.monotonic() + 60
+        while True:
+            try:
+                admin.create_topics([topic])[name].result(30)
+            except confluent_kafka.KafkaException:  # the old one is not quite gone
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+            else:
+                return
+
+    return replace
+
+
 def _libraries() -> Path:
     """Kafka's jars, fetched once into the user's cache; a half-done fetch is never mistaken for a whole one."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nowgraph" / f"kafka-{KAFKA_VERSION}"

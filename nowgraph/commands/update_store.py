@@ -92,7 +92,13 @@ def _updater(member: Membership, graph: RedisGraph, stack: ExitStack, stop: Stop
     group = GROUP + graph.graph
     source = patiently(
         lambda: GroupSource(
-            topics, group=group, take=take, later=later, stopped=lambda: stop.came, settings=member.stream
+            topics,
+            group=group,
+            take=take,
+            later=later,
+            keep_id=graph.keep_topic,
+            stopped=lambda: stop.came,
+            settings=member.stream,
         ),
         member.stream.start_patience_s,
         stop.wait,

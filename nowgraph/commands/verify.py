@@ -61,6 +61,7 @@ def verify(
     with tempfile.TemporaryDirectory() as folder, DeadLetterFile(Path(folder) / "dead.jsonl") as dead:
         stream = StreamSettings(kafka_bootstrap=bootstrap_servers)
         with TemporalGraph.create(loaded, arena_bytes=arena_bytes) as graph:
+            graph.topic_ids.update(restored.snapshot.topic_ids)
             bounded = bounded_log(graph, history or [], stream, offsets)
             rebuild(updater_of(graph, bounded, dead, stream), bounded, timeout, quiet=quiet)
             rebuilt = _kept(graph)

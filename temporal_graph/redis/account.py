@@ -16,7 +16,7 @@ from typing import Final
 from temporal_graph.errors import SchemaMismatchError
 from temporal_graph.redis.errors import StoreError, StoreNotReadyError
 from temporal_graph.redis.keys import FENCE, LINKS_MAX, ROW_TABLES_MAX, SLICES, Names
-from temporal_graph.redis.scripts import ACCOUNT, BEGIN, COUNT_FENCES, EXPECT, RAISE_FENCES, SET_COMPLETE
+from temporal_graph.redis.scripts import ACCOUNT, BEGIN, COUNT_FENCES, EXPECT, KEEP_TOPIC, RAISE_FENCES, SET_COMPLETE
 from temporal_graph.redis.shards import Shards
 from temporal_graph.schema import Schema
 
@@ -182,6 +182,12 @@ class Account:
         self._shards.run(
             SET_COMPLETE, [(0, (self._key, graph.encode(), key, field_of(one), time_us)) for one in places]
         )
+
+    def keep_topic(self, graph: str, topic: str, topic_id: str) -> str:
+        """Keep which topic a graph's positions are of, unless that is known; return the id that is kept."""
+        arguments = (self._key, graph.encode(), topic.encode(), topic_id.encode())
+        [kept] = self._shards.run(KEEP_TOPIC, [(0, arguments)])
+        return str(kept.decode())
 
     def expect(self, graph: str, ends: Positions) -> None:
         """Say from which positions on a graph serves; the first to say so is heard."""

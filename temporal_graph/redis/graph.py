@@ -114,6 +114,10 @@ class RedisGraph:
         """Let the graph serve once its positions have reached these; only the first word counts."""
         self._account.expect(self._graph, ends)
 
+    def keep_topic(self, topic: str, topic_id: str) -> str:
+        """Keep which topic the positions are of, unless that is known; return the id that is kept."""
+        return self._account.keep_topic(self._graph, topic, topic_id)
+
     def set_complete_time(self, time_us: int) -> None:
         """Say up to which wall-clock time all that the log held of this writer's partitions is in the graph."""
         self._account.complete(self._graph, self._tokens, time_us)

@@ -187,6 +187,16 @@ return {redis.call('HSETNX', ARGV[1], 'until', ARGV[3])}
     writes=True,
 )
 
+KEEP_TOPIC: Final = Script.of(
+    # item: account, graph, topic, its id -> the id that is kept: this one where there was none
+    SAME_GRAPH
+    + """
+redis.call('HSETNX', ARGV[1], 'topic:' .. ARGV[3], ARGV[4])
+return {redis.call('HGET', ARGV[1], 'topic:' .. ARGV[3])}
+""",
+    writes=True,
+)
+
 SET_COMPLETE: Final = Script.of(
     # item: account, graph, times, partition, time
     SAME_GRAPH

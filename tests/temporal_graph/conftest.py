@@ -88,6 +88,7 @@ def snap() -> Callable[[Snapshots, TemporalGraph], Snapshot]:
         image = graph.image(folder / IMAGE)
         image.copy()
         settled = image.settle()
-        return snapshots.add(folder, settled, size=image.finish(), fingerprint=graph.schema.fingerprint())
+        fingerprint, ids = graph.schema.fingerprint(), graph.topic_ids
+        return snapshots.add(folder, settled, size=image.finish(), fingerprint=fingerprint, topic_ids=ids)
 
     return made

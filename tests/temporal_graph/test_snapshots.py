@@ -67,6 +67,28 @@ def test_a_restored_graph_goes_on_as_the_one_it_is_of(
             assert other.memory().tables == graph.memory().tables
 
 
+def test_a_snapshot_says_which_topics_its_offsets_are_of(
+    schema: Schema, payment: Build, tmp_path: Path, snap: Snap
+) -> None:
+    """A graph that is made of it knows them; a manifest that is older than such ids knows none."""
+    snapshots = Snapshots(tmp_path)
+    with filled(schema, payment, 10) as graph:
+        graph.topic_ids["p"] = "an id"
+        made = snap(snapshots, graph)
+    restored = snapshots.restore(schema, arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as graph:
+        assert graph.topic_ids == restored.snapshot.topic_ids == {"p": "an id"}
+    manifest = tmp_path / made.name / MANIFEST
+    written = json.loads(manifest.read_text())
+    del written["topic_ids"]
+    manifest.write_text(json.dumps(written))
+    restored = snapshots.restore(schema, arena_bytes=ARENA_BYTES)
+    assert restored is not None
+    with restored.graph as graph:
+        assert graph.topic_ids == {}
+
+
 def test_an_image_is_of_the_moment_it_was_settled(schema: Schema, payment: Build, snapshots: Snapshots) -> None:
     """What is applied while it is copied is in it, what comes after it settled is not."""
     with filled(schema, payment, 4_000) as graph:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import numpy as np
 import pytest
 
+from nowgraph.commands.update_store import GROUP
 from online_sampler import Sampler, SamplingPlan
 from online_sampler.redis_sampler import RedisSampler
 from stream.dead_letters import list_dead_letters
@@ -182,6 +184,50 @@ def test_options_of_an_arena_mean_nothing_to_a_store(run_command: Callable, sche
         (),
     ):
         assert "--store" in run_command(*base, *more, exit_code=2).stderr
+
+
+def visit(settings: StreamSettings, group: str, topic: str, *, stay_s: float) -> None:
+    """Joins a group, waits until it is given partitions, and leaves so long after it came; reads and writes nothing."""
+    given: list[Any] = []
+    guest = confluent_kafka.Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": group})
+    guest.subscribe([topic], on_assign=lambda _, places: given.extend(places))
+    came_s = time.monotonic()
+    while not given or time.monotonic() < came_s + stay_s:
+        assert time.monotonic() < came_s + 90, "the group gave this member nothing"
+        guest.poll(0.1)
+    guest.close()
+
+
+@pytest.mark.faults
+def test_partitions_that_move_every_two_seconds_leave_the_logs_graph(
+    redis_cluster: Any, kafka_settings: StreamSettings, topic: str, schema_path: Path
+) -> None:
+    """Another joins and leaves the group of two members, ten times, while records come: all of them are in the graph as
+    one reader sees them, and each that is none is a dead letter, once.
+    """
+    turns, first, each = 10, 300, 150  # a customer's payments fit into a neighborhood
+    schema = parse_schema(schema_path.read_text())
+    members = [member(schema_path, redis_cluster.url, kafka_settings) for _ in range(2)]
+    try:
+        publish(kafka_settings, topic, range(first))
+        with RedisView.open(redis_cluster.url, schema) as view, EventProducer(kafka_settings) as producer:
+            wait_until_read(view, topic, first)
+            group = GROUP + view.state().graph
+            for turn in range(turns):
+                begin = first + turn * each
+                publish(kafka_settings, topic, range(begin, begin + each // 2))
+                producer.send(topic, value=b"{", partition=turn % PARTITIONS).result(20)
+                visit(kafka_settings, group, topic, stay_s=2.0)
+                publish(kafka_settings, topic, range(begin + each // 2, begin + each))
+            count = first + turns * (each + 1)
+            wait_until_read(view, topic, count)
+            assert answers(RedisSampler(view, PLAN)) == log_alone(kafka_settings, schema, topic, count)
+            assert refused(kafka_settings, topic) == ["invalid_json"] * turns
+            assert [one.poll() for one in members] == [None, None]
+    finally:
+        for process in members:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.faults

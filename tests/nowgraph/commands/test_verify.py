@@ -117,6 +117,34 @@ def test_a_log_that_lost_its_beginning_is_refused(
     assert "log_without_its_beginning" in verified.stderr
 
 
+@pytest.mark.kafka
+def test_a_topic_that_was_made_anew_is_refused(
+    run_command: Callable, example: Path, town: tuple[Path, Path], kafka_settings: StreamSettings,
+    kafka_topic: Callable[[int], str], replace_topic: Callable[[str], None], tmp_path: Path,
+) -> None:  # fmt: skip
+    """By `verify`, and by an updater that goes on from a snapshot, though its position is one that the topic has."""
+    payments, topic = load_payments(town[0].parent / "raw"), kafka_topic(1)
+    schema = tmp_path / "schema.yaml"
+    text = (example / "schema.yaml").read_text().replace("{topic: transactions,", f"{{topic: {topic},")
+    schema.write_text(text.replace("{topic: fraud_reports,", f"{{topic: {kafka_topic(1)},"))
+
+    def publish(count: int) -> None:
+        with EventProducer(kafka_settings) as producer:
+            for number in range(count):
+                producer.send(topic, value=payment_record(payments, number), partition=0).result(20)
+
+    publish(5)
+    place = _snapshots(schema, kafka_settings, tmp_path / "snapshots", [], records=5)
+    replace_topic(topic)
+    publish(9)
+    options = ("--schema", schema, "--bootstrap-servers", kafka_settings.kafka_bootstrap, "--snapshots", place)
+    arena = ("--arena", tmp_path / "arena", "--metrics-port", 0, "--until-caught-up")
+    for command in (("verify", *options), ("update", *options, *arena)):
+        refused = run_command(*command, "--quiet", exit_code=2)
+        assert f"topic '{topic}' was deleted and made anew" in refused.stderr
+    assert run_command("update", *options[:-2], *arena, "--quiet", "--json").exit_code == 0
+
+
 def _snapshots(schema: Path, stream: StreamSettings, place: Path, history: list[Path], *, records: int) -> Path:
     """Where an updater left one that holds so many records."""
     settings = UpdaterSettings(snapshot_interval_s=0.05)

@@ -64,6 +64,16 @@ def test_positions_are_there_with_the_data(cluster: Any, payment: Payment, schem
     assert cluster.graph.positions == {PLACE: 8, OTHER: 3}
 
 
+def test_which_topic_the_positions_are_of_is_kept(cluster: Any, redis_stores: Any, schema: Schema) -> None:
+    """The first id that anyone gives stands for every writer, as long as the graph does."""
+    assert cluster.graph.keep_topic("payments", "first") == "first"
+    assert cluster.graph.keep_topic("payments", "second") == "first"
+    cluster.reopen()
+    assert cluster.graph.keep_topic("payments", "second") == "first"
+    other = redis_stores(cluster.url, schema)
+    assert other.graph.keep_topic("payments", "second") == "second"
+
+
 def test_the_brokers_time_and_place_are_kept(cluster: Any, payment: Payment) -> None:
     """A payment without a known time is known when the broker had it."""
     times = {"broker_time_us": np.array([9]), "partition": np.zeros(1, np.int32), "offset": np.array([4])}
