@@ -182,6 +182,7 @@ class Kafka:
         topic = confluent_kafka.admin.NewTopic(name, partitions, len(self.brokers), config=options)
         admin = self.admin()  # its calls end with it
         admin.create_topics([topic])[name].result(30)
+        _wait_for_leaders(self.bootstrap, name, partitions)
 
     def leader(self, topic: str, partition: int) -> Broker | None:
         """The broker that leads a partition now; None while none does."""
@@ -213,6 +214,26 @@ class Kafka:
 def _knows(admin: Any, brokers: int) -> bool:
     try:
         return len(admin.list_topics(timeout=2).brokers) >= brokers
+    except confluent_kafka.KafkaException:
+        return False
+
+
+def _wait_for_leaders(bootstrap: str, topic: str, partitions: int) -> None:
+    """Returns once every partition answers: a topic is made before its leaders know that they lead it."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "leaders", "log_level": 0})
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    try:
+        for number in range(partitions):
+            while not _answers(consumer, confluent_kafka.TopicPartition(topic, number)):
+                assert time.monotonic() < deadline_s, f"{topic}[{number}] has no leader"
+                time.sleep(0.05)
+    finally:
+        consumer.close()
+
+
+def _answers(consumer: Any, place: confluent_kafka.TopicPartition) -> bool:
+    try:
+        return consumer.get_watermark_offsets(place, timeout=5) is not None
     except confluent_kafka.KafkaException:
         return False
 
@@ -315,6 +336,7 @@ def kafka_topic(apache_kafka: str) -> Callable[..., str]:
         options = {key.replace("_", "."): value for key, value in {"retention_ms": "-1", **config}.items()}
         topic = confluent_kafka.admin.NewTopic(name, partitions, 1, config=options)
         admin.create_topics([topic])[name].result(30)
+        _wait_for_leaders(apache_kafka, name, partitions)
         return name
 
     return create

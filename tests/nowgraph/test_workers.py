@@ -141,6 +141,7 @@ def test_a_rolling_restart_fails_no_request(world: Any, arena: Path) -> None:
         assert callers.answered > 100
         assert callers.failures == []
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until_s = time.monotonic() + 60
         while len(pids := {int(pid) for pid in children.read_text().split()}) != 2:
             assert time.monotonic() < until_s, "a worker that was replaced does not end"
             time.sleep(0.1)
