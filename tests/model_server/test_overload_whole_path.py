@@ -1,0 +1,89 @@
+"""What callers of an overloaded server are told, over real connections: payments first, the rest with a hint."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from graph_transformer.predictor import Predictor
+from model_server.background import BackgroundServer
+from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
+
+pytestmark = pytest.mark.integration
+WAIT_S = 30
+QUEUE = 8
+PAYMENTS = 4
+NIGHTLY = 12
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+
+
+class HeldModel:
+    """Stands still until it may run; `taken` has the cut-offs of each batch that it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        self.taken: list[list[int]] = []
+        predict = Predictor.predict
+
+        def held(predictor: Predictor, neighborhood: Any) -> Any:
+            self.taken.append([int(time_us) for time_us in neighborhood.cutoff_time_us])
+            assert self.free.wait(WAIT_S)
+            return predict(predictor, neighborhood)
+
+        monkeypatch.setattr(Predictor, "predict", held)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Returns once it is; fails where it is not in time."""
+    until_s = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+
+
+def test_payments_are_answered_before_nightly_rows_and_these_hear_when_to_ask_again(
+    world: Any, payment: Callable[[], service_pb2.ScoreRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a model that stands still nightly rows fill the queue; payments take their places and are scored first."""
+    model = HeldModel(monkeypatch)
+    settings = ServerSettings(
+        port=0,
+        metrics_port=0,
+        batch_limit=PAYMENTS,
+        queue_limit=QUEUE,
+        queue_batch_limit=QUEUE,
+        deadline_default_ms=WAIT_S * 1_000,
+    )
+    asked, nightly = payment(), payment()
+    nightly.row.event_time_us = asked.row.event_time_us + 1
+    with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
+        stub = service_grpc.PredictionServiceStub(channel)
+
+        def shed() -> float:
+            return running.server.metrics.registry.total("nowgraph_shed_total", buffer="queue")
+
+        model.taken.clear()  # what warmed it up
+        model.free.clear()
+        running_one = stub.Score.future(asked, timeout=WAIT_S)
+        until(lambda: bool(model.taken))
+        batch = stub.ScoreBatch.future(service_pb2.ScoreBatchRequest(requests=[nightly] * NIGHTLY), timeout=WAIT_S)
+        until(lambda: shed() == NIGHTLY - QUEUE)
+        payments = [stub.Score.future(asked, timeout=WAIT_S) for _ in range(PAYMENTS)]
+        until(lambda: shed() == NIGHTLY - QUEUE + PAYMENTS)
+        model.free.set()
+        answers = [call.result(timeout=WAIT_S) for call in (running_one, *payments)]
+        results = batch.result(timeout=WAIT_S).results
+    assert all(answer.HasField("graph_position") for answer in answers)
+    refused = [result.error for result in results if result.WhichOneof("result") == "error"]
+    assert len(results) - len(refused) == QUEUE - PAYMENTS
+    assert all(error.code == EXHAUSTED and error.retry_after_us > 0 for error in refused)
+    cutoffs = [asked.row.event_time_us - 1, nightly.row.event_time_us - 1]
+    assert model.taken == [[cutoffs[0]], [cutoffs[0]] * PAYMENTS, [cutoffs[1]] * (QUEUE - PAYMENTS)]
