@@ -86,7 +86,7 @@ def _report(
     outcome, verdict = ran.outcome, judge(ran.outcome, scenario.objectives)
     print(report.outcome_table(f"{scenario.name}: {scenario.about}", outcome, verdict))
     print(f"  capacity {capacity_per_s:,.0f}/s; {ran.ingested_per_s:,.0f} events/s; {ran.server_cpu_cores:.2f} cores")
-    document = {
+    document: dict[str, object] = {
         "scenario": report.scenario_document(scenario),
         "capacity_per_s": capacity_per_s,
         "ingested_per_s": ran.ingested_per_s,
@@ -95,6 +95,8 @@ def _report(
         "outcome": report.outcome_document(outcome),
         **(more or {}),
     }
+    if memory is not None:
+        document["memory"] = {"seconds": memory.seconds.tolist(), "mib": memory.mib.tolist()}
     stem = report.save(scenario.name, document)
     if memory is not None:
         pictures.memory(stem.with_name(stem.name + "-memory.png"), memory, title=scenario.name)

@@ -3,8 +3,8 @@
     server process (core 0): echo | batcher | collate | model | model, batches of 1  ◄── gRPC ── this process (core 1)
 
 Throughput is answers per second of the server's own CPU time: that of a server whose core is busy with nothing else,
-whatever the rest of the machine leaves it. Kinds alternate, so that what else the machine does falls on all of them;
-medians count. A row is appended to loadtests/history.ndjson.
+whatever the rest of the machine leaves it. Kinds alternate, so that what else the machine does falls on all of them; a
+ratio is of two neighbors, and the median of the rounds counts. A row is appended to loadtests/history.ndjson.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from loadtests.load.report import ROOT, append_history
 from loadtests.serving import payments
 from loadtests.serving.bench_serving import run_of
 from loadtests.serving.light_client import Load, Phase, connect, first_in_line
+from loadtests.serving.rounds import Spread
 
 SCHEMA = ROOT / "examples/payments/schema.yaml"
 METHOD = "/nowgraph.v1.PredictionService/Score"
@@ -137,6 +138,19 @@ def measure(options: argparse.Namespace, folder: Path, core: int) -> tuple[dict[
             server.close()
 
 
+def ratios_of(measured: dict[str, Measured]) -> dict[str, Spread]:
+    """Answers per CPU of one kind beside another's, round by round."""
+
+    def ratio(of: str, over: str) -> Spread:
+        return Spread.of([b / a for a, b in zip(measured[of].cpu_us, measured[over].cpu_us, strict=True)])
+
+    return {
+        "batcher_over_echo": ratio("batcher", "echo"),
+        "collate_over_echo": ratio("collate", "echo"),
+        "batches_over_one": ratio("model", "model, one at a time"),
+    }
+
+
 def result_of(measured: dict[str, Measured], half: Phase, stall_ms: float) -> dict[str, float]:
     """The figures by name, ratios last."""
     result: dict[str, float] = {}
@@ -147,9 +161,8 @@ def result_of(measured: dict[str, Measured], half: Phase, stall_ms: float) -> di
     p50_ms, p99_ms = (half.percentile(half.latency_ms, q) for q in (50, 99))
     result["half_latency_ms_p50"], result["half_latency_ms_p99"] = p50_ms, p99_ms
     result["half_failed"] = len(half.refused_ms) + half.unsent
-    result["batcher_over_echo"] = measured["batcher"].per_cpu_s / measured["echo"].per_cpu_s
-    result["collate_over_echo"] = measured["collate"].per_cpu_s / measured["echo"].per_cpu_s
-    result["batches_over_one"] = measured["model"].per_cpu_s / measured["model, one at a time"].per_cpu_s
+    for name, spread in ratios_of(measured).items():
+        result |= {name: spread.median, f"{name}_least": spread.least, f"{name}_most": spread.most}
     result["half_p99_over_p50"] = p99_ms / p50_ms
     result["half_stall_ms_p99"] = stall_ms
     return result
@@ -167,16 +180,18 @@ def table_of(measured: dict[str, Measured], result: dict[str, float], options: a
             f"| {name} | {runs.per_cpu_s:,.0f} | {statistics.median(runs.per_s):,.0f} "
             f"| {statistics.median(runs.cpu_us):,.0f} | {statistics.median(runs.busy):.0%} |"
         )
+    ratios = ratios_of(measured)
+    batcher, collated, batches = (ratios[key] for key in ("batcher_over_echo", "collate_over_echo", "batches_over_one"))
+    tail, stall_ms = result["half_p99_over_p50"], result["half_stall_ms_p99"]
     goals = [
-        ("codec, queue, batches / echo", "batcher_over_echo", "{:.0%}", ">= 60 %", result["batcher_over_echo"] >= 0.6),
-        ("with sampling, collate / echo", "collate_over_echo", "{:.0%}", ">= 40 %", result["collate_over_echo"] >= 0.4),
-        ("model, saturated / one at a time", "batches_over_one", "{:.1f} x", ">= 4 x", result["batches_over_one"] >= 4),
-        ("p99 / p50 at half of capacity", "half_p99_over_p50", "{:.1f} x", "<= 4 x", result["half_p99_over_p50"] <= 4),
-        ("event loop's stall p99 there", "half_stall_ms_p99", "{:.1f} ms", "< 5 ms", result["half_stall_ms_p99"] < 5),
+        ("codec, queue, batches / echo", batcher.written("{:.0%}"), ">= 60 %", batcher.median >= 0.6),
+        ("with sampling, collate / echo", collated.written("{:.0%}"), ">= 40 %", collated.median >= 0.4),
+        ("model, saturated / one at a time", batches.written("{:.1f} x"), ">= 4 x", batches.median >= 4),
+        ("p99 / p50 at half of capacity", f"{tail:.1f} x", "<= 4 x", tail <= 4),
+        ("event loop's stall p99 there", f"{stall_ms:.1f} ms", "< 5 ms", stall_ms < 5),
     ]
     lines += ["", "| ratio | measured | goal | |", "|---|---|---|---|"]
-    for name, key, form, goal, held in goals:
-        lines.append(f"| {name} | {form.format(result[key])} | {goal} | {'held' if held else 'missed'} |")
+    lines += [f"| {name} | {said} | {goal} | {'held' if held else 'missed'} |" for name, said, goal, held in goals]
     p50, p99 = result["half_latency_ms_p50"], result["half_latency_ms_p99"]
     lines.append(f"at half of capacity: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {result['half_failed']:.0f} failed")
     return "\n".join(lines)
