@@ -142,9 +142,9 @@ def by_name_on(server: grpc.aio.Server, arrivals: Arrivals | None = None) -> grp
 def pending_options(limit: int) -> list[tuple[str, int]]:
     """Server options: at most `limit` calls wait for the event loop; more are refused as they come.
 
-    gRPC does it in its own threads at a tenth of what it costs in Python, whose time answers need. It resets the
-    stream: clients see CANCELLED, and there is no way to say when to ask again. From the first number on it refuses at
-    random, from the second on everybody: here both are one.
+    gRPC does it in its own threads at a tenth of what it costs in Python, whose time answers need. Its trailers say
+    CANCELLED, and there is no way to say when to ask again. From the first number on it refuses at random, from the
+    second on everybody: here both are one.
     """
     return [
         ("grpc.server.max_pending_requests", limit - 1),
