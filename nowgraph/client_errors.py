@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,12 +13,15 @@ from nowgraph.errors import NowgraphError
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
+# The hint where gRPC itself refused, without one: by then what waited is read. Up to half longer at random,
+# so that those who were refused together do not come back together.
+_UNTOLD_S, _JITTER = 0.25, 0.5
 
 
 class ClientError(NowgraphError):
     """The root: `code` is the gRPC status by name, `field` the path of the wrong field, "" when none is to blame.
 
-    `retry_after_s` is when the server expects to have room again; None where it did not say.
+    `retry_after_s` is when the server expects to have room again; None where nothing says so.
     """
 
     def __init__(
@@ -49,7 +53,10 @@ class NotReadyError(ClientError):
 
 
 class OverloadedError(ClientError):
-    """The server refused before doing any work; try again after `retry_after_s`, or a while where it is None."""
+    """The server refused before doing any work; try again after `retry_after_s`, or a while where it is None.
+
+    A server that had no time even to take the call said no hint: then it is the client's own guess.
+    """
 
 
 class DeadlineError(ClientError):
@@ -91,6 +98,9 @@ def error_from_call(error: grpc.RpcError) -> ClientError:
     """The error of a call that failed as a whole."""
     code: str = error.code().name
     field, retry_after_s = _details_of(error.trailing_metadata() or ())
+    if code == error.details() == "CANCELLED":  # a channel that is closed here says so in its details
+        guess_s = _UNTOLD_S * (1.0 + _JITTER * random.random())
+        return _error(code, "the server had no time to take the call", retry_after_s=guess_s)
     return _error(code, error.details() or code, field=field, retry_after_s=retry_after_s)
 
 

@@ -9,6 +9,7 @@ from nowgraph.client_errors import (
     InvalidRequestError,
     OverloadedError,
     ServerFailureError,
+    error_from_call,
     error_from_item,
 )
 from nowgraph.errors import NowgraphError
@@ -39,6 +40,32 @@ def test_when_to_ask_again_is_kept() -> None:
     assert isinstance(hinted, OverloadedError)
     assert hinted.retry_after_s == 0.25
     assert error_from_item(service_pb2.ScoreError(code=8, message="full")).retry_after_s is None
+
+
+class Cancelled(grpc.RpcError):
+    """A call that gRPC refused for a server without time: a code, and nothing else."""
+
+    def code(self) -> grpc.StatusCode:
+        """As of a call."""
+        return grpc.StatusCode.CANCELLED
+
+    def details(self) -> str:
+        """As of a call."""
+        return "CANCELLED"
+
+    def trailing_metadata(self) -> tuple[()]:
+        """As of a call."""
+        return ()
+
+
+def test_a_server_without_time_has_a_hint_too() -> None:
+    """Whom gRPC refused for it may ask again after a quarter of a second or somewhat later, not all at once."""
+    errors = [error_from_call(Cancelled()) for _ in range(20)]
+    assert all(isinstance(error, OverloadedError) and error.code == "CANCELLED" for error in errors)
+    hints_s = {error.retry_after_s for error in errors if error.retry_after_s is not None}
+    assert len(hints_s) > 1
+    assert min(hints_s) >= 0.25
+    assert max(hints_s) <= 0.375
 
 
 def test_the_tree_has_one_root() -> None:
