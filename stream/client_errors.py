@@ -21,6 +21,7 @@ _WAITED: Final = {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._
 _AWAY: Final = _WAITED | {
     KafkaError._RESOLVE,  # noqa: SLF001
     KafkaError._WAIT_COORD,  # noqa: SLF001
+    KafkaError._DESTROY_BROKER,  # noqa: SLF001 - the client let go of one, such as that of an address it was told first
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.BROKER_NOT_AVAILABLE,

@@ -33,7 +33,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.faults, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.faults, pytest.mark.timeout(3_000)])])
 def test_an_updater_killed_at_random_moments_ends_with_the_graph_of_its_log(
     apache_kafka: str, make_world: Callable[..., Any], updaters: Any, kills: int
 ) -> None:

@@ -28,6 +28,7 @@ def test_what_a_connection_complained_of_is_the_reason() -> None:
 def test_whether_waiting_helps() -> None:
     """Where no broker is, one may come; one that refused this client, even a while ago, will do so again."""
     away = [TIMED_OUT, KafkaError(KafkaError._RESOLVE, "no such host"), KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "")]
+    away += [KafkaError(KafkaError._DESTROY_BROKER, "gone"), KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION, "moved")]
     refused = ClientErrors()
     refused(KafkaError(KafkaError._TRANSPORT, "Connection refused"))
     assert all(map(refused.may_pass, away))
