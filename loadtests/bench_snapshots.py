@@ -2,9 +2,9 @@
 
 full speed: two graphs take the same batches, one of them from a snapshot's begin to its end; then they change places
 50,000 events/s: batches due every 5 ms ─► from when they were due until they are seen, alone and during a snapshot
-image on disk ─► read past the page cache ─► restored into a shared arena, from the disk and from the page cache
+image on disk ─► in turn: read past the page cache, restored into a shared arena; at last restored from the page cache
 
-python loadtests/bench_snapshots.py [--events 10e6] [--rounds 3] [--folder DIR] [--no-history]
+python loadtests/bench_snapshots.py [--events 10e6] [--rounds 3] [--restores 5] [--folder DIR] [--no-history]
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,26 +108,43 @@ class Making:
         return False
 
 
-def bench_full_speed(writers: Sequence[Writer], folder: Path, rounds: int) -> dict[str, float]:
-    """A snapshot of either graph in turn; what the same batches take with it, from its begin to its end, and alone."""
-    with_s = alone_s = events = 0.0
+def grown(events: Events, count: int) -> Writer:
+    """A graph of its own that has so many events."""
+    writer = Writer(TemporalGraph.create(bench_schema(), arena_bytes=ARENA_BYTES), events)
+    writer.reach(count)
+    return writer
+
+
+def bench_full_speed(events: Events, count: int, folder: Path, rounds: int) -> dict[str, float]:
+    """In each round a snapshot of either of two graphs in turn; what the same batches take with it, and alone.
+
+    Each round begins with graphs of so many events: at full speed they grow by more in a round than that.
+    """
+    losses: list[float] = []
+    with_s: list[float] = []
+    alone_per_s: list[float] = []
     rests_s: list[float] = []
-    for number in range(2 * rounds):
-        writer, other = writers[number % 2], writers[1 - number % 2]
-        path, before = folder / f"full-{number}", writer.applied
-        making = Making(writer.graph, path)
-        with_s += writer.until(making.done)
-        alone_s += other.reach(writer.applied)
-        events += writer.applied - before
-        assert making.settled is not None
-        rests_s.append(making.settled.pause_s)
-        path.unlink()
+    for _ in range(rounds):
+        writers = [grown(events, count) for _ in range(2)]
+        for writer, other in (writers, reversed(writers)):
+            path, before = folder / "full", writer.applied
+            making = Making(writer.graph, path)
+            with_s.append(writer.until(making.done))
+            alone_s = other.reach(writer.applied)
+            assert making.settled is not None
+            losses.append(1 - alone_s / with_s[-1])
+            alone_per_s.append((writer.applied - before) / alone_s)
+            rests_s.append(making.settled.pause_s)
+            path.unlink()
+        for writer in writers:
+            writer.graph.close()
     return {
-        "alone_per_s": events / alone_s,
-        "beside_per_s": events / with_s,
-        "loss": 1 - alone_s / with_s,
-        "whole_s": with_s / len(rests_s),
-        "full_rest_s": statistics.mean(rests_s),
+        "alone_per_s": statistics.median(alone_per_s),
+        "loss": statistics.median(losses),
+        "loss_min": min(losses),
+        "loss_max": max(losses),
+        "whole_s": statistics.median(with_s),
+        "full_rest_s": statistics.median(rests_s),
     }
 
 
@@ -183,54 +199,76 @@ def read_bytes_per_s(path: Path) -> float:
     return read / (time.perf_counter() - started_s)
 
 
-def restore_bytes_per_s(path: Path, arena_bytes: int) -> float:
+def restore_bytes_per_s(path: Path, graph_bytes: int) -> float:
     """How fast an image becomes a graph in a shared arena, bytes of the graph a second."""
+    arena_bytes = graph_bytes + (64 << 20)
     with TemporaryDirectory(dir=memory_folder()) as arena:
         started_s = time.perf_counter()
         with TemporalGraph.create(bench_schema(), arena=Path(arena), arena_bytes=arena_bytes, image=path) as graph:
             return graph.memory().used_bytes / (time.perf_counter() - started_s)
 
 
+def bench_restore(path: Path, graph_bytes: int, times: int) -> dict[str, float]:
+    """The disk and a restore from it in turn: medians, also of each restore's share of the disk's speed before it."""
+    disk: list[float] = []
+    restored: list[float] = []
+    for _ in range(times):
+        forget_pages(path)
+        disk.append(read_bytes_per_s(path))
+        forget_pages(path)
+        restored.append(restore_bytes_per_s(path, graph_bytes))
+    shares = [own / other for own, other in zip(restored, disk, strict=True)]
+    with path.open("rb") as file:
+        while file.read(READ_BYTES):  # into the page cache
+            pass
+    return {
+        "disk_bytes_per_s": statistics.median(disk),
+        "restore_cold_bytes_per_s": statistics.median(restored),
+        "restore_share": statistics.median(shares),
+        "restore_share_min": min(shares),
+        "restore_share_max": max(shares),
+        "restore_warm_bytes_per_s": restore_bytes_per_s(path, graph_bytes),
+    }
+
+
+def shown(figures: dict[str, float]) -> str:
+    """The figures in sentences."""
+    return (
+        f"full speed: {figures['alone_per_s']:,.0f} events/s alone; from a snapshot's begin to its end, "
+        f"{figures['whole_s']:.1f} s, {figures['loss']:.1%} less ({figures['loss_min']:.1%} to "
+        f"{figures['loss_max']:.1%}), a rest of {figures['full_rest_s']:.2f} s among it\n"
+        f"{USUAL_PER_S:,} events/s: seen within {figures['seen_ms_p99']:.1f} ms (p99), "
+        f"{figures['seen_beside_ms_p99']:.1f} during a snapshot (longest {figures['seen_beside_ms_max']:.1f}); "
+        f"rest {figures['rest_s'] * 1e3:.1f} ms: {figures['pages']:,} of {figures['pages_all']:,} pages; "
+        f"copied at {figures['copied_bytes_per_s'] / 1e6:,.0f} MB/s\n"
+        f"restored at {figures['restore_cold_bytes_per_s'] / 1e9:.2f} GB/s from the disk, which reads "
+        f"{figures['disk_bytes_per_s'] / 1e9:.2f}: {figures['restore_share']:.0%} "
+        f"({figures['restore_share_min']:.0%} to {figures['restore_share_max']:.0%}); "
+        f"{figures['restore_warm_bytes_per_s'] / 1e9:.2f} GB/s from the page cache"
+    )
+
+
 def main() -> None:
     """Measures, prints and keeps a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=float, default=10e6, help="in each graph before anything is measured")
-    parser.add_argument("--rounds", type=int, default=1, help="snapshots of each graph; three fill 24 GiB")
+    parser.add_argument("--rounds", type=int, default=1, help="of snapshots at full speed, one of each of two graphs")
+    parser.add_argument("--restores", type=int, default=5, help="of the image, each after a read of it")
     parser.add_argument("--seconds", type=float, default=4.0, help="of the usual load alone, twice")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk that keeps snapshots")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
     options = parser.parse_args()
     count = max(1, round(options.events / BATCH)) * BATCH
     events = powerlaw_events(count).part(min(DRAWN, count))
-    with TemporaryDirectory(dir=options.folder, prefix="bench-snapshots-") as place, ExitStack() as graphs:
-        folder = Path(place)
-        made = [graphs.enter_context(TemporalGraph.create(bench_schema(), arena_bytes=ARENA_BYTES)) for _ in range(2)]
-        writers = [Writer(graph, events) for graph in made]
-        for writer in writers:
-            writer.reach(count)
+    with TemporaryDirectory(dir=options.folder, prefix="bench-snapshots-") as place:
+        path = Path(place) / "graph.image"
         figures: dict[str, float] = {"events": count}
-        figures |= bench_usual(writers[0], folder / "graph.image", options.seconds)
-        writers[1].reach(writers[0].applied)
-        figures |= bench_full_speed(writers, folder, options.rounds)
-        graphs.close()
-        path = folder / "graph.image"
-        forget_pages(path)
-        figures["disk_bytes_per_s"] = read_bytes_per_s(path)
-        forget_pages(path)
-        for name in ("restore_cold_bytes_per_s", "restore_warm_bytes_per_s"):
-            figures[name] = restore_bytes_per_s(path, int(figures["bytes"]) + (64 << 20))
-    print(
-        f"full speed: {figures['alone_per_s']:,.0f} events/s alone, {figures['beside_per_s']:,.0f} from a snapshot's "
-        f"begin to its end, {figures['whole_s']:.1f} s: {figures['loss']:.1%} less, a rest of "
-        f"{figures['full_rest_s']:.2f} s among it\n"
-        f"{USUAL_PER_S:,} events/s: seen within {figures['seen_ms_p99']:.1f} ms (p99), "
-        f"{figures['seen_beside_ms_p99']:.1f} during a snapshot (longest {figures['seen_beside_ms_max']:.1f}); "
-        f"rest {figures['rest_s'] * 1e3:.1f} ms: {figures['pages']:,} of {figures['pages_all']:,} pages; "
-        f"copied at {figures['copied_bytes_per_s'] / 1e6:,.0f} MB/s\n"
-        f"restored at {figures['restore_cold_bytes_per_s'] / 1e9:.2f} GB/s from the disk, "
-        f"{figures['restore_warm_bytes_per_s'] / 1e9:.2f} from the page cache; "
-        f"the disk reads {figures['disk_bytes_per_s'] / 1e9:.2f} GB/s"
-    )
+        writer = grown(events, count)
+        figures |= bench_usual(writer, path, options.seconds)
+        writer.graph.close()
+        figures |= bench_restore(path, int(figures["bytes"]), options.restores)
+        figures |= bench_full_speed(events, count, Path(place), options.rounds)
+    print(shown(figures))
     if not options.no_history:
         append_history("snapshots", figures)
 

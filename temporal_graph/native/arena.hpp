@@ -143,18 +143,24 @@ class Arena {
     if (columns_ != nullptr) columns_->clear();
   }
 
-  // Room for an image that is about to be copied in; `adopt` then makes it this arena's own.
+  // Room for an image that is about to be filled in; `adopt` then makes it this arena's own.
   void make_room(u64 bytes, u64 columns_bytes) {
     if (bytes > bytes_)
       throw ArenaFull("an arena of " + std::to_string(bytes_) + " bytes is too small for an image of " +
                       std::to_string(bytes));
-    backed_ = 0;
-    back(bytes);
+    backed_ = bytes;  // once it is filled
     if (columns_ == nullptr) return;
     if (columns_bytes > columns_->bytes())
       throw ArenaFull("a columns' file of " + std::to_string(columns_->bytes()) + " bytes is too small for those of an image, " +
                       std::to_string(columns_bytes));
     columns_->back(columns_bytes);
+  }
+  // Bytes of an image, on any thread. A file is written to, not touched: a fault and zeros for each page cost more than the copy.
+  void fill(u64 offset, const char* from, u64 bytes) const {
+    if (shared())
+      write_file(fd_, path_, from, bytes, offset);
+    else
+      std::memcpy(base_ + offset, from, bytes);
   }
   void adopt(std::string_view fingerprint, i64 generation) {
     ArenaHeader& head = header();

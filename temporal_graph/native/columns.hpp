@@ -45,6 +45,18 @@ inline u64 back_file(int fd, const std::string& path, u64 backed, u64 until, u64
   }
 }
 
+// ArenaFull where the file system has no room.
+inline void write_file(int fd, const std::string& path, const char* from, u64 bytes, u64 offset) {
+  while (bytes > 0) {
+    const ssize_t written = ::pwrite(fd, from, bytes, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) throw ArenaFull("cannot write " + path + ": " + std::strerror(errno));
+    from += written;
+    offset += static_cast<u64>(written);
+    bytes -= static_cast<u64>(written);
+  }
+}
+
 // Where the columns of an image lie.
 inline std::string columns_of_image(const std::string& image) { return image + ".columns"; }
 

@@ -25,7 +25,6 @@ void clear_slots(char* data, u64 offset, u64 bytes) {
   if (from < until) std::memset(data + (from - offset), 0, until - from);
 }
 
-constexpr u64 PAGE_BYTES_MAX = u64{1} << 16;
 constexpr u64 RUN_PAGES = (u64{1} << 20) / IMAGE_PAGE_BYTES;  // written at once: enough for the disk to be busy with
 constexpr u64 GAP_PAGES = 8;  // between two changed pages so few are written with them: a disk counts writes, not bytes
 constexpr u64 FEW_PAGES = (u64{8} << 20) / IMAGE_PAGE_BYTES;  // the writer rests some milliseconds for so many
@@ -49,114 +48,6 @@ class Pace {
   u64 bytes_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
-
-// A file mapped for reading, from end to end.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw ImageRefused("cannot open image " + path + ": " + std::strerror(errno));
-    struct stat info {};
-    const bool found = ::fstat(fd, &info) == 0;
-    bytes_ = found ? static_cast<u64>(info.st_size) : 0;
-    void* memory = bytes_ == 0 ? MAP_FAILED : ::mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, fd, 0);
-    ::close(fd);
-    if (memory == MAP_FAILED) throw ImageRefused("cannot read image " + path);
-    data_ = static_cast<const char*>(memory);
-    ::madvise(memory, bytes_, MADV_SEQUENTIAL);
-    read_ahead(0);
-  }
-  ~MappedFile() { ::munmap(const_cast<char*>(data_), bytes_); }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  const char* data() const { return data_; }
-  u64 bytes() const { return bytes_; }
-
-  // Has the disk read on while what is before `at` is worked on; to be called as `at` moves from begin to end. The kernel
-  // by itself reads a little ahead of each fault, and of one large wish only the beginning.
-  void read_ahead(u64 at) const {
-    for (const u64 until = std::min(bytes_, at + READ_AHEAD_BYTES); asked_ < until; asked_ += READ_CHUNK_BYTES)
-      ::madvise(const_cast<char*>(data_) + asked_, std::min(READ_CHUNK_BYTES, bytes_ - asked_), MADV_WILLNEED);
-  }
-
- private:
-  static constexpr u64 READ_AHEAD_BYTES = u64{32} << 20;
-  static constexpr u64 READ_CHUNK_BYTES = u64{512} << 10;
-
-  mutable u64 asked_ = 0;
-  const char* data_ = nullptr;
-  u64 bytes_ = 0;
-};
-
-// The parts of an image's file, checked but for the pages.
-struct Parts {
-  ImageFooter footer;
-  std::string_view state;
-  const char* hashes;  // u64 a page, the arena's first, unaligned
-
-  u64 page_count(u64 bytes) const { return (bytes + footer.page_bytes - 1) / footer.page_bytes; }
-  u64 hash(u64 page) const {
-    u64 value;
-    std::memcpy(&value, hashes + 8 * page, 8);
-    return value;
-  }
-};
-
-Parts parts_of(const MappedFile& file, const std::string& path) {
-  Parts parts{};
-  ImageFooter& footer = parts.footer;
-  if (file.bytes() < sizeof footer) throw ImageRefused("image " + path + " is cut off");
-  std::memcpy(&footer, file.data() + file.bytes() - sizeof footer, sizeof footer);
-  if (std::memcmp(footer.magic, IMAGE_MAGIC, sizeof IMAGE_MAGIC) != 0)
-    throw ImageRefused("image " + path + " is cut off, or no image");
-  if (footer.footer_hash != hash_page(reinterpret_cast<const char*>(&footer), offsetof(ImageFooter, footer_hash)))
-    throw ImageRefused("image " + path + " is damaged: its footer");
-  if (footer.layout_version != LAYOUT_VERSION)
-    throw ImageRefused("image " + path + " has layout " + std::to_string(footer.layout_version) + ", expected " +
-                       std::to_string(LAYOUT_VERSION));
-  // Pages were larger once; what an image says is what it has.
-  if (footer.page_bytes < IMAGE_PAGE_BYTES || footer.page_bytes > PAGE_BYTES_MAX || footer.page_bytes % IMAGE_PAGE_BYTES != 0)
-    throw ImageRefused("image " + path + " is damaged: pages of " + std::to_string(footer.page_bytes) + " bytes");
-  const u64 pages = footer.page_count * footer.page_bytes;
-  const u64 hash_bytes = 8 * (footer.page_count + parts.page_count(footer.columns_used));
-  if (footer.used_bytes > pages ||
-      file.bytes() != pages + footer.state_bytes + hash_bytes + sizeof footer)
-    throw ImageRefused("image " + path + " is damaged: it has not the length that it says");
-  parts.state = {file.data() + pages, footer.state_bytes};
-  parts.hashes = file.data() + pages + footer.state_bytes;
-  if (hash_page(parts.state.data(), footer.state_bytes) != footer.state_hash)
-    throw ImageRefused("image " + path + " is damaged: the writer's state");
-  if (hash_page(parts.hashes, hash_bytes) != footer.pages_hash)
-    throw ImageRefused("image " + path + " is damaged: the hashes of its pages");
-  return parts;
-}
-
-// Calls take(offset, data, bytes) for `count` pages, each checked against the hashes that begin at `first_hash`.
-template <class Take>
-void each_page(const MappedFile& file, u64 count, const Parts& parts, u64 first_hash, const std::string& path, Take take) {
-  for (u64 page = 0; page < count; ++page) {
-    const u64 bytes = parts.footer.page_bytes, offset = page * bytes;
-    file.read_ahead(offset);
-    if (hash_page(file.data() + offset, bytes) != parts.hash(first_hash + page))
-      throw ImageRefused("image " + path + " is damaged: page " + std::to_string(page) + " of " + std::to_string(count));
-    take(offset, file.data() + offset, bytes);
-  }
-}
-
-// Calls take(offset, data, bytes) for the pages of an image, each checked, and then take_column for those of its columns.
-template <class Take, class TakeColumn>
-void each_page(const MappedFile& file, const Parts& parts, const std::string& path, Take take, TakeColumn take_column) {
-  const ImageFooter& footer = parts.footer;
-  each_page(file, footer.page_count, parts, 0, path, take);
-  if (footer.columns_used == 0) return;
-  const std::string beside = columns_of_image(path);
-  const MappedFile columns(beside);
-  const u64 pages = parts.page_count(footer.columns_used);
-  if (columns.bytes() != pages * footer.page_bytes)
-    throw ImageRefused("image " + beside + " is damaged: it has not the length that it should have");
-  each_page(columns, pages, parts, footer.page_count, beside, take_column);
-}
 
 }  // namespace
 
@@ -320,31 +211,6 @@ void ImageWriter::finish() {
   graph_.write_at(hashes.data(), 8 * hashes.size(), offset);
   graph_.write_at(&footer, sizeof footer, offset + 8 * hashes.size());
   graph_.sync();
-}
-
-std::string restore_image(Arena& arena, const std::string& path, std::string_view fingerprint, i64 generation) {
-  const MappedFile file(path);
-  const Parts parts = parts_of(file, path);
-  const ImageFooter& footer = parts.footer;
-  arena.make_room(footer.used_bytes, footer.columns_used);
-  each_page(
-      file, parts, path,
-      [&](u64 offset, const char* from, u64 bytes) {
-        std::memcpy(arena.at<char>(offset), from, std::min(bytes, footer.used_bytes - offset));
-      },
-      [&](u64 offset, const char* from, u64 bytes) {
-        if (arena.columns() != nullptr)
-          std::memcpy(arena.columns_at(offset), from, std::min(bytes, footer.columns_used - offset));
-      });
-  arena.adopt(fingerprint, generation);
-  return std::string(parts.state);
-}
-
-void verify_image(const std::string& path) {
-  const MappedFile file(path);
-  const Parts parts = parts_of(file, path);
-  const auto nothing = [](u64, const char*, u64) {};
-  each_page(file, parts, path, nothing, nothing);
 }
 
 }  // namespace nowgraph

@@ -3,7 +3,7 @@
 //
 //   ImageWriter::copy, beside the writer: all pages; those that changed meanwhile, and again, the last into memory
 //   ─► settle, while it rests: what is left, into memory, and its own state ─► finish: what is in memory, the pages'
-//   hashes, a footer ─► restore_image: every page checked on its way into a fresh arena
+//   hashes, a footer ─► restore_image (image_restore.cpp): every page checked on its way into a fresh arena
 //
 // What is copied beside the writer may be torn. It does no harm: who writes marks the page afterwards, so it is copied
 // again, at last while the writer rests. That takes as long as what changed last, however large the arena is.

@@ -1,10 +1,13 @@
 // Images: what is written beside a busy writer is the graph as it was when the writer rested, and goes on as that graph.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <sstream>
 #include <string>
 #include <thread>
 
@@ -158,6 +161,35 @@ TEST("an image is restored into a file that others map, and its readers' slots a
     CHECK_EQUAL(canonical_hash(reader), hash);
     CHECK_EQUAL(shared.slots_taken(), 2u);
   }
+  std::filesystem::remove_all(folder());
+}
+
+TEST("an image is restored alike from the disk and from the page cache, and refused where a file system has no room for it") {
+  const std::string path = folder() + "/image", file = folder() + "/arena";
+  Arena arena(ARENA_BYTES);
+  format_graph(arena, payments_spec(), "fingerprint", 1);
+  Writer writer(arena);
+  const std::string hash = image_beside(writer, arena, BATCHES, path);
+  for (const bool cached : {false, true}) {
+    const int fd = ::open(path.c_str(), O_RDONLY);
+    ::fsync(fd);
+    ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    ::close(fd);
+    if (cached) std::ostringstream() << std::ifstream(path, std::ios::binary).rdbuf();
+    Arena shared(file, ARENA_BYTES, true);
+    const Writer restored(shared, restore_image(shared, path, "fingerprint", 2));
+    CHECK_EQUAL(hash_of(restored), hash);
+    std::filesystem::remove(file);
+  }
+
+  Arena shared(file, ARENA_BYTES, true);
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit usual{};
+  ::getrlimit(RLIMIT_FSIZE, &usual);
+  const rlimit little{rlim_t{1} << 19, usual.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &little);
+  CHECK_THROWS(restore_image(shared, path, "fingerprint", 2), ArenaFull);
+  ::setrlimit(RLIMIT_FSIZE, &usual);
   std::filesystem::remove_all(folder());
 }
 
