@@ -1,29 +1,45 @@
 """Quantiles whose intervals hold as often as they say: conformalized quantile regression, pair by pair.
 
-    quantiles, labels ─► scale (the one that holds best on held-out folds) ─► shift of the median, shifts of pairs
+    quantiles, labels ─► scale ─► median: left, shifted or put on a rising line ─► shifts of the pairs around it
 
-After Romano, Patterson and Candès, "Conformalized Quantile Regression" (2019). The median moves by what lowers the
-absolute error, so that the value is calibrated as well as its intervals.
+After Romano, Patterson and Candès, "Conformalized Quantile Regression" (2019). The median goes where the absolute error
+is least, so that the value is calibrated as well as its intervals. Every choice is made on held-out folds of the slice:
+the simpler one stays unless it is beaten clearly.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.calibration.choice import FOLDS, held_out
-from graph_transformer.calibration.maps import Conformal, Scale, moved, to_scale
+from graph_transformer.calibration.maps import NO_LINE, Conformal, Line, Scale, lined, moved, to_scale
 from graph_transformer.target import MEDIAN, QUANTILES
 
 Floats = NDArray[np.float64]
 
 PAIRS = tuple((low, len(QUANTILES) - 1 - low) for low in range(MEDIAN))
 """Positions of the quantiles that bound an interval, the widest first."""
-LEVELS = np.arange(0.1, 0.901, 0.01)
+LEVELS = np.linspace(0.1, 0.9, 33)
 """Shifts of the median that are tried: what lies between a tenth and nine tenths of how far labels are from it."""
+PART_LEAST, PARTS_MOST = 50, 64
+"""A knot of a line rests on so many examples, at least; and a line has so many knots, at most."""
+
+
+class Place(NamedTuple):
+    """Where a median goes: on a line, or without one by a shift."""
+
+    shift: float = 0.0
+    line: Line = NO_LINE
+
+    def of(self, median: Floats, scale: Scale) -> Floats:
+        """Return medians float64[n] put there."""
+        return moved(median, self.shift, scale) if self.line == NO_LINE else lined(median, self.line, scale)
 
 
 def nominal(pair: tuple[int, int]) -> float:
@@ -49,17 +65,21 @@ def fit_conformal(raw: Floats, label: Floats, *, steps: int = 1) -> tuple[str, C
 
 
 def shifts(raw: Floats, truth: Floats, scale: Scale) -> Conformal:
-    """Return the shifts on a scale for labels float64[n, steps]."""
+    """Return the shifts on a scale, and lines if medians have any, for labels float64[n, steps]."""
     steps = truth.shape[1]
     quantiles = np.sort(raw.reshape(len(raw), steps, len(QUANTILES)), axis=-1)
     placed, wanted = to_scale(quantiles, scale), to_scale(truth, scale)
     shift = np.zeros((steps, len(QUANTILES)))
+    lines = []
     for step in range(steps):
-        shift[step, MEDIAN] = median_shift(quantiles[:, step, MEDIAN], truth[:, step], scale)
+        place = place_of(quantiles[:, step, MEDIAN], truth[:, step], scale)
+        shift[step, MEDIAN] = place.shift
+        lines.append(place.line)
         for low, high in PAIRS:
             margin = conformal_margin(placed[:, step, low], placed[:, step, high], wanted[:, step], (low, high))
             shift[step, low], shift[step, high] = -margin, margin
-    return Conformal(steps, tuple(shift.reshape(-1).tolist()), scale)
+    has_lines = any(line != NO_LINE for line in lines)
+    return Conformal(steps, tuple(shift.reshape(-1).tolist()), scale, tuple(lines) if has_lines else ())
 
 
 def losses(output: Floats, truth: Floats) -> Floats:
@@ -81,24 +101,55 @@ def conformal_margin(low: Floats, high: Floats, label: Floats, pair: tuple[int, 
     return float(outside[min(rank, len(label)) - 1])
 
 
-def median_shift(median: Floats, label: Floats, scale: Scale = Scale.PLAIN) -> float:
-    """Return the shift with the least absolute error if it lowers that of held-out labels clearly, else 0."""
+def place_of(median: Floats, label: Floats, scale: Scale = Scale.PLAIN) -> Place:
+    """Return where medians float64[n] go for labels float64[n]; few of them stay where they are."""
+    best: Callable[[Floats, Floats], Place] = kept
     if len(label) < 2 * FOLDS:
-        return 0.0
+        return best(median, label)
+    error = errors(best, median, label, scale)
+    for fit in (partial(shifted, scale=scale), on_line):
+        other = errors(fit, median, label, scale)
+        if is_clear(error - other):
+            best, error = fit, other
+    return best(median, label)
+
+
+def errors(fit: Callable[[Floats, Floats], Place], median: Floats, label: Floats, scale: Scale) -> Floats:
+    """Return the absolute error of each example float64[n] where what places it was fitted on the other folds."""
     fold = np.arange(len(label)) % FOLDS
-    gain = np.empty(len(label))
+    found = np.empty(len(label))
     for each in range(FOLDS):
         out = fold == each
-        after = moved(median[out], best_shift(median[~out], label[~out], scale), scale)
-        gain[out] = np.abs(label[out] - median[out]) - np.abs(label[out] - after)
-    return best_shift(median, label, scale) if is_clear(gain) else 0.0
+        found[out] = np.abs(fit(median[~out], label[~out]).of(median[out], scale) - label[out])
+    return found
 
 
-def best_shift(median: Floats, label: Floats, scale: Scale) -> float:
+def kept(_median: Floats, _label: Floats) -> Place:
+    """Return the place where medians are."""
+    return Place()
+
+
+def shifted(median: Floats, label: Floats, scale: Scale) -> Place:
     """Return the shift after which the absolute error is least, in the label's own unit whatever the scale."""
     tried = np.quantile(to_scale(label, scale) - to_scale(median, scale), LEVELS)
     error = [np.abs(moved(median, each, scale) - label).mean() for each in tried]
-    return float(tried[int(np.argmin(error))])
+    return Place(float(tried[int(np.argmin(error))]))
+
+
+def on_line(median: Floats, label: Floats) -> Place:
+    """Return the line through medians of labels, part by part of the answers; parts that would not rise are joined."""
+    order = np.argsort(median, kind="stable")
+    joined: list[NDArray[np.intp]] = []
+    for part in np.array_split(order, max(1, min(PARTS_MOST, len(order) // PART_LEAST))):
+        joined.append(part)
+        while len(joined) > 1 and not _rise(median, label, joined[-2], joined[-1]):
+            joined[-2:] = [np.concatenate(joined[-2:])]
+    line = tuple(tuple(float(np.median(values[part])) for part in joined) for values in (median, label))
+    return Place(line=(line[0], line[1]))
+
+
+def _rise(median: Floats, label: Floats, low: NDArray[np.intp], high: NDArray[np.intp]) -> bool:
+    return all(bool(np.median(values[low]) < np.median(values[high])) for values in (median, label))
 
 
 def is_clear(gain: Floats) -> bool:

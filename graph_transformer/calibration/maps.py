@@ -83,27 +83,53 @@ def moved(value: Floats, shift: Floats | float, scale: Scale) -> Floats:
     return out if scale is Scale.ABOVE_ZERO else np.sign(out) * np.expm1(np.abs(out))
 
 
+Line = tuple[tuple[float, ...], tuple[float, ...]]
+"""Where a median stands, and where it is put; both rise. Straight between the knots, beyond the ends side by side."""
+NO_LINE: Line = ((), ())
+
+
+def lined(value: Floats, line: Line, scale: Scale) -> Floats:
+    """Return numbers as a line of one knot or more puts them; off the plain scale none above zero falls below it."""
+    from_, to = np.asarray(line[0]), np.asarray(line[1])
+    beyond = np.minimum(value - from_[0], 0.0) + np.maximum(value - from_[-1], 0.0)
+    out: Floats = np.interp(value, from_, to) + beyond
+    return out if scale is Scale.PLAIN else np.maximum(out, np.minimum(value, 0.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Conformal:
     """Sorted quantiles moved by `shift` on a scale (one number per output), made to nest around the median.
 
-    Where shifted quantiles cross, the outer one moves outwards: an interval never loses what its own shift gave it.
+    `lines`, where there are any (one per step, or NO_LINE), put the medians in the place of their shifts. Where moved
+    quantiles cross, the outer one moves outwards: an interval never loses what its own shift gave it.
     """
 
     steps: int
     shift: tuple[float, ...]
     scale: Scale = Scale.PLAIN
+    lines: tuple[Line, ...] = ()
 
     def __post_init__(self) -> None:
+        # A checkpoint gives a scale's name, and lists.
+        object.__setattr__(self, "scale", Scale(self.scale))
+        object.__setattr__(self, "lines", tuple((tuple(from_), tuple(to)) for from_, to in self.lines))
         if len(self.shift) != self.steps * len(QUANTILES):
             raise ValueError(f"expected {self.steps} * {len(QUANTILES)} shifts, found {len(self.shift)}")
-        object.__setattr__(self, "scale", Scale(self.scale))  # a checkpoint gives its name
+        if len(self.lines) not in (0, self.steps):
+            raise ValueError(f"expected a line for each of {self.steps} steps or none, found {len(self.lines)}")
+        for line in self.lines:
+            if len(line[0]) != len(line[1]) or any((np.diff(values) <= 0).any() for values in line):
+                raise ValueError("knots of a median's line rise, in both directions")
 
     def apply(self, raw: Floats) -> Floats:
         """Return the quantiles float64[B, steps * QUANTILES], rising within each step."""
         quantiles = np.sort(raw.reshape(len(raw), self.steps, len(QUANTILES)), axis=-1)
-        shift = np.reshape(self.shift, (self.steps, len(QUANTILES)))
-        return nested(moved(quantiles, shift, self.scale)).reshape(raw.shape)
+        out = moved(quantiles, np.reshape(self.shift, (self.steps, len(QUANTILES))), self.scale)
+        for step, line in enumerate(self.lines):
+            if line == NO_LINE:
+                continue
+            out[:, step, MEDIAN] = lined(quantiles[:, step, MEDIAN], line, self.scale)
+        return nested(out).reshape(raw.shape)
 
 
 def nested(quantiles: Floats) -> Floats:

@@ -5,7 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from graph_transformer.calibration.maps import Affine, Calibration, Conformal, Isotonic, Scale, moved, nested
+from graph_transformer.calibration.maps import (
+    NO_LINE,
+    Affine,
+    Calibration,
+    Conformal,
+    Isotonic,
+    Scale,
+    lined,
+    moved,
+    nested,
+)
 from graph_transformer.target import QUANTILES, Kind, Target
 
 CALIBRATIONS = [
@@ -15,6 +25,7 @@ CALIBRATIONS = [
     Calibration(Isotonic((-1.0, 0.5), (-3.0, 0.25), 0.8), -1.0, "isotonic"),
     Calibration(Conformal(2, tuple(np.linspace(-1, 1, 14).tolist())), method="conformal"),
     Calibration(Conformal(1, (-0.1,) * 7, Scale.LOG), method="conformal_log"),
+    Calibration(Conformal(2, (0.1,) * 14, lines=(NO_LINE, ((1.0, 2.5), (0.0, 9.0)))), method="conformal"),
 ]
 
 
@@ -31,6 +42,9 @@ def test_calibrations_travel_as_plain_values(calibration: Calibration) -> None:
         ("map", {"form": "affine", "slope": 1.0}),
         ("map", {"form": "conformal", "steps": 1}),
         ("map", {"form": "conformal", "steps": 1, "shift": [0.0] * 7, "scale": "cube"}),
+        ("map", {"form": "conformal", "steps": 1, "shift": [0.0] * 7, "lines": [[[0.0], [1.0]]] * 2}),
+        ("map", {"form": "conformal", "steps": 1, "shift": [0.0] * 7, "lines": [[[0.0, 1.0], [1.0]]]}),
+        ("map", {"form": "conformal", "steps": 1, "shift": [0.0] * 7, "lines": [[[0.0, 1.0], [1.0, 1.0]]]}),
     ],
 )
 def test_values_of_something_else_are_refused(part: str, value: object) -> None:
@@ -105,6 +119,17 @@ def test_a_shift_upwards_moves_what_is_below_zero_too() -> None:
     for scale in Scale:
         assert bool((moved(value, 0.7, scale) > value).all())
         assert bool((np.diff(moved(value, 0.7, scale)) > 0).all())
+
+
+def test_a_line_puts_medians_in_place_of_their_shift() -> None:
+    """Through its knots, straight between and side by side beyond; a step without one keeps its shift."""
+    line = ((1.0, 3.0), (0.0, 6.0))
+    assert lined(np.array([0.0, 1.0, 2.0, 3.0, 5.0]), line, Scale.PLAIN).tolist() == [-1.0, 0.0, 3.0, 6.0, 8.0]
+    assert lined(np.array([-1.0, 0.0, 2.0]), line, Scale.ABOVE_ZERO).tolist() == [-1.0, 0.0, 3.0]
+    raw = np.tile(np.arange(-1.0, 6.0), (1, 2))
+    out = Conformal(2, (1.0,) * 14, lines=(NO_LINE, line)).apply(raw).reshape(2, 7)
+    assert out[0].tolist() == (np.arange(-1.0, 6.0) + 1.0).tolist()
+    assert out[1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
 
 def test_nesting_never_narrows_an_interval() -> None:
