@@ -194,10 +194,12 @@ class Timed:
     def __init__(self, base_s: float = 0.005, row_s: float = 0.001, *, computes: bool = False) -> None:
         """Sleeps, or `computes` so long with Python's lock released, as a model does."""
         self.base_s, self.row_s, self.computes = base_s, row_s, computes
+        self.begun = 0
         self.batches: list[list[int]] = []
 
     def __call__(self, questions: Sequence[Plain], queue_us: Sequence[int]) -> list[int]:
         """The questions' numbers."""
+        self.begun += 1
         took_s = self.base_s + self.row_s * len(questions)
         until_s = time.thread_time() + took_s
         while self.computes and time.thread_time() < until_s:
@@ -232,6 +234,14 @@ async def timed(metrics: Metrics, answerer: Timed, **limits: int) -> AsyncIterat
     await engine.close()
 
 
+async def begun(engine: Engine[Plain, int], answerer: Timed, number: int) -> asyncio.Future[int]:
+    """A question that is being answered: what is asked now comes behind it."""
+    before, future = answerer.begun, engine.submit(plain(number))
+    while answerer.begun == before:  # noqa: ASYNC110 - the thread that answers knows no event of this loop
+        await asyncio.sleep(0.001)
+    return future
+
+
 def shed(metrics: Metrics, buffer: str) -> float:
     """What was refused, by why."""
     return metrics.registry.get_sample_value("nowgraph_shed_total", {"buffer": buffer}) or 0.0
@@ -239,13 +249,12 @@ def shed(metrics: Metrics, buffer: str) -> float:
 
 async def test_warming_up_teaches_what_a_batch_costs(metrics: Metrics) -> None:
     """After it a deadline that cannot be held is known at once: it is refused and costs no batch."""
-    answerer = Timed(base_s=0.02, row_s=0.0)
+    answerer = Timed(base_s=0.15, row_s=0.0)
     async with timed(metrics, answerer, batch_limit=4) as engine:
-        waiting = [engine.submit(plain(0))]
-        await asyncio.sleep(0.002)
+        waiting = [await begun(engine, answerer, 0)]
         waiting += [engine.submit(plain(number)) for number in range(1, 12)]
         with pytest.raises(OverloadedError) as caught:  # behind the batch that runs
-            engine.submit(plain(99, after_s=0.015))
+            engine.submit(plain(99, after_s=0.1))
         assert shed(metrics, "predicted_wait") == 1
         assert 0.01 <= caught.value.retry_after_s < 1
         engine.submit(plain(12, after_s=5.0))
@@ -269,8 +278,7 @@ async def test_a_batch_is_cut_so_that_its_earliest_deadline_is_held(metrics: Met
     """Forty wait, one of them for a moment only: its batch is a part of them, the rest comes after."""
     answerer = Timed(base_s=0.005, row_s=0.005)
     async with timed(metrics, answerer, batch_limit=64) as engine:
-        held = engine.submit(plain(1000))
-        await asyncio.sleep(0.002)
+        held = await begun(engine, answerer, 1000)
         waiting = [engine.submit(plain(number)) for number in range(40)]
         urgent = engine.submit(plain(99, after_s=0.12))
         assert await urgent == 99
@@ -283,10 +291,9 @@ async def test_a_batch_is_cut_so_that_its_earliest_deadline_is_held(metrics: Met
 
 async def test_interactive_first_and_batch_is_shed_first(metrics: Metrics) -> None:
     """Nightly rows wait behind payments; when the queue is full the last of them gives its place to a payment."""
-    answerer = Timed(base_s=0.02, row_s=0.0)
+    answerer = Timed(base_s=0.1, row_s=0.0)
     async with timed(metrics, answerer, batch_limit=4, queue_limit=8, queue_batch_limit=8) as engine:
-        held = engine.submit(plain(1000))
-        await asyncio.sleep(0.005)
+        held = await begun(engine, answerer, 1000)
         nightly = [engine.submit(plain(number), Priority.BATCH) for number in range(8)]
         with pytest.raises(OverloadedError):
             engine.submit(plain(8), Priority.BATCH)

@@ -118,6 +118,17 @@ def test_cells_are_those_of_their_nodes(sampler: Sampler) -> None:
     assert (pays.boolean[~seed, 1] == (row[~seed] % 3 == 0)).all()
 
 
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_torch_wraps_cells_without_a_copy(sampler: Sampler) -> None:
+    """Cells lie together and in types that torch has: a tensor of them is the very memory that the sampler wrote."""
+    import torch
+
+    pays = sample(sampler, 59, 58).columns["pays"]
+    for cells in (pays.numerical, pays.coded, pays.boolean, pays.timestamp, pays.embedding):
+        tensor = torch.from_numpy(cells)
+        assert (tensor.is_contiguous(), tensor.data_ptr()) == (True, cells.ctypes.data)
+
+
 def test_a_table_without_columns_has_its_nodes(
     graph: TemporalGraph, encode: Callable[..., bytes], sampler: Sampler
 ) -> None:

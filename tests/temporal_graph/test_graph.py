@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -36,6 +38,28 @@ def test_a_duplicate_changes_nothing(schema: Schema, payment: Build) -> None:
         assert graph.canonical_hash() == before
         graph.apply([payment(1, 10, customer=5, amount=3.0)])
         assert graph.canonical_hash() != before
+
+
+def test_other_threads_run_while_a_batch_is_applied(schema: Schema, payment: Build) -> None:
+    """Python's lock is released: another thread goes on in the middle of a call that applies a large batch."""
+    once = [payment(number, 10, customer=number % 100, amount=1.0) for number in range(2_000)]
+    events = once * 200
+    ticks: list[float] = []
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(0.001):
+            ticks.append(monotonic())
+
+    thread = threading.Thread(target=tick)
+    with TemporalGraph.create(schema) as graph:
+        thread.start()
+        begun_s = monotonic()
+        graph.apply(events)
+        took_s = monotonic() - begun_s
+        stop.set()
+        thread.join()
+    assert any(begun_s + 0.4 * took_s < at < begun_s + 0.9 * took_s for at in ticks)
 
 
 @pytest.mark.parametrize(
