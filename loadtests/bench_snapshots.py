@@ -126,7 +126,7 @@ def bench_full_speed(events: Events, count: int, folder: Path, rounds: int) -> d
     rests_s: list[float] = []
     for _ in range(rounds):
         writers = [grown(events, count) for _ in range(2)]
-        for writer, other in (writers, reversed(writers)):
+        for writer, other in (writers, writers[::-1]):
             path, before = folder / "full", writer.applied
             making = Making(writer.graph, path)
             with_s.append(writer.until(making.done))
