@@ -10,6 +10,7 @@ For load tests on loopback alone.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import os
 import struct
@@ -270,6 +271,10 @@ def first_in_line() -> None:
     """Lets this process run before others where that is allowed: who measures must not wait for what it measures."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
-    # Where the kernel groups processes by session (autogroup) that counts within one, and the group has its own.
+    # Where the kernel groups processes by session (autogroup) that counts within one, and the group has its own. The
+    # shell that this was started from is in it too, and goes on.
+    group = Path("/proc/self/autogroup")
     with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("-20")
+        nice = group.read_text().split()[-1]
+        group.write_text("-20")
+        atexit.register(group.write_text, nice)
