@@ -10,7 +10,6 @@ For load tests on loopback alone.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import gc
 import os
 import struct
@@ -19,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -271,10 +269,3 @@ def first_in_line() -> None:
     """Lets this process run before others where that is allowed: who measures must not wait for what it measures."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
-    # Where the kernel groups processes by session (autogroup) that counts within one, and the group has its own. The
-    # shell that this was started from is in it too, and goes on.
-    group = Path("/proc/self/autogroup")
-    with suppress(OSError):
-        nice = group.read_text().split()[-1]
-        group.write_text("-20")
-        atexit.register(group.write_text, nice)
