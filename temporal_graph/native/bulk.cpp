@@ -12,6 +12,7 @@ namespace {
 constexpr u64 STEP = 4;
 constexpr u64 APART = 16;            // rows between two stages, in which the memory has time to answer
 constexpr u64 RING = 128;            // rows that are remembered: more than lie between the first stage and the last
+constexpr u64 COLUMN_AHEAD = 128;    // keys that are asked for before they are read
 constexpr u64 HEADROOM_ROWS = 4096;  // how often room is made sure of
 constexpr u64 RECLAIM_ROWS = 2048;   // so often that replaced blocks are used again while a cache holds them
 constexpr u64 ROW_BYTES_MAX = 512;   // a row, its map slots and its list blocks at their worst, growth included
@@ -69,8 +70,14 @@ struct Writer::Bulk {
  private:
   template <u64 Step>
   NOWGRAPH_INLINE void ask_slots(u64 start) const {
-    writer.prefetch_keys<Step>(table, keys + start);
-    for (const Parents& each : parents) writer.prefetch_keys<Step>(*each.table, each.keys + start);
+    ask_keys<Step>(table, keys + start);
+    for (const Parents& each : parents) ask_keys<Step>(*each.table, each.keys + start);
+  }
+  // A column is read from end to end, but what the core fetches ahead of it ends with each page.
+  template <u64 Step>
+  NOWGRAPH_INLINE void ask_keys(const TableHeader& of, const i64* column) const {
+    prefetch(column + COLUMN_AHEAD);
+    writer.prefetch_keys<Step>(of, column);
   }
 
   template <u64 Step>
@@ -133,7 +140,7 @@ struct Writer::Bulk {
         store<u32>(record + parents_offset + 4 * l, first[l].rows[i % RING]);
       }
       // A row and its columns are there before any link to it.
-      const Entry entry{row, tick_of(visible) << 1};
+      const Entry entry = entry_of(row, tick_of(visible) << 1);
       for (u32 l = 0; l < links; ++l) writer.put_entry(table, first[l].word(i), entry);
       writer.arena_.written(record, table.stride);
       latest = std::max(latest, event);

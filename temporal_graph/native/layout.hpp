@@ -104,6 +104,13 @@ struct Entry {
   NOWGRAPH_INLINE u32 tick() const { return time >> 1; }
 };
 static_assert(sizeof(Entry) == 8);
+// Made as one word: a core that reads as one what it has just stored in two halves waits until both are in its cache.
+NOWGRAPH_INLINE Entry entry_of(u32 target, u32 time) {
+  const u64 word = u64{time} << 32 | target;
+  Entry entry;
+  std::memcpy(&entry, &word, sizeof entry);
+  return entry;
+}
 
 inline constexpr u32 HUB_ENTRIES = 1024;  // a list longer than this is a directory of full blocks of this size
 inline constexpr u64 LIST_OFFSET_MASK = (u64{1} << 36) - 1;

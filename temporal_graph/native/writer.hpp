@@ -175,7 +175,7 @@ class Writer {
   void open_link(const LinkHeader& link, u32 row, u32 parent_row, i64 open_time_us);
   void put_entry(const LinkHeader& link, u32 parent_row, Entry entry);
   NOWGRAPH_INLINE void put_entry(const TableHeader& child, std::atomic<u64>& word, Entry entry) {
-    adjacency_.insert(word, entry, [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
+    adjacency_.insert(word, entry, [&](Entry a, Entry b) { return entry_before(child, a, b); });
   }
   NOWGRAPH_INLINE static std::atomic<u64>& list_word_in(char* parent_record, const LinkHeader& link) {
     return reinterpret_cast<std::atomic<u64>*>(parent_record)[link.word_in_parent];
@@ -205,8 +205,8 @@ class Writer {
   void enter_key(u32 table_index, TableHeader& table, i64 key, u32 row);
   void forget_key(TableHeader& table, u32 row);
   int compare_keys(const TableHeader& table, u32 a, u32 b) const;
-  bool same_tick_before(const TableHeader& child, const Entry& a, const Entry& b) const;
-  NOWGRAPH_INLINE bool entry_before(const TableHeader& child, const Entry& a, const Entry& b) const {
+  bool same_tick_before(const TableHeader& child, Entry a, Entry b) const;
+  NOWGRAPH_INLINE bool entry_before(const TableHeader& child, Entry a, Entry b) const {
     return a.tick() != b.tick() ? a.tick() < b.tick() : same_tick_before(child, a, b);
   }
 

@@ -31,7 +31,7 @@ int Writer::compare_keys(const TableHeader& table, u32 a, u32 b) const {
   return 0;
 }
 
-bool Writer::same_tick_before(const TableHeader& child, const Entry& a, const Entry& b) const {
+bool Writer::same_tick_before(const TableHeader& child, Entry a, Entry b) const {
   const i64 left = reader_.open_time_us(child, a), right = reader_.open_time_us(child, b);
   if (left != right) return left < right;
   return compare_keys(child, reader_.child(a), reader_.child(b)) < 0;
@@ -231,7 +231,7 @@ void Writer::open_link(const LinkHeader& link, u32 row, u32 parent_row, i64 open
   const TableHeader& child = table_of(link.child);
   const char* parent_record = table_of(link.parent).rows.item(arena_, parent_row);
   const bool present = adjacency_.contains(Reader::list_word_of(parent_record, link.word_in_parent), entry,
-                                           [&](const Entry& a, const Entry& b) { return entry_before(child, a, b); });
+                                           [&](Entry a, Entry b) { return entry_before(child, a, b); });
   if (!present) put_entry(link, parent_row, entry);
 }
 
