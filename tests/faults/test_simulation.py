@@ -21,17 +21,11 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=840, env=environment, check=False)
 
 
-def jobs() -> int:
-    """All cores; half of them, where other workers of pytest-xdist have the rest."""
-    cores = os.cpu_count() or 1
-    return max(1, cores // 2) if "PYTEST_XDIST_WORKER" in os.environ else cores
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_seed_ends_with_the_graph_of_its_log() -> None:
     """Whatever crashes, rots, comes twice, late or shuffled; and every kind of fault was among them."""
-    ran = run("--seeds", str(SEEDS), "--jobs", str(jobs()))
+    ran = run("--seeds", str(SEEDS), "--jobs", str(os.cpu_count() or 1))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     told = json.loads(ran.stdout)
     assert told["broken"] == {}
