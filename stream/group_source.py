@@ -89,9 +89,7 @@ class GroupSource(KafkaSource):
         }
 
     def _starting_positions(self, known: Positions, start: Start) -> Positions:  # noqa: ARG002
-        metadata = self._first_metadata()
-        self._ids.compare(self._topics, metadata, timeout_s=self._settings.broker_timeout_s)
-        self._all_places(metadata)  # a topic that does not exist is said now
+        self._first_places()  # a topic that does not exist, or is another one, is said now
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return {}
 

@@ -39,14 +39,13 @@ class KafkaSource:
     """Reads all partitions of `topics`, each from its position or, where it has none, from `start`.
 
     `gaps` says what a missing offset means: "error" (GapError) for logs whose offsets are dense, such as the embedded
-    broker's ring, "allow" for Kafka's compacted or transactional topics, where gaps are normal. An offset that the
-    broker no longer has (retention ran past it) is a GapError in both, and so is a beginning that is gone, of a dense
-    log or of a partition without a position whose topic has others: the constructor raises it.
+    broker's ring, "allow" for Kafka's compacted or transactional topics. An offset that the broker no longer has is a
+    GapError in both, and so is a beginning that is gone, of a dense log or of a partition without a position whose
+    topic has others: the constructor raises it.
 
     Partitions that a topic gets while it is read are found within `partition_check_s` and read from their beginning,
-    and so are those of `later`: topics that need not exist yet. Then, and at the start, their ids are
-    held against those that `keep_id` has; None asks for no ids.
-    `paused` fetching keeps what is queued; `backpressure` pauses and resumes with the two thresholds of the settings.
+    and so are those of `later`: topics that need not exist yet. Then, and at the start, ids are held against those that
+    `keep_id` has; None asks for none. `paused` fetching keeps what is queued.
 
     Raises:
         ConfigurationError: a topic does not exist, or a setting is none that a Kafka client takes.
@@ -204,9 +203,7 @@ class KafkaSource:
     def _starting_positions(self, known: Positions, start: Start) -> Positions:
         begun = {topic for topic, _ in known}
         positions: Positions = {}
-        metadata = self._first_metadata()
-        self._ids.compare(self._topics, metadata, timeout_s=self._settings.broker_timeout_s)
-        for topic, partition in self._all_places(metadata):
+        for topic, partition in self._first_places():
             if (topic, partition) in known:
                 positions[topic, partition] = known[topic, partition]
                 continue
@@ -216,6 +213,12 @@ class KafkaSource:
                 raise GapError(topic, partition, 0, low)
             positions[topic, partition] = low if start == "beginning" else high
         return positions
+
+    def _first_places(self) -> list[tuple[str, int]]:
+        """Every partition, of topics that are those whose positions are known."""
+        metadata = self._first_metadata()
+        self._ids.compare(self._topics, metadata, timeout_s=self._settings.broker_timeout_s)
+        return self._all_places(metadata)
 
     def _first_metadata(self) -> Any:
         """What the broker has; asked again within its time, so that a refusal is heard before that is over.
@@ -302,7 +305,7 @@ class KafkaSource:
 
     def _batches(self, messages: list[Message]) -> list[Batch]:
         if any(map(Message.error, messages)):
-            for message in messages:
+            for message in filter(Message.error, messages):
                 self._raise_unless_passing(message)
             messages = [message for message in messages if message.error() is None]
         if len(self._topics) == 1:
@@ -348,8 +351,6 @@ class KafkaSource:
     def _raise_unless_passing(self, message: Message) -> None:
         """librdkafka reconnects by itself; what it does not repair is raised."""
         error: Any = message.error()
-        if error is None:
-            return
         if error.code() == OFFSET_GONE:
             place = (message.topic() or "", int(message.partition() or 0))
             raise GapError(*place, self._positions[place], -1)

@@ -27,7 +27,7 @@ from loadtests.load import worlds
 from loadtests.load.report import ROOT, append_history
 from loadtests.serving import payments
 from loadtests.serving.bench_serving import run_of
-from loadtests.serving.light_client import Load, Phase, connect, first_in_line
+from loadtests.serving.light_client import Load, Phase, connect, first_in_line, percentile
 from loadtests.serving.rounds import Spread
 
 SCHEMA = ROOT / "examples/payments/schema.yaml"
@@ -158,7 +158,7 @@ def result_of(measured: dict[str, Measured], half: Phase, stall_ms: float) -> di
         key = name.replace(", ", "_").replace(" ", "_")
         result[f"{key}_per_cpu_s"] = runs.per_cpu_s
         result[f"{key}_per_s"] = statistics.median(runs.per_s)
-    p50_ms, p99_ms = (half.percentile(half.latency_ms, q) for q in (50, 99))
+    p50_ms, p99_ms = (percentile(half.latency_ms, q) for q in (50, 99))
     result["half_latency_ms_p50"], result["half_latency_ms_p99"] = p50_ms, p99_ms
     result["half_failed"] = len(half.refused_ms) + half.unsent
     for name, spread in ratios_of(measured).items():

@@ -29,7 +29,7 @@ from loadtests.load.worlds import Cores, written
 from loadtests.serving import payments
 from loadtests.serving.bench_overhead import Served
 from loadtests.serving.bench_serving import run_of
-from loadtests.serving.light_client import Load, Phase, connect, first_in_line, without_pauses
+from loadtests.serving.light_client import Load, Phase, connect, first_in_line, percentile, without_pauses
 from loadtests.serving.rounds import Capacity, Overload, Spread, recovery_s
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
@@ -64,7 +64,7 @@ class Measured:
     @property
     def recoveries_s(self) -> list[float]:
         """How long it took until latency was normal, after each."""
-        calm_p99_ms = self.calm.percentile(self.calm.latency_ms, 99)
+        calm_p99_ms = percentile(self.calm.latency_ms, 99)
         return [recovery_s(calm_p99_ms, after) for after in self.afters]
 
 
@@ -224,11 +224,6 @@ def table_of(measured: Measured, result: dict[str, float], options: argparse.Nam
     )
     lines += [f"| {name} | {said} | {'held' if held else 'missed'} |" for name, said, held in goals]
     return "\n".join(lines)
-
-
-def percentile(values: list[float], q: float) -> float:
-    """NaN of none."""
-    return float(np.percentile(values, q)) if values else float("nan")
 
 
 def within(values: list[float], bound: float) -> float:

@@ -180,9 +180,10 @@ class Phase:
         """Answers within the deadline per second of the phase."""
         return sum(latency <= deadline_ms for latency in self.latency_ms) / self.seconds
 
-    def percentile(self, values: list[float], q: float) -> float:
-        """Of the phase's answers or refusals."""
-        return float(np.percentile(values, q)) if values else float("nan")
+
+def percentile(values: list[float], q: float) -> float:
+    """NaN of none."""
+    return float(np.percentile(values, q)) if values else float("nan")
 
 
 class Load:

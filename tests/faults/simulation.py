@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,17 +87,9 @@ class FailingSnapshots(Snapshots):
             raise SnapshotError("no room")
         return super().making()
 
-    def add(
-        self,
-        folder: Path,
-        settled: Settled,
-        *,
-        size: int,
-        fingerprint: str,
-        topic_ids: Mapping[str, str] | None = None,
-    ) -> Snapshot:
+    def add(self, folder: Path, settled: Settled, **said: Any) -> Snapshot:
         self._faults.crash_at("snapshot, before it is whole")
-        made = super().add(folder, settled, size=size, fingerprint=fingerprint, topic_ids=topic_ids)
+        made = super().add(folder, settled, **said)
         self._faults.crash_at("snapshot, once it is whole")
         return made
 

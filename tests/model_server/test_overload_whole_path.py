@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,16 +40,11 @@ class HeldModel:
         monkeypatch.setattr(Predictor, "predict", held)
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Returns once it is; fails where it is not in time."""
-    until_s = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < until_s
-        time.sleep(0.005)
-
-
 def test_payments_are_answered_before_nightly_rows_and_these_hear_when_to_ask_again(
-    world: Any, payment: Callable[[], service_pb2.ScoreRequest], monkeypatch: pytest.MonkeyPatch
+    world: Any,
+    payment: Callable[[], service_pb2.ScoreRequest],
+    until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Behind a model that stands still nightly rows fill the queue; payments take their places and are scored first."""
     model = HeldModel(monkeypatch)
@@ -73,7 +67,7 @@ def test_payments_are_answered_before_nightly_rows_and_these_hear_when_to_ask_ag
         model.taken.clear()  # what warmed it up
         model.free.clear()
         running_one = stub.Score.future(asked, timeout=WAIT_S)
-        until(lambda: bool(model.taken))
+        until(lambda: model.taken)
         batch = stub.ScoreBatch.future(service_pb2.ScoreBatchRequest(requests=[nightly] * NIGHTLY), timeout=WAIT_S)
         until(lambda: shed() == NIGHTLY - QUEUE)
         payments = [stub.Score.future(asked, timeout=WAIT_S) for _ in range(PAYMENTS)]
