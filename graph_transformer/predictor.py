@@ -20,6 +20,7 @@ from graph_transformer.calibration import probability_of
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import collate
+from graph_transformer.kernels import use_kernels_for_any_shape
 from graph_transformer.target import MEDIAN, QUANTILES, Kind, Target
 from temporal_graph.schema import Schema
 
@@ -81,7 +82,11 @@ class Predictor:
     """
 
     def __init__(self, checkpoint: Checkpoint, view: GraphDictionaries, *, fixed_shape: bool = False) -> None:
-        """Raises CheckpointMismatch if the graph's schema is not the one the model was trained on."""
+        """Sets which kernels PyTorch uses, in the whole process (`kernels`).
+
+        Raises CheckpointMismatch if the graph's schema is not the one the model was trained on.
+        """
+        use_kernels_for_any_shape()
         self._model, self._encoding = checkpoint.build(view.schema, view.strings)
         self._view = view
         self._calibration, self._unit = checkpoint.calibration, checkpoint.unit

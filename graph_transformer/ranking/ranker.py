@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.checkpoint import Checkpoint
 from graph_transformer.errors import CheckpointMismatch, RankQuestionError
+from graph_transformer.kernels import use_kernels_for_any_shape
 from graph_transformer.ranking.asked import Asked, Ragged
 from graph_transformer.ranking.filters import Filters
 from graph_transformer.ranking.fusion import Fusion
@@ -36,7 +37,7 @@ class Ranker:
         """`as_of_us`: when the index of vectors reads the items there are; by default now, as of the graph's watermark.
 
         To ask about the past, give a time that is no later than any question's: else changes of items that came later
-        could decide which of them become candidates.
+        could decide which of them become candidates. Sets which kernels PyTorch uses, in the whole process (`kernels`).
 
         Raises:
             CheckpointMismatch: the checkpoint is not of a ranking on this schema.
@@ -45,6 +46,7 @@ class Ranker:
         if ranked is None or checkpoint.ranking is None:
             kind = checkpoint.task.target.kind.value
             raise CheckpointMismatch(f"the checkpoint is of a {kind} task, not of a ranking")
+        use_kernels_for_any_shape()
         towers = BoundTowers.load(checkpoint, view)
         fusion = towers.model.fusion
         assert fusion is None or isinstance(fusion, Fusion)

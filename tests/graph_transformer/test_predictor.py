@@ -110,6 +110,13 @@ def test_the_number_of_threads_can_be_set(folder: Path, payments: Any) -> None:
     torch.set_num_threads(before)
 
 
+def test_no_kernel_is_made_for_a_shape(folder: Path, payments: Any) -> None:
+    """From when there is a predictor oneDNN, which would make one for each batch, has no part in what is computed."""
+    torch.backends.mkldnn.enabled = True
+    Predictor.load(folder, payments)
+    assert not torch.backends.mkldnn.enabled
+
+
 def test_codes_are_read_by_the_view_that_was_told_last(world: Any) -> None:
     """Two graphs of the same rows number their strings otherwise: told whose codes they are, the same model gives the
     same bits, in turn; not told, it takes one word for another.

@@ -67,6 +67,13 @@ def test_a_list_has_what_was_asked_for(ranker: Ranker) -> None:
     assert one(ranker, limit=1).key == found.key[:1]
 
 
+def test_no_kernel_is_made_for_a_shape(shop: Shop) -> None:
+    """From when there is a ranker oneDNN, which would make one for each batch, has no part in what is computed."""
+    torch.backends.mkldnn.enabled = True
+    Ranker(checkpoint_of(shop), shop.view)
+    assert not torch.backends.mkldnn.enabled
+
+
 def test_nobody_gets_what_is_popular_and_new(ranker: Ranker) -> None:
     """An unknown key and none at all are the same: no history, no age, lists all the same."""
     unknown, nobody = one(ranker, user=77), one(ranker, user=None)
