@@ -19,4 +19,4 @@ def use_kernels_for_any_shape() -> None:
     Of what our models compute in float32 it has nothing but `gelu`; matrices are multiplied by MKL either way.
     """
     if torch.backends.mkldnn.enabled:
-        torch.backends.mkldnn.enabled = False
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # the module's own property

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("command", choices=commands.COMMANDS)
     parser.add_argument("scenario", nargs="?", help="a name of loadtests/scenarios, or a YAML file")
     parser.add_argument("--seconds", type=float, help="of the run, or of each step, in place of the scenario's")
+    parser.add_argument("--rate", type=float, help="requests a second, in place of the scenario's share of capacity")
     parser.add_argument("--rows", type=int, default=300_000, help="events in a graph before the load")
     parser.add_argument("--workers", type=int, help="server processes on one port, in place of the scenario's")
     parser.add_argument("--processes", type=int, help="sender processes, in place of the scenario's")

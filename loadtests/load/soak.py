@@ -17,6 +17,8 @@ EVERY_S = 1.0
 GROWTH_MIB_PER_HOUR_MAX = 48.0
 # The beginning, in which buffers and caches of the allocator fill.
 SETTLE_SHARE = 0.25
+# What follows is looked at in so many stretches: half a minute each in ten minutes.
+STRETCHES = 15
 STALL_MS_P99_MAX = 5.0
 
 
@@ -33,20 +35,35 @@ class Memory:
         return self.seconds >= SETTLE_SHARE * self.seconds[-1]
 
     @property
+    def lows(self) -> np.ndarray:
+        """The least MiB of each stretch: what is in use whatever waits at the moment."""
+        return np.array([mib.min() for mib in np.array_split(self.mib[self.settled], STRETCHES) if len(mib)])
+
+    @property
     def growth_mib_per_hour(self) -> float:
-        """The median of the slopes between all pairs of samples (Theil-Sen), which a single jump does not move."""
-        seconds, mib = self.seconds[self.settled], self.mib[self.settled]
-        if len(seconds) > 1_000:
-            step = -(-len(seconds) // 1_000)
-            seconds, mib = seconds[::step], mib[::step]
-        later, sooner = np.triu_indices(len(seconds), 1)[::-1]
-        slopes = (mib[later] - mib[sooner]) / (seconds[later] - seconds[sooner])
-        return float(np.median(slopes) * 3_600)
+        """How fast the lows rise: what is kept for good raises them, requests that come and go do not."""
+        seconds = self.seconds[self.settled]
+        middles = np.array([span.mean() for span in np.array_split(seconds, STRETCHES) if len(span)])
+        return _slope(middles, self.lows) * 3_600
+
+    @property
+    def growth_of_all_mib_per_hour(self) -> float:
+        """How fast all samples rise, queues that stand for a while included."""
+        return _slope(self.seconds[self.settled], self.mib[self.settled]) * 3_600
 
     @property
     def flat(self) -> bool:
         """Whether it grows by no more than it may."""
         return self.growth_mib_per_hour <= GROWTH_MIB_PER_HOUR_MAX
+
+
+def _slope(seconds: np.ndarray, mib: np.ndarray) -> float:
+    """The median of the slopes between all pairs of points (Theil-Sen), which a single jump does not move."""
+    if len(seconds) > 1_000:
+        step = -(-len(seconds) // 1_000)
+        seconds, mib = seconds[::step], mib[::step]
+    later, sooner = np.triu_indices(len(seconds), 1)[::-1]
+    return float(np.median((mib[later] - mib[sooner]) / (seconds[later] - seconds[sooner])))
 
 
 class MemoryWatch:

@@ -51,8 +51,18 @@ def test_a_machine_is_divided() -> None:
 
 def test_the_command_line_changes_a_scenario() -> None:
     """Seconds, workers and senders, checked like a file."""
-    options = argparse.Namespace(scenario="score", seconds=2.0, workers=3, processes=4)
+    options = argparse.Namespace(scenario="score", seconds=2.0, workers=3, processes=4, rate=None)
     found = scenario_of(options, "mixed")
     assert (found.name, found.seconds, found.workers, found.clients.processes) == ("score", 2.0, 3, 4)
     with pytest.raises(ValueError, match="workers"):
-        scenario_of(argparse.Namespace(scenario=None, seconds=None, workers=1_000, processes=None), "mixed")
+        scenario_of(argparse.Namespace(scenario=None, seconds=None, workers=1_000, processes=None, rate=None), "mixed")
+
+
+def test_a_rate_of_the_command_line_is_a_number_a_second() -> None:
+    """In place of a share of the capacity; arrivals of several rates have none to replace."""
+    options = {"seconds": None, "workers": None, "processes": None, "rate": 40.0}
+    asked = scenario_of(argparse.Namespace(scenario="soak", **options), "soak")
+    due_us = asked.arrivals.times_us(100.0, 1e6, np.random.default_rng(0))
+    assert len(due_us) == pytest.approx(4_000, rel=0.1)
+    with pytest.raises(ValueError, match="--rate"):
+        scenario_of(argparse.Namespace(scenario="spike", **options), "soak")

@@ -22,6 +22,23 @@ def test_what_grows_is_seen_and_what_is_flat_is_not() -> None:
     assert Memory(SECONDS, 300 + 20 * (SECONDS > 560) + noise).flat
 
 
+def test_lows_are_what_is_judged() -> None:
+    """Queues that stand more and more of the time are no leak; one under them, that only their ends show, is."""
+    standing = 100 * (SECONDS % 60 < SECONDS / 10)
+    waits = Memory(SECONDS, 300 + standing)
+    assert waits.flat
+    leaks = Memory(SECONDS, 300 + SECONDS / 36 + 100 * (SECONDS % 20 < 15))
+    assert leaks.growth_mib_per_hour == pytest.approx(100, rel=0.2)
+    assert not leaks.flat
+    assert len(leaks.lows) == 15
+    assert leaks.lows[0] == pytest.approx(300 + 165 / 36, abs=0.5)
+
+
+def test_a_short_run_is_judged_by_what_it_has() -> None:
+    """Fewer samples than stretches are a stretch each."""
+    assert Memory(np.arange(0.0, 8.0), np.full(8, 300.0)).flat
+
+
 def test_memory_is_sampled_while_the_block_runs() -> None:
     """From its beginning to its end, in MiB."""
     with MemoryWatch(lambda: 5 << 20, every_s=0.02) as watch:
