@@ -10,14 +10,13 @@ the simpler one stays unless it is beaten clearly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.calibration.choice import FOLDS, held_out
+from graph_transformer.calibration.choice import FOLDS, held_out, is_clear
 from graph_transformer.calibration.maps import NO_LINE, Conformal, Line, Scale, lined, moved, to_scale
 from graph_transformer.target import MEDIAN, QUANTILES
 
@@ -32,14 +31,15 @@ PART_LEAST, PARTS_MOST = 50, 64
 
 
 class Place(NamedTuple):
-    """Where a median goes: on a line, or without one by a shift."""
+    """Where a median goes: on a line, or without one by a shift on a scale."""
 
     shift: float = 0.0
     line: Line = NO_LINE
+    scale: Scale = Scale.PLAIN
 
-    def of(self, median: Floats, scale: Scale) -> Floats:
+    def apply(self, median: Floats) -> Floats:
         """Return medians float64[n] put there."""
-        return moved(median, self.shift, scale) if self.line == NO_LINE else lined(median, self.line, scale)
+        return moved(median, self.shift, self.scale) if self.line == NO_LINE else lined(median, self.line, self.scale)
 
 
 def nominal(pair: tuple[int, int]) -> float:
@@ -58,7 +58,7 @@ def fit_conformal(raw: Floats, label: Floats, *, steps: int = 1) -> tuple[str, C
         return "conformal", shifts(raw, truth, Scale.PLAIN)
     scale = Scale.ABOVE_ZERO
     if len(raw) >= 2 * FOLDS:
-        fold = np.arange(len(raw)) % FOLDS
+        fold = _dealt(len(raw))
         plain, log = (held_out(partial(shifts, scale=each), losses, raw, truth, fold) for each in (scale, Scale.LOG))
         scale = Scale.LOG if is_clear(plain - log) else scale
     return f"conformal_{scale.value}", shifts(raw, truth, scale)
@@ -103,40 +103,40 @@ def conformal_margin(low: Floats, high: Floats, label: Floats, pair: tuple[int, 
 
 def place_of(median: Floats, label: Floats, scale: Scale = Scale.PLAIN) -> Place:
     """Return where medians float64[n] go for labels float64[n]; few of them stay where they are."""
-    best: Callable[[Floats, Floats], Place] = kept
+    best, *others = [partial(fit, scale=scale) for fit in (kept, shifted, on_line)]
     if len(label) < 2 * FOLDS:
         return best(median, label)
-    error = errors(best, median, label, scale)
-    for fit in (partial(shifted, scale=scale), on_line):
-        other = errors(fit, median, label, scale)
+    error, fold = absolute(best(median, label).apply(median), label), _dealt(len(label))
+    for fit in others:
+        other = held_out(fit, absolute, median, label, fold)
         if is_clear(error - other):
             best, error = fit, other
     return best(median, label)
 
 
-def errors(fit: Callable[[Floats, Floats], Place], median: Floats, label: Floats, scale: Scale) -> Floats:
-    """Return the absolute error of each example float64[n] where what places it was fitted on the other folds."""
-    fold = np.arange(len(label)) % FOLDS
-    found = np.empty(len(label))
-    for each in range(FOLDS):
-        out = fold == each
-        found[out] = np.abs(fit(median[~out], label[~out]).of(median[out], scale) - label[out])
-    return found
+def _dealt(count: int) -> NDArray[np.int64]:
+    """Return the fold of each of so many examples, int64[n]."""
+    return np.arange(count) % FOLDS
 
 
-def kept(_median: Floats, _label: Floats) -> Place:
+def absolute(value: Floats, label: Floats) -> Floats:
+    """Return the absolute error of each example float64[n]."""
+    return np.abs(value - label)
+
+
+def kept(_median: Floats, _label: Floats, scale: Scale) -> Place:
     """Return the place where medians are."""
-    return Place()
+    return Place(scale=scale)
 
 
 def shifted(median: Floats, label: Floats, scale: Scale) -> Place:
     """Return the shift after which the absolute error is least, in the label's own unit whatever the scale."""
     tried = np.quantile(to_scale(label, scale) - to_scale(median, scale), LEVELS)
     error = [np.abs(moved(median, each, scale) - label).mean() for each in tried]
-    return Place(float(tried[int(np.argmin(error))]))
+    return Place(float(tried[int(np.argmin(error))]), scale=scale)
 
 
-def on_line(median: Floats, label: Floats) -> Place:
+def on_line(median: Floats, label: Floats, scale: Scale) -> Place:
     """Return the line through medians of labels, part by part of the answers; parts that would not rise are joined."""
     order = np.argsort(median, kind="stable")
     joined: list[NDArray[np.intp]] = []
@@ -145,13 +145,8 @@ def on_line(median: Floats, label: Floats) -> Place:
         while len(joined) > 1 and not _rise(median, label, joined[-2], joined[-1]):
             joined[-2:] = [np.concatenate(joined[-2:])]
     line = tuple(tuple(float(np.median(values[part])) for part in joined) for values in (median, label))
-    return Place(line=(line[0], line[1]))
+    return Place(0.0, (line[0], line[1]), scale)
 
 
 def _rise(median: Floats, label: Floats, low: NDArray[np.intp], high: NDArray[np.intp]) -> bool:
     return all(bool(np.median(values[low]) < np.median(values[high])) for values in (median, label))
-
-
-def is_clear(gain: Floats) -> bool:
-    """Return whether the mean gain of examples is more than its standard error."""
-    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))

@@ -16,6 +16,17 @@ SCALE_MIN = 1e-3
 """A smaller slope, or a negative one, would undo the ranking: the slice was too small or unlike the training."""
 
 Floats = NDArray[np.float64]
+Line = tuple[tuple[float, ...], tuple[float, ...]]
+"""Knots, where values stand and where they are put; both rise."""
+NO_LINE: Line = ((), ())
+
+
+def between(value: Floats, line: Line, *, slope: float) -> Floats:
+    """Return values on the straight pieces between the knots of a line, beyond its ends straight on with `slope`."""
+    from_, to = line
+    inside: Floats = np.interp(value, from_, to)
+    beyond = np.minimum(value - from_[0], 0.0) + np.maximum(value - from_[-1], 0.0)
+    return inside + slope * beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,7 @@ class Isotonic:
 
     def apply(self, raw: Floats) -> Floats:
         """Return float64 of raw's shape."""
-        inside: Floats = np.interp(raw, self.raw, self.logit)
-        beyond = np.minimum(raw - self.raw[0], 0.0) + np.maximum(raw - self.raw[-1], 0.0)
-        return inside + self.slope * beyond
+        return between(raw, (self.raw, self.logit), slope=self.slope)
 
 
 class Scale(StrEnum):
@@ -83,16 +92,9 @@ def moved(value: Floats, shift: Floats | float, scale: Scale) -> Floats:
     return out if scale is Scale.ABOVE_ZERO else np.sign(out) * np.expm1(np.abs(out))
 
 
-Line = tuple[tuple[float, ...], tuple[float, ...]]
-"""Where a median stands, and where it is put; both rise. Straight between the knots, beyond the ends side by side."""
-NO_LINE: Line = ((), ())
-
-
 def lined(value: Floats, line: Line, scale: Scale) -> Floats:
-    """Return numbers as a line of one knot or more puts them; off the plain scale none above zero falls below it."""
-    from_, to = np.asarray(line[0]), np.asarray(line[1])
-    beyond = np.minimum(value - from_[0], 0.0) + np.maximum(value - from_[-1], 0.0)
-    out: Floats = np.interp(value, from_, to) + beyond
+    """Return numbers as a line puts them, beyond it side by side; off the plain scale none above zero falls below."""
+    out = between(value, line, slope=1.0)
     return out if scale is Scale.PLAIN else np.maximum(out, np.minimum(value, 0.0))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.calibration.choice import FOLDS, choose, folds_of, held_out
+from graph_transformer.calibration.choice import FOLDS, choose, folds_of, held_out, is_clear
 from graph_transformer.calibration.maps import Affine, Map
 
 Floats = NDArray[np.float64]
@@ -45,6 +45,24 @@ def test_losses_are_of_examples_the_fit_has_not_seen() -> None:
     raw, fold = np.arange(10.0), np.arange(10) % 5
     held_out(fit, square, raw, raw, fold)
     assert sorted(seen) == list(range(10))
+
+
+def test_one_wild_label_moves_the_others_and_not_its_own() -> None:
+    """Each example is judged by what was fitted without it: a gap that one label makes is no help to that label."""
+    label = np.zeros(20)
+    label[3] = 1600.0
+    fold = np.arange(20) % FOLDS
+    error = held_out(mean_gap, square, np.zeros(20), label, fold)
+    assert error[3] == 1600.0**2
+    assert set(error[fold == 3]) == {0.0, 1600.0**2}
+    assert set(error[fold != 3]) == {100.0**2}
+
+
+def test_a_gain_is_clear_beyond_its_standard_error() -> None:
+    """Half of eight examples gain 3: clear where the others lose 1, not where they lose 2.5, nor where nothing is gained."""
+    assert is_clear(np.array([3.0, 3.0, -1.0, -1.0] * 2))
+    assert not is_clear(np.array([3.0, 3.0, -2.5, -2.5] * 2))
+    assert not is_clear(np.zeros(8))
 
 
 def test_the_fit_that_holds_wins() -> None:

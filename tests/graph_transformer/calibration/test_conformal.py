@@ -8,9 +8,7 @@ from graph_transformer.calibration.conformal import (
     PAIRS,
     Place,
     conformal_margin,
-    errors,
     fit_conformal,
-    kept,
     losses,
     nominal,
     on_line,
@@ -97,7 +95,7 @@ def test_a_median_that_is_off_by_its_size_is_put_on_a_line() -> None:
     median, label = 0.5 * truth, truth + random.normal(0.0, 0.3, 24_000)
     place = place_of(median[:4000], label[:4000])
     assert place.line != NO_LINE
-    assert np.abs(place.of(median[4000:], Scale.PLAIN) - truth[4000:]).mean() < 0.1
+    assert np.abs(place.apply(median[4000:]) - truth[4000:]).mean() < 0.1
     assert fit_conformal(np.tile(median[:4000, None], 7), label[:4000])[1].lines == (place.line,)
 
 
@@ -105,23 +103,12 @@ def test_a_line_rises_through_labels_that_do_not() -> None:
     """Parts whose labels fall are joined; labels that never rise leave one knot, which is a shift."""
     median = np.arange(400.0)
     label = np.where(np.arange(400) < 200, 1.0, 0.0)
-    assert on_line(median, label).line == ((199.5,), (0.5,))
-    knots, wanted = on_line(median, np.where(np.arange(400) < 100, 5.0, np.arange(400) / 10)).line
+    assert on_line(median, label, Scale.PLAIN).line == ((199.5,), (0.5,))
+    knots, wanted = on_line(median, np.where(np.arange(400) < 100, 5.0, np.arange(400) / 10), Scale.PLAIN).line
     assert bool((np.diff(knots) > 0).all())
     assert bool((np.diff(wanted) > 0).all())
     # Equal answers have one place, whatever their labels.
-    assert len(on_line(np.zeros(400), median).line[0]) == 1
-
-
-def test_each_example_is_judged_by_what_was_fitted_without_it() -> None:
-    """One wild label moves the place of the other folds' examples, and not its own."""
-    label = np.zeros(20)
-    label[3] = 1000.0
-    own = errors(lambda _, labels: Place(float(labels.max())), np.zeros(20), label, Scale.PLAIN)
-    assert own[3] == 1000.0
-    assert set(own[np.arange(20) % 5 == 3]) == {0.0, 1000.0}
-    assert set(own[np.arange(20) % 5 != 3]) == {1000.0}
-    assert errors(kept, np.zeros(20), label, Scale.PLAIN).tolist() == label.tolist()
+    assert len(on_line(np.zeros(400), median, Scale.PLAIN).line[0]) == 1
 
 
 def spent(count: int, *, seed: int = 0, factor: float = 1.0) -> tuple[Floats, Floats]:
@@ -172,7 +159,7 @@ def test_the_best_shift_counts_what_zero_stops() -> None:
     """Of labels that are nothing for the most part, a median just above nothing goes all the way down."""
     median = np.full(100, 0.5)
     label = np.where(np.arange(100) < 60, 0.0, 4.0)
-    assert shifted(median, label, Scale.ABOVE_ZERO).of(median, Scale.ABOVE_ZERO).max() == 0.0
+    assert shifted(median, label, Scale.ABOVE_ZERO).apply(median).max() == 0.0
 
 
 def test_the_loss_is_that_of_training() -> None:
