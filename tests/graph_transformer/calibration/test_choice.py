@@ -59,7 +59,7 @@ def test_one_wild_label_moves_the_others_and_not_its_own() -> None:
 
 
 def test_a_gain_is_clear_beyond_its_standard_error() -> None:
-    """Half of eight examples gain 3: clear where the others lose 1, not where they lose 2.5, nor where nothing is gained."""
+    """Half of eight examples gain 3: clear where the others lose 1, not where they lose 2.5, nor where none gains."""
     assert is_clear(np.array([3.0, 3.0, -1.0, -1.0] * 2))
     assert not is_clear(np.array([3.0, 3.0, -2.5, -2.5] * 2))
     assert not is_clear(np.zeros(8))
