@@ -76,6 +76,12 @@ class Families:
         self.request_seconds = self.histogram(
             "nowgraph_request_seconds", "From handler entry to answer.", "method", *TASK_LABELS
         )
+        self.refusal_seconds = self.histogram(
+            "nowgraph_refusal_seconds",
+            "From handler entry until a refusal at a full buffer was sent.",
+            "method",
+            *TASK_LABELS,
+        )
         self.stage_seconds = self.histogram("nowgraph_stage_seconds", "One stage of a score.", "stage", *TASK_LABELS)
         self.batch_rows = Histogram(
             "nowgraph_batch_rows", "Rows in one forward pass.", TASK_LABELS, buckets=BATCH_EDGES, registry=r
@@ -154,6 +160,7 @@ class Metrics:
         self.task_labels = (tenant, task)
         self.requests = Bound(f.requests, tenant, task)
         self.request_seconds = Bound(f.request_seconds, tenant, task)
+        self.refusal_seconds = Bound(f.refusal_seconds, tenant, task)
         self.shed = Bound(f.shed, tenant, task)
         self.predictions_delivered = f.predictions.labels("delivered")
         self.predictions_retried = f.predictions.labels("retried")

@@ -36,6 +36,7 @@ from model_server.service import PredictionService
 from model_server.settings import ServerSettings
 from model_server.tenants import TaskSource, TenantSource, tenant_of
 from model_server.tracing import TracingInterceptor
+from model_server.unheard import Unheard
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 from stream.errors import ConfigurationError
@@ -81,7 +82,8 @@ class Server:
         self.port = 0
         self.metrics_port = 0
         guard = guard_of(settings, self.metrics.registry)
-        self._interceptors = (*interceptors, *guard.interceptors)
+        self._unheard = Unheard(self.metrics)
+        self._interceptors = (self._unheard, *interceptors, *guard.interceptors)
         self._credentials = guard.credentials
         self._idempotency = idempotency_of(settings, self.metrics)
         self._in_flight = InFlight()
@@ -120,7 +122,8 @@ class Server:
         Raises RuntimeError when a port is taken, NotConfiguredError when request ids are to have one answer and Redis
         does not answer; then everything that was begun is ended.
         """
-        server = grpc.aio.server(interceptors=self._interceptors, options=_channel_options(self.settings))
+        options = _channel_options(self.settings)
+        server = self._unheard.server(lambda: grpc.aio.server(interceptors=self._interceptors, options=options))
         try:
             await self._start(server)
         except BaseException:
@@ -251,6 +254,7 @@ class Server:
                 for parts in self._tenants:
                     parts.read_gauges()
                 self._describe()
+                self._unheard.look()
                 await self._tell_health()
             except Exception:  # a gauge that stands still for ever would hide what it is there to show
                 log.exception("gauges_failed")

@@ -12,7 +12,15 @@ import grpc
 import structlog
 
 from model_server.arrivals import came_s
-from model_server.errors import DrainingError, InvalidRequestError, ServerError, code_of, details_of, said
+from model_server.errors import (
+    DrainingError,
+    InvalidRequestError,
+    OverloadedError,
+    ServerError,
+    code_of,
+    details_of,
+    said,
+)
 from model_server.in_flight import InFlight
 from model_server.metrics import Metrics
 from model_server.router import AnyRequest, Router
@@ -166,7 +174,11 @@ class PredictionService(service_grpc.PredictionServiceServicer):
             response = await work(self._deadline_s(context, deadline_ms))
         except ServerError as error:
             self._count(metrics, method, code_of(error).name)
-            await _abort(context, error)
+            try:
+                await _abort(context, error)
+            finally:
+                if isinstance(error, OverloadedError):
+                    metrics.refusal_seconds.labels(method).observe(time.monotonic() - start_s)
         except asyncio.CancelledError:
             self._count(metrics, method, "CANCELLED")
             raise

@@ -214,7 +214,7 @@ def soak(options: argparse.Namespace) -> int:
         stall_ms = stall_ms_p99(before, server.metrics())
     memory = watch.memory
     loop_answers = not stall_ms > STALL_MS_P99_MAX  # of several processes the supervisor's metrics say nothing
-    more = {
+    more: dict[str, float | str] = {
         "memory_growth_mib_per_hour": memory.growth_mib_per_hour,
         "memory_growth_of_all_mib_per_hour": memory.growth_of_all_mib_per_hour,
         "memory_lows_mib": f"{memory.lows[0]:.0f} to {memory.lows[-1]:.0f}",

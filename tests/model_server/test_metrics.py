@@ -24,7 +24,7 @@ def test_a_scrape_parses_and_has_base_units() -> None:
     families = scraped(metrics)
     assert all(name.startswith(("nowgraph_", "process_", "python_")) for name in families)
     histograms = {name for name, family in families.items() if family.type == "histogram"}
-    named = {"request_seconds", "stage_seconds", "batch_rows", "event_loop_stall_seconds"}
+    named = {"request_seconds", "refusal_seconds", "stage_seconds", "batch_rows", "event_loop_stall_seconds"}
     assert histograms == {f"nowgraph_{name}" for name in named}
     assert not [name for name in families if re.search(r"_(ms|us|millis|micros)(_|$)", name)]
     samples = {

@@ -274,8 +274,11 @@ def test_an_expired_deadline_never_reaches_the_model(
     assert computed == 2
 
 
-def test_a_refused_call_says_when_to_ask_again(world: Any, known: Payment) -> None:
-    """A caller beyond its quota hears RESOURCE_EXHAUSTED with RetryInfo and gRPC's pushback; the client keeps it."""
+def test_a_refused_call_says_when_to_ask_again(world: Any, known: Payment, until: Callable[..., None]) -> None:
+    """A caller beyond its quota hears RESOURCE_EXHAUSTED with RetryInfo and gRPC's pushback; the client keeps it.
+
+    How long it took to refuse is told; an answer is none of it.
+    """
     settings = ServerSettings(
         port=0, metrics_port=0, quota_rows_per_s=0.5, quota_burst_s=2.0, deadline_default_ms=20_000
     )
@@ -287,6 +290,7 @@ def test_a_refused_call_says_when_to_ask_again(world: Any, known: Payment) -> No
         refused = error_from_call(error)
         pushback_ms = int(dict(call.trailing_metadata())["grpc-retry-pushback-ms"])
         assert metric(running, "nowgraph_shed_total", buffer="quota") == 1
+        until(lambda: metric(running, "nowgraph_refusal_seconds_count", method="Score") == 1)
     assert isinstance(refused, OverloadedError)
     assert refused.retry_after_s is not None
     assert 1.0 < refused.retry_after_s <= 2.0
