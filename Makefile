@@ -15,8 +15,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SITE = $(shell $(BIN)/python -P -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 JOBS ?= $(shell nproc)
-# Processes that run the tests, each with its own brokers and servers: memory for more than eight is not everywhere.
-WORKERS ?= $(shell echo $$(( $(JOBS) < 8 ? $(JOBS) : 8 )))
+# Processes that run the tests, each with its own brokers and servers: one more than there are cores, because tests also
+# wait, but memory for more than eight is not everywhere.
+WORKERS ?= $(shell echo $$(( $(JOBS) < 8 ? $(JOBS) + 1 : 8 )))
 PYTEST_ARGS ?=
 
 PACKAGES := protos stream graph_updater online_sampler model_server temporal_graph graph_transformer nowgraph
@@ -26,7 +27,6 @@ WHEEL_SOURCES := $(shell find $(PACKAGES) examples -mindepth 1 -not -name '*.pyc
 NATIVE_SOURCES := $(wildcard temporal_graph/native/*.?pp) CMakeLists.txt
 
 .PHONY: setup develop demo demo-rank test test-faults lint bench bench-model bench-gpu bench-columns bench-serving bench-ranking bench-snapshots bench-takeover bench-capacity bench-visible bench-redis loadtest soak compare protos baseline lock sbom manifests clean test-native test-python
-.NOTPARALLEL:
 
 setup: $(VENV)/.wheel
 
@@ -34,11 +34,15 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nowgraph needs Python 3.11 or later: make setup PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-# pip of a fresh environment may be too old for dependency groups.
-$(VENV)/.dependencies: pyproject.toml | $(BIN)/python
+# What the C++ tests need, so that they are built while the rest is installed. pip of a fresh environment may be too old
+# for dependency groups. Modules are compiled when they are first imported (--no-compile): most never are.
+$(VENV)/.build-tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -P -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -P -m pip install --quiet --group dev
-	$(BIN)/python -P scripts/install_dependencies.py
+	$(BIN)/python -P -m pip install --quiet --no-compile --group build
+	touch $@
+
+$(VENV)/.dependencies: $(VENV)/.build-tools
+	$(BIN)/python -P scripts/install_dependencies.py --no-compile --group dev
 	touch $@
 
 $(VENV)/.wheel: $(VENV)/.dependencies $(WHEEL_SOURCES)
@@ -73,7 +77,7 @@ lint: setup
 	$(BIN)/python -P scripts/generate_stub.py --check "$(SITE)/temporal_graph"
 
 # The core's tests: plain, under ThreadSanitizer, under AddressSanitizer with the undefined behaviour one.
-test-native: $(VENV)/.dependencies
+test-native: $(VENV)/.build-tools
 	for sanitizer in "" thread address; do \
 	  echo "C++ tests $${sanitizer:+with the $$sanitizer sanitizer}"; \
 	  folder="build/native-$${sanitizer:-plain}"; \
@@ -94,7 +98,10 @@ test-python: setup
 test-faults: setup
 	$(PYTEST) -m faults $(PYTEST_ARGS)
 
-test: setup lint test-native test-python
+# Compilers and linters share the cores with what is installed meanwhile; the tests have the machine to themselves.
+test:
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line lint test-native
+	$(MAKE) --no-print-directory test-python
 
 # The benchmarks measure the wheel too: they are run by path, so that the root is not on sys.path.
 bench: setup

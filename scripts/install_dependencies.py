@@ -1,4 +1,4 @@
-"""Installs what pyproject.toml says nowgraph depends on, without building nowgraph itself."""
+"""Installs what pyproject.toml says nowgraph depends on, without building nowgraph itself; options go to pip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 def main() -> int:
     dependencies: list[str] = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
     return subprocess.run(
-        [sys.executable, "-P", "-m", "pip", "install", "--quiet", *dependencies], check=False
+        [sys.executable, "-P", "-m", "pip", "install", "--quiet", *sys.argv[1:], *dependencies], check=False
     ).returncode
 
 
