@@ -35,7 +35,8 @@ class UpdaterSettings(BaseSettings):
     snapshot_interval_s: float = Field(default=300.0, gt=0)
     # Older ones are for the day on which the newest are damaged.
     snapshot_keep: int = Field(default=3, ge=1)
-    # Copying beside the writer takes memory bandwidth and a core that ingest may want: this is what it may have.
+    # Copying the graph beside the writer takes memory bandwidth and a core that ingest may want: this is what it may
+    # have. What changed meanwhile is copied as fast as it goes: the sooner it is done, the less has changed again.
     snapshot_bytes_per_s: int = Field(default=400 << 20, ge=1 << 20)
 
     @model_validator(mode="after")

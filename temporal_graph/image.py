@@ -47,8 +47,8 @@ class GraphImage:
     def copy(self, *, bytes_per_s: int = 0) -> None:
         """Write the graph as it is while it is written to, and again what changed meanwhile, until that is little.
 
-        At most so many bytes a second; 0: as fast as it goes. Called again before `settle`, it writes what changed
-        since.
+        The graph at most so many bytes a second, 0: as fast as it goes; what changed meanwhile always as fast as it
+        goes. Called again before `settle`, it writes what changed since.
         """
         with translated():
             self._image.copy(bytes_per_s)

@@ -69,13 +69,14 @@ void ImageWriter::read(bool columns, u64 first, u64 count, char* to) const {
   if (!columns) clear_slots(to, offset, bytes);
 }
 
-// Writes the pages that are marked and those that were never written, in runs; each(pages) is called after each of them.
+// Writes the pages that are marked and those that were never written, but for those in memory, in runs; each(pages) is
+// called after each of them.
 template <class Each>
 u64 ImageWriter::take(bool columns, Each each) {
   const PageMarks& marks = columns ? arena_.columns()->marks() : arena_.marks();
   ImageFile& file = columns ? *columns_ : graph_;
   const u64 end = pages_of(used(columns)), known = std::min<u64>(file.hashes().size(), end);
-  const auto wanted = [&](u64 page) { return marks.take(page) || (page >= known && (columns || !kept_.has(page))); };
+  const auto wanted = [&](u64 page) { return (columns || !kept_.has(page)) && (marks.take(page) || page >= known); };
   u64 taken = 0;
   for (u64 first = marks.next(0, known); first < end; first = first < known ? marks.next(first, known) : first) {
     u64 until = first;
@@ -92,13 +93,12 @@ u64 ImageWriter::take(bool columns, Each each) {
   return taken;
 }
 
-// Copies what is marked of the arena into memory as far as there is room; returns the pages.
-u64 ImageWriter::keep() {
+// Copies what is marked of the arena before page `end` into memory as far as there is room; returns the pages.
+u64 ImageWriter::keep(u64 end) {
   const PageMarks& marks = arena_.marks();
-  const u64 end = pages_of(used(false));
   u64 kept = 0;
   for (u64 page = marks.next(0, end); page < end; page = marks.next(page + 1, end)) {
-    if (!kept_.has(page) && kept_.full()) continue;
+    if (!kept_.has(page) && kept_.free() == 0) continue;
     marks.take(page);
     read(false, page, 1, kept_.place(page));
     ++kept;
@@ -124,6 +124,11 @@ u64 ImageWriter::take(Each each) {
   return take(false, each) + (columns_ == nullptr ? 0 : take(true, each));
 }
 
+void ImageWriter::write_past_cache(bool past) const {
+  graph_.write_past_cache(past);
+  if (columns_ != nullptr) columns_->write_past_cache(past);
+}
+
 // Pages that `take` would write now.
 u64 ImageWriter::waiting() const {
   const auto of = [&](const PageMarks& marks, const ImageFile& file, u64 pages) {
@@ -136,26 +141,29 @@ u64 ImageWriter::waiting() const {
 
 void ImageWriter::copy(u64 bytes_per_s) {
   Pace pace(bytes_per_s);
-  const auto each = [&](u64 pages) {
+  const auto go_on = [&](u64) {
     if (cancelled_.load(std::memory_order_relaxed)) throw ArenaRefused("image " + graph_.path() + " was given up");
-    pace.took(pages);
   };
   const auto shrinks = [](u64 left, u64 before) { return left < before / 4 * 3; };
   for (const u64 page : kept_.pages()) arena_.written(arena_.at<char>(page * IMAGE_PAGE_BYTES));  // of the time before
   kept_ = {};
-  graph_.write_past_cache(true);
-  if (columns_ != nullptr) columns_->write_past_cache(true);
-  take(each);
+  write_past_cache(true);
+  take([&](u64 pages) {
+    go_on(pages);
+    pace.took(pages);
+  });
+  // From now on nothing waits: the longer a pass takes, the more the next one has.
   const u64 room = std::min(KEPT_PAGES_MAX, pages_of(used(false)) / KEPT_SHARE);
   for (u64 before = UINT64_MAX, left = waiting(); left > room / 4 * 3 && shrinks(left, before); left = waiting()) {
-    take(each);
+    take(go_on);
     before = left;
   }
-  graph_.write_past_cache(false);
-  if (columns_ != nullptr) columns_->write_past_cache(false);
+  write_past_cache(false);
   kept_.make_room(std::min(room, 2 * waiting() + 4 * FEW_PAGES));
-  for (u64 before = UINT64_MAX, left = waiting(); left > FEW_PAGES && left <= room && shrinks(left, before); left = waiting()) {
-    keep();
+  // What is written again and again gets into memory, and only the rest to the disk, new pages above all.
+  for (u64 before = UINT64_MAX, left = waiting(); left > FEW_PAGES && shrinks(left, before); left = waiting()) {
+    if (left > kept_.free()) take(go_on);
+    keep(std::min<u64>(graph_.hashes().size(), pages_of(used(false))));
     before = left;
   }
 }
@@ -166,7 +174,7 @@ u64 ImageWriter::settle(std::string state) {
   arena_used_ = used(false);
   columns_used_ = used(true);
   generation_ = arena_.header().generation;
-  const u64 kept = keep();
+  const u64 kept = keep(pages_of(used(false)));
   return kept + take([](u64) {});
 }
 

@@ -1,7 +1,8 @@
 // An arena's bytes in a file, and a graph made of them again. Its columns' file is copied into a file of its own beside
 // it, `columns_of_image`, whose pages' hashes are in the image.
 //
-//   ImageWriter::copy, beside the writer: all pages; those that changed meanwhile, and again, the last into memory
+//   ImageWriter::copy, beside the writer: all pages; those that changed meanwhile, and again; those that change all the
+//   time into memory
 //   ─► settle, while it rests: what is left, into memory, and its own state ─► finish: what is in memory, the pages'
 //   hashes, a footer ─► restore_image (image_restore.cpp): every page checked on its way into a fresh arena
 //
@@ -72,7 +73,8 @@ class ImageWriter {
   ImageWriter& operator=(const ImageWriter&) = delete;
 
   // Writes the arena as it is now, and again what changed meanwhile, until that is little or as much each time; any
-  // thread, and again before settle if that has to wait. `bytes_per_s` bounds what it takes from others, 0: nothing does.
+  // thread, and again before settle if that has to wait. `bytes_per_s` bounds what the first pass takes from others, 0:
+  // nothing does; the later ones, of what changed, go as fast as they can: the longer one takes the more the next has.
   void copy(u64 bytes_per_s);
   // Ends `copy` at the next page; the image is to be thrown away. Any thread.
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
@@ -96,8 +98,9 @@ class ImageWriter {
   u64 take(bool columns, Each each);
   template <class Each>
   u64 take(Each each);
-  u64 keep();
+  u64 keep(u64 end);
   void write_kept();
+  void write_past_cache(bool past) const;
   u64 waiting() const;
 
   const Arena& arena_;

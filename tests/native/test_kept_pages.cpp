@@ -2,11 +2,14 @@
 // rests for what changed last, not for the graph.
 #include <unistd.h>
 
+#include <atomic>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "canonical.hpp"
@@ -144,6 +147,41 @@ TEST("whatever the writer did since the copy is in the image: inserts, changes, 
       verify_image(world.path);
       CHECK_EQUAL(world.restored_hash(), hash);
     }
+}
+
+TEST("pages that change faster than they are written, more than there is room for, are in the image as they were left") {
+  constexpr u64 PAGES = 24'576, HOT = 16'384, MORE = 8'192;  // room is for a quarter
+  const std::string path = World().path;
+  Arena arena(ARENA_BYTES), other(ARENA_BYTES);
+  arena.format("kept", 1);
+  const u64 start = arena.allocate(PAGES * IMAGE_PAGE_BYTES);
+  std::mt19937_64 random(6);
+  const auto write = [&](u64 offset) {
+    u64* word = arena.at<u64>(offset / 8 * 8);
+    *word = random();
+    arena.written(word);
+  };
+  for (u64 page = 0; page < PAGES; ++page) write(start + page * IMAGE_PAGE_BYTES);
+
+  ImageWriter image(arena, path);
+  std::atomic<bool> copied{false};
+  std::thread copying([&] {
+    image.copy(u64{400} << 20);
+    copied = true;
+  });
+  for (u64 more = 0; !copied;) {
+    for (u32 i = 0; i < 64; ++i) write(start + random() % (HOT * IMAGE_PAGE_BYTES));
+    if (more < MORE && random() % 8 == 0) write(arena.allocate(IMAGE_PAGE_BYTES) + random() % IMAGE_PAGE_BYTES), ++more;
+  }
+  copying.join();
+  CHECK(image.settle("state") > 0);
+  CHECK_EQUAL(image.differing(), u64{0});
+  image.finish();
+  verify_image(path);
+  CHECK_EQUAL(restore_image(other, path, "kept", 2), "state");
+  CHECK_EQUAL(other.header().used.load(), arena.header().used.load());
+  CHECK_EQUAL(std::memcmp(other.at<char>(start), arena.at<char>(start), arena.header().used.load() - start), 0);
+  std::filesystem::remove(path);
 }
 
 TEST("a byte that was written and not said is found where it is looked for") {
