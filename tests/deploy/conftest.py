@@ -128,7 +128,8 @@ def configuration(folder: Path, ports: dict[str, list[int]], *, tokens: int | No
             for port in ports.get(cluster["name"], [])
         ]
     if tokens is not None:
-        limit = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["typed_config"]
+        filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+        limit = next(one for one in filters if one["name"].endswith("local_ratelimit"))["typed_config"]
         limit["token_bucket"] = {"max_tokens": tokens, "tokens_per_fill": 1, "fill_interval": "600s"}
     path = folder / "envoy.yaml"
     path.write_text(yaml.safe_dump(bootstrap))

@@ -252,6 +252,25 @@ def test_a_flood_is_refused_as_exhausted(failing_front: Callable[..., Any]) -> N
         assert sum(server.calls["INTERNAL"] for server in servers) == 10
 
 
+def test_a_refusal_says_when_to_ask_again(failing_front: Callable[..., Any]) -> None:
+    """gRPC's own for a server, CANCELLED and no more, is RESOURCE_EXHAUSTED with a hint; so is the front's.
+
+    What another answer says is left as it is.
+    """
+    asked = ("CANCELLED",) * 4 + ("INVALID_ARGUMENT",) * 2
+    heard = []
+    with failing_front(tokens=len(asked)) as (envoy, _), envoy.stub() as stub:
+        for code in (*asked, "OK", "OK"):
+            error = stub.Score.future(service_pb2.ScoreRequest(request_id=code), timeout=20).exception()
+            hint_ms = dict(error.trailing_metadata()).get("grpc-retry-pushback-ms")
+            heard.append((error.code().name, None if hint_ms is None else 250 <= int(hint_ms) <= 375))
+    refused = ("RESOURCE_EXHAUSTED", True)
+    assert Counter(heard[:4])[refused] >= 2  # the server that always fails says INTERNAL
+    assert set(heard[:4]) <= {refused, ("INTERNAL", None)}
+    assert set(heard[4:6]) <= {("INVALID_ARGUMENT", None), ("INTERNAL", None)}
+    assert heard[6:] == [refused] * 2
+
+
 def test_events_are_never_mirrored(front: Front) -> None:
     """A shadow that also took Ingest would publish each event a second time."""
 
