@@ -44,6 +44,9 @@ VISIBLE_PER_S = 50_000
 VISIBLE_AT_ONCE = 500
 ADJACENCY_SEEDS = 8_000
 BUILDS = 3
+FRESH_BYTES = 1 << 30
+# Of an appended event with two links: for each a key's slot, the parent's record, the end of its list.
+LINES_PER_EVENT = 6
 
 
 def messages_of(events: Events, count: int) -> list[bytes]:
@@ -140,8 +143,11 @@ def bench_adjacency(events: Events) -> dict[str, float]:
     return figures
 
 
-def physical_floor() -> dict[str, float]:
-    """What the memory does without us: bytes copied a second, and random 64-byte lines gathered a second."""
+def physical_floor(bytes_per_event: float) -> dict[str, float]:
+    """What the memory does without us, a second: bytes copied, random 64-byte lines gathered, fresh bytes written.
+
+    Of the last two, the events that could be appended if each did no more than write its bytes and gather its lines.
+    """
     lines = np.zeros((1 << 22, 8), np.int64)
     copy = np.empty_like(lines)
     started = time.process_time()
@@ -151,7 +157,22 @@ def physical_floor() -> dict[str, float]:
     at = np.random.default_rng(0).integers(0, len(lines), 1 << 21)
     started = time.process_time()
     np.take(lines, at, axis=0, out=copy[: len(at)], mode="clip")
-    return {"copy_gb_per_s": copied / 1e9, "random_lines_per_s": len(at) / (time.process_time() - started)}
+    gathered = len(at) / (time.process_time() - started)
+    written = statistics.median(FRESH_BYTES / fresh_seconds() for _ in range(BUILDS))
+    return {
+        "copy_gb_per_s": copied / 1e9,
+        "random_lines_per_s": gathered,
+        "fresh_gb_per_s": written / 1e9,
+        "append_events_per_s": 1 / (bytes_per_event / written + LINES_PER_EVENT / gathered),
+    }
+
+
+def fresh_seconds() -> float:
+    """CPU seconds to write memory that the kernel gives out for it; it goes back afterwards, as a graph's does."""
+    fresh = np.empty(FRESH_BYTES, np.uint8)
+    started = time.process_time()
+    fresh.fill(1)
+    return time.process_time() - started
 
 
 def conditions(events: int) -> dict[str, Any]:
@@ -215,6 +236,12 @@ def show(
         for name, value in report[group].items():
             figures.add_row(f"{group}.{name}", f"{value:,.2f}" if value < 1_000 else f"{value:,.0f}")
     console.print(figures)
+    appended, floor = report["ingest"]["append_events_per_s"], report["floor"]["append_events_per_s"]
+    done = f"{report['ingest']['arena_bytes_per_event']:.0f} fresh bytes and {LINES_PER_EVENT} random lines an event"
+    console.print(
+        f"appended: {appended / 1e6:.1f}M events/s of CPU time, {appended / floor:.0%} of what plain loops "
+        f"over the same memory reach, {floor / 1e6:.1f}M: {done}"
+    )
 
 
 def plain(latency: LatencyResult) -> dict[str, float]:
@@ -257,7 +284,7 @@ def main() -> None:
         "ingest": ingest,
         "kafka": bench_kafka(events),
         "adjacency": bench_adjacency(events),
-        "floor": physical_floor(),
+        "floor": physical_floor(ingest["arena_bytes_per_event"]),
     }
     if arguments.json:
         print(json.dumps(report))  # the command's result

@@ -185,9 +185,9 @@ class Arena {
     return start;
   }
   // Says that bytes were written: after they were, and before the writer rests for an image. What nobody said, no image has.
-  NOWGRAPH_INLINE void written(const void* at, u64 bytes = 8) const {
-    marks_.mark(static_cast<u64>(static_cast<const char*>(at) - base_), bytes);
-  }
+  NOWGRAPH_INLINE void written(const void* at, u64 bytes) const { marks_.mark(offset_of(at), bytes); }
+  // A word that is aligned by its size. Of what is written for each event, no page's end is looked for.
+  NOWGRAPH_INLINE void written(const void* at) const { marks_.mark_word(offset_of(at)); }
   const PageMarks& marks() const { return marks_; }
   u64 free_bytes() const { return bytes_ - header().used.load(std::memory_order_relaxed); }
 
@@ -284,6 +284,8 @@ class Arena {
 
  private:
   Arena() = default;
+
+  NOWGRAPH_INLINE u64 offset_of(const void* at) const { return static_cast<u64>(static_cast<const char*>(at) - base_); }
 
   void mark_writes() {
     marks_ = PageMarks(bytes_);

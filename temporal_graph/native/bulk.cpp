@@ -48,6 +48,20 @@ struct Writer::Bulk {
   const i64* event_time_us;
   const i64* known_time_us;
   std::vector<Parents> parents;
+  u32 first_row;                                // of those that it makes
+  const std::atomic<u32>* last_slot = nullptr;  // that it filled
+
+  // Says what was written from one end to the other: the rows and their keys, and the page of slots that it was in.
+  ~Bulk() {
+    const u32 end = table.row_count.load(std::memory_order_relaxed);
+    for (u32 row = first_row; row < end;) {
+      const u32 rows = std::min(end - row, CHUNK_ROWS - row % CHUNK_ROWS);
+      writer.arena_.written(table.rows.item(writer.arena_, row), u64{rows} * table.stride);
+      writer.arena_.written(table.keys.item(writer.arena_, row), u64{rows} * sizeof(i64));
+      row += rows;
+    }
+    if (last_slot != nullptr) writer.arena_.written(last_slot);
+  }
 
   // The rows [start, end), Step at a time. The stages that only ask must be inlined by force: GCC 12 takes them for pure
   // and drops the calls.
@@ -142,7 +156,6 @@ struct Writer::Bulk {
       // A row and its columns are there before any link to it.
       const Entry entry = entry_of(row, tick_of(visible) << 1);
       for (u32 l = 0; l < links; ++l) writer.put_entry(table, first[l].word(i), entry);
-      writer.arena_.written(record, table.stride);
       latest = std::max(latest, event);
       ++applied;
     }
@@ -159,15 +172,20 @@ struct Writer::Bulk {
     if (table.mapped.load(std::memory_order_relaxed) != 0 && writer.reader_.find(table, key) != NONE) return nullptr;
     char* record = writer.next_record(table, table_index);
     const u32 row = table.row_count.load(std::memory_order_relaxed);
-    char* const key_at = table.keys.item(writer.arena_, row);
-    store<i64>(key_at, key);
-    writer.arena_.written(key_at);
+    store<i64>(table.keys.item(writer.arena_, row), key);
     table.row_count.store(row + 1, std::memory_order_release);
     if (slot != nullptr)
-      writer.fill_slot(*slot, row + 1);
+      fill_slot(slot, row + 1);
     else
       writer.enter_key(table_index, table, key, row);
     return record;
+  }
+
+  // Counters come one after another: a page of slots is said to be written when the next slot lies in another.
+  NOWGRAPH_INLINE void fill_slot(std::atomic<u32>* slot, u32 value) {
+    slot->store(value, std::memory_order_release);
+    if (last_slot != nullptr && !PageMarks::same_page(slot, last_slot)) writer.arena_.written(last_slot);
+    last_slot = slot;
   }
 
   // A parent that was not there when it was looked for: made by a row in between, or now.
@@ -196,7 +214,7 @@ void Writer::append(u32 table_index, const i64* keys, const i64* event_time_us, 
                     const std::vector<const i64*>& parent_keys, u64 count, Applied& result) {
   TableHeader& table = table_of(table_index);
   if (!erasures_.empty()) return append_checked(table_index, keys, event_time_us, known_time_us, parent_keys, count, result);
-  Bulk bulk{*this, table_index, table, keys, event_time_us, known_time_us, {}};
+  Bulk bulk{*this, table_index, table, keys, event_time_us, known_time_us, {}, table.row_count.load(std::memory_order_relaxed)};
   for (u32 l = 0; l < table.link_count; ++l) {
     const LinkHeader& link = graph_.links[table.links[l]];
     bulk.parents.push_back({link.parent, link.word_in_parent, &table_of(link.parent), parent_keys[l], {}, {}});

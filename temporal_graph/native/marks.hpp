@@ -26,8 +26,15 @@ class PageMarks {
     const u64 last = (offset + bytes - 1) >> IMAGE_PAGE_LOG2;
     for (u64 page = offset >> IMAGE_PAGE_LOG2; page <= last; ++page) at(page).store(1, std::memory_order_release);
   }
+  // As `mark`, of a word, which lies in one page.
+  NOWGRAPH_INLINE void mark_word(u64 offset) const { at(offset >> IMAGE_PAGE_LOG2).store(1, std::memory_order_release); }
   bool take(u64 page) const {
     return at(page).load(std::memory_order_relaxed) != 0 && at(page).exchange(0, std::memory_order_acq_rel) != 0;
+  }
+
+  // Of addresses in a memory that is mapped, and so begins where a page does.
+  NOWGRAPH_INLINE static bool same_page(const void* a, const void* b) {
+    return (reinterpret_cast<std::uintptr_t>(a) ^ reinterpret_cast<std::uintptr_t>(b)) < IMAGE_PAGE_BYTES;
   }
 
   // The first marked page from `page` on, `end` where there is none before it.

@@ -197,7 +197,7 @@ class Writer {
   static std::atomic<u64>* put_slot(const MapSlots& slots, u64 slot, std::memory_order order);
   NOWGRAPH_INLINE void fill_slot(std::atomic<u32>& slot, u32 value) const {
     slot.store(value, std::memory_order_release);
-    arena_.written(&slot, sizeof slot);
+    arena_.written(&slot);
   }
   void map_erase(u64 map_offset, u64 hash, u32 value);
   std::atomic<u32>* dense_slot_for(u32 table_index, TableHeader& table, i64 key);

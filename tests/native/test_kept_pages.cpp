@@ -184,6 +184,25 @@ TEST("pages that change faster than they are written, more than there is room fo
   std::filesystem::remove(path);
 }
 
+TEST("columns appended to pages that an image has are in it: rows, keys, slots one after another or in turn") {
+  for (const i64 apart : {i64{0}, i64{DENSE_PAGE_KEYS}}) {
+    World world;
+    i64 next_key = 0;
+    const auto append = [&](u32 count) {
+      std::vector<i64> keys(count), parents(count, 7);
+      for (u32 i = 0; i < count; ++i, ++next_key) keys[i] = apart == 0 ? next_key : next_key / 2 + next_key % 2 * apart;
+      world.writer->append(VISITS, keys.data(), keys.data(), nullptr, {parents.data()}, count, world.applied);
+      world.writer->publish();
+    };
+    append(200);
+    ImageWriter image(world.arena, world.path);
+    image.copy(0);
+    append(apart == 0 ? 10 : 3'000);
+    CHECK(image.settle(world.writer->save()) > 0);
+    CHECK_EQUAL(image.differing(), u64{0});
+  }
+}
+
 TEST("a byte that was written and not said is found where it is looked for") {
   World world;
   world.insert(3'000);
