@@ -1,23 +1,33 @@
 """`make bench-snapshots`: what a snapshot costs the writer, and how fast it comes back, beside what the disk can do.
 
-full speed: two graphs take the same batches, one of them from a snapshot's begin to its end; then they change places
+log: two graphs take the same encoded events as the updater does, step by step, as fast as they go, one of them from a
+    snapshot's begin to its end; then they change places
+full speed: the same with columns of integers, which no log delivers: the harder case
 50,000 events/s: batches due every 5 ms ─► from when they were due until they are seen, alone and during a snapshot
 image on disk ─► in turn: read past the page cache, restored into a shared arena; at last restored from the page cache
 
-python loadtests/bench_snapshots.py [--events 10e6] [--rounds 3] [--restores 5] [--folder DIR] [--no-history]
+In the case of the log the records lie in memory, or in one partition of an Apache Kafka that shares the machine. The
+memory that a graph grows into is touched before: a virtual machine gives it out more slowly than appends would fill it,
+and each time at another speed.
+
+python loadtests/bench_snapshots.py [--events 10e6] [--rounds 3] [--restores 5] [--parts usual log full]
+    [--apache-kafka [HOST:PORT]] [--folder DIR] [--no-history]
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import mmap
 import os
 import statistics
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -28,9 +38,15 @@ import numpy.typing as npt
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed packages, which are what is measured
 
 from graph_updater.settings import UpdaterSettings
+from graph_updater.updater import Updater
 from loadtests.bench_graph import BATCH, Events, append, bench_schema, powerlaw_events
+from loadtests.bench_log import TOPIC, MemoryLog, logged, publish
+from loadtests.bench_visible import NoDeadLetters, apache_kafka
 from loadtests.load.places import forget_pages, memory_folder
 from loadtests.load.report import append_history
+from stream.decode import Decoder
+from stream.kafka_source import KafkaSource
+from stream.source import Source
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.image import Settled
 
@@ -38,8 +54,13 @@ PAGE_BYTES = 4 << 10
 READ_BYTES = 4 << 20
 DRAWN = 2_000_000
 ARENA_BYTES = 24 << 30  # addresses: memory only where something is written
+MADV_POPULATE_WRITE = 23
+FULL_ROOM_BYTES = 5 << 29  # what a graph comes to in a round at full speed, and in one of the log
+LOG_ROOM_BYTES = 5 << 28
+LOGGED = 8_000_000  # more than are applied while two snapshots are made
 USUAL_PER_S = 50_000
 USUAL_BATCH = 250
+PARTS = ("usual", "log", "full")
 
 
 class Writer:
@@ -77,6 +98,22 @@ class Writer:
         return time.perf_counter() - started_s
 
 
+class Follower(Writer):
+    """Applies a log as the updater does, from where another writer came to."""
+
+    def __init__(self, writer: Writer, source: Source) -> None:
+        self.graph, self.applied = writer.graph, writer.applied
+        self._updater = Updater(self.graph, [source], Decoder(bench_schema(), None), NoDeadLetters())
+
+    def append(self, count: int) -> None:  # noqa: ARG002 - a poll has its own bound
+        """What one poll of the log gives."""
+        self.applied += self._updater.step()
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._updater.close()
+
+
 class Making:
     """A snapshot's image from begin to end, beside a writer that asks `done` between its batches."""
 
@@ -108,11 +145,58 @@ class Making:
         return False
 
 
-def grown(events: Events, count: int) -> Writer:
-    """A graph of its own that has so many events."""
-    writer = Writer(TemporalGraph.create(bench_schema(), arena_bytes=ARENA_BYTES), events)
+def grown(events: Events, count: int, room_bytes: int = 0) -> Writer:
+    """A graph of its own that has so many events, and memory that was touched."""
+    graph = TemporalGraph.create(bench_schema(), arena_bytes=ARENA_BYTES)
+    if room_bytes:
+        touch_arena(room_bytes)
+    writer = Writer(graph, events)
     writer.reach(count)
     return writer
+
+
+def touch_arena(room_bytes: int) -> None:
+    """Takes so much memory from the machine for the arena that was made last, where the kernel knows how (5.14)."""
+    mapped = (line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines())
+    arenas = [int(start, 16) for start, end in mapped if int(end, 16) - int(start, 16) >= ARENA_BYTES]
+    # Mappings are placed from the top down.
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(min(arenas)), ctypes.c_size_t(room_bytes), MADV_POPULATE_WRITE)
+
+
+@dataclass
+class Costs:
+    """What snapshots of one kind cost, a number each."""
+
+    losses: list[float]
+    with_s: list[float]
+    alone_per_s: list[float]
+    rests_s: list[float]
+
+    def measure(self, writer: Writer, other: Writer, path: Path) -> None:
+        """A snapshot of the writer's graph beside what it appends; then the other appends as much."""
+        before, other_before = writer.applied, other.applied
+        making = Making(writer.graph, path)
+        with_s = writer.until(making.done)
+        alone_s = other.reach(writer.applied)
+        assert making.settled is not None
+        alone_per_s = (other.applied - other_before) / alone_s
+        self.losses.append(1 - (writer.applied - before) / with_s / alone_per_s)
+        self.with_s.append(with_s)
+        self.alone_per_s.append(alone_per_s)
+        self.rests_s.append(making.settled.pause_s)
+        path.unlink()
+
+    def figures(self, name: str) -> dict[str, float]:
+        """Medians; of the loss also each one, in order."""
+        print(f"{name}: losses {', '.join(f'{loss:.1%}' for loss in self.losses)}")
+        return {
+            f"{name}_alone_per_s": statistics.median(self.alone_per_s),
+            f"{name}_loss": statistics.median(self.losses),
+            f"{name}_loss_min": min(self.losses),
+            f"{name}_loss_max": max(self.losses),
+            f"{name}_whole_s": statistics.median(self.with_s),
+            f"{name}_rest_s": statistics.median(self.rests_s),
+        }
 
 
 def bench_full_speed(events: Events, count: int, folder: Path, rounds: int) -> dict[str, float]:
@@ -120,32 +204,30 @@ def bench_full_speed(events: Events, count: int, folder: Path, rounds: int) -> d
 
     Each round begins with graphs of so many events: at full speed they grow by more in a round than that.
     """
-    losses: list[float] = []
-    with_s: list[float] = []
-    alone_per_s: list[float] = []
-    rests_s: list[float] = []
+    costs = Costs([], [], [], [])
     for _ in range(rounds):
-        writers = [grown(events, count) for _ in range(2)]
+        writers = [grown(events, count, FULL_ROOM_BYTES) for _ in range(2)]
         for writer, other in (writers, writers[::-1]):
-            path, before = folder / "full", writer.applied
-            making = Making(writer.graph, path)
-            with_s.append(writer.until(making.done))
-            alone_s = other.reach(writer.applied)
-            assert making.settled is not None
-            losses.append(1 - alone_s / with_s[-1])
-            alone_per_s.append((writer.applied - before) / alone_s)
-            rests_s.append(making.settled.pause_s)
-            path.unlink()
+            costs.measure(writer, other, folder / "full")
         for writer in writers:
             writer.graph.close()
-    return {
-        "alone_per_s": statistics.median(alone_per_s),
-        "loss": statistics.median(losses),
-        "loss_min": min(losses),
-        "loss_max": max(losses),
-        "whole_s": statistics.median(with_s),
-        "full_rest_s": statistics.median(rests_s),
-    }
+    return costs.figures("full")
+
+
+def bench_log(events: Events, count: int, path: Path, rounds: int, sources: Callable[[], Source]) -> dict[str, float]:
+    """The same with a log that the updater's own step applies; `sources` gives the log from its beginning each time.
+
+    The path's name is that of the figures.
+    """
+    costs = Costs([], [], [], [])
+    for _ in range(rounds):
+        writers = [Follower(grown(events, count, LOG_ROOM_BYTES), sources()) for _ in range(2)]
+        for writer, other in (writers, writers[::-1]):
+            costs.measure(writer, other, path)
+        for writer in writers:
+            writer.close()
+            writer.graph.close()
+    return costs.figures(path.name)
 
 
 def seen_ms(writer: Writer, done: Callable[[], bool]) -> npt.NDArray[np.float64]:
@@ -232,20 +314,26 @@ def bench_restore(path: Path, graph_bytes: int, times: int) -> dict[str, float]:
 
 
 def shown(figures: dict[str, float]) -> str:
-    """The figures in sentences."""
-    return (
-        f"full speed: {figures['alone_per_s']:,.0f} events/s alone; from a snapshot's begin to its end, "
-        f"{figures['whole_s']:.1f} s, {figures['loss']:.1%} less ({figures['loss_min']:.1%} to "
-        f"{figures['loss_max']:.1%}), a rest of {figures['full_rest_s']:.2f} s among it\n"
-        f"{USUAL_PER_S:,} events/s: seen within {figures['seen_ms_p99']:.1f} ms (p99), "
-        f"{figures['seen_beside_ms_p99']:.1f} during a snapshot (longest {figures['seen_beside_ms_max']:.1f}); "
-        f"rest {figures['rest_s'] * 1e3:.1f} ms: {figures['pages']:,} of {figures['pages_all']:,} pages; "
-        f"copied at {figures['copied_bytes_per_s'] / 1e6:,.0f} MB/s\n"
-        f"restored at {figures['restore_cold_bytes_per_s'] / 1e9:.2f} GB/s from the disk, which reads "
-        f"{figures['disk_bytes_per_s'] / 1e9:.2f}: {figures['restore_share']:.0%} "
-        f"({figures['restore_share_min']:.0%} to {figures['restore_share_max']:.0%}); "
-        f"{figures['restore_warm_bytes_per_s'] / 1e9:.2f} GB/s from the page cache"
-    )
+    """The figures in sentences, of the parts that were measured."""
+    lines = [
+        f"{title}: {figures[f'{name}_alone_per_s']:,.0f} events/s alone; from a snapshot's begin to its end, "
+        f"{figures[f'{name}_whole_s']:.1f} s, {figures[f'{name}_loss']:.1%} less ({figures[f'{name}_loss_min']:.1%} to "
+        f"{figures[f'{name}_loss_max']:.1%}), a rest of {figures[f'{name}_rest_s'] * 1e3:.0f} ms among it"
+        for name, title in (("log", "log"), ("kafka", "Apache Kafka"), ("full", "full speed"))
+        if f"{name}_loss" in figures
+    ]
+    if "rest_s" in figures:
+        lines.append(
+            f"{USUAL_PER_S:,} events/s: seen within {figures['seen_ms_p99']:.1f} ms (p99), "
+            f"{figures['seen_beside_ms_p99']:.1f} during a snapshot (longest {figures['seen_beside_ms_max']:.1f}); "
+            f"rest {figures['rest_s'] * 1e3:.1f} ms: {figures['pages']:,} of {figures['pages_all']:,} pages; "
+            f"copied at {figures['copied_bytes_per_s'] / 1e6:,.0f} MB/s\n"
+            f"restored at {figures['restore_cold_bytes_per_s'] / 1e9:.2f} GB/s from the disk, which reads "
+            f"{figures['disk_bytes_per_s'] / 1e9:.2f}: {figures['restore_share']:.0%} "
+            f"({figures['restore_share_min']:.0%} to {figures['restore_share_max']:.0%}); "
+            f"{figures['restore_warm_bytes_per_s'] / 1e9:.2f} GB/s from the page cache"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -255,19 +343,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of snapshots at full speed, one of each of two graphs")
     parser.add_argument("--restores", type=int, default=5, help="of the image, each after a read of it")
     parser.add_argument("--seconds", type=float, default=4.0, help="of the usual load alone, twice")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured (default: all)")
+    parser.add_argument("--apache-kafka", nargs="?", const="", metavar="HOST:PORT", help="that one, or one of its own")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk that keeps snapshots")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
     options = parser.parse_args()
     count = max(1, round(options.events / BATCH)) * BATCH
     events = powerlaw_events(count).part(min(DRAWN, count))
+    figures: dict[str, float] = {"events": count}
     with TemporaryDirectory(dir=options.folder, prefix="bench-snapshots-") as place:
-        path = Path(place) / "graph.image"
-        figures: dict[str, float] = {"events": count}
-        writer = grown(events, count)
-        figures |= bench_usual(writer, path, options.seconds)
-        writer.graph.close()
-        figures |= bench_restore(path, int(figures["bytes"]), options.restores)
-        figures |= bench_full_speed(events, count, Path(place), options.rounds)
+        folder = Path(place)
+        if "usual" in options.parts:
+            writer, path = grown(events, count), folder / "graph.image"
+            figures |= bench_usual(writer, path, options.seconds)
+            writer.graph.close()
+            figures |= bench_restore(path, int(figures["bytes"]), options.restores)
+        if "log" in options.parts:
+            values = logged(events, count, LOGGED)
+            figures |= bench_log(events, count, folder / "log", options.rounds, lambda: MemoryLog(values))
+            if options.apache_kafka is not None:
+                topic = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
+                with apache_kafka([topic], options.apache_kafka, partitions=1) as settings:
+                    publish(values, topic, settings)
+                    read = partial(KafkaSource, [topic], settings=settings)
+                    figures |= bench_log(events, count, folder / "kafka", options.rounds, read)
+        if "full" in options.parts:
+            figures |= bench_full_speed(events, count, folder, options.rounds)
     print(shown(figures))
     if not options.no_history:
         append_history("snapshots", figures)

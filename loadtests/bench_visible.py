@@ -96,10 +96,11 @@ class _Waits(ApplyTraces):
             self.visible_us.append(end_ns // 1_000)
 
 
-class _NoDeadLetters:
+class NoDeadLetters:
     """Every event of the bench fits."""
 
     def append(self, letters: Sequence[DeadLetter]) -> None:
+        """Ends the bench."""
         raise RuntimeError(letters[0].detail)
 
     def flush(self, timeout_s: float) -> None:
@@ -115,7 +116,7 @@ def _run(settings: StreamSettings, topic: str) -> tuple[np.ndarray, float]:
     writer = multiprocessing.get_context("spawn").Process(target=_publish_steadily, args=arguments)
     waits, expected = _Waits(), int((WARM_UP_S + COUNTED_S) / TICK_S) * int(PER_S * TICK_S)
     with TemporalGraph.create(bench_schema(), arena_bytes=2 << 30) as graph:
-        updater = Updater(graph, [source], Decoder(bench_schema(), None), _NoDeadLetters(), traces=waits)
+        updater = Updater(graph, [source], Decoder(bench_schema(), None), NoDeadLetters(), traces=waits)
         with UpdaterThread(updater) as running:
             writer.start()
             deadline_s = time.monotonic() + PATIENCE_S
@@ -168,7 +169,7 @@ def embedded_broker(topics: Sequence[str], others: Mapping[str, int] | None = No
 
 
 @contextmanager
-def apache_kafka(topics: Sequence[str], bootstrap: str) -> Iterator[StreamSettings]:
+def apache_kafka(topics: Sequence[str], bootstrap: str, *, partitions: int = PARTITIONS) -> Iterator[StreamSettings]:
     """That Kafka, or one that is started as the tests start theirs, with these topics until it is over."""
     from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -180,7 +181,7 @@ def apache_kafka(topics: Sequence[str], bootstrap: str) -> Iterator[StreamSettin
             bootstrap = stack.enter_context(kafka(folder, free_ports, jvm=KAFKA_JVM)).bootstrap
         settings = StreamSettings(kafka_bootstrap=bootstrap)
         admin = AdminClient({**settings.client_config(), "log_level": 3})
-        for made in admin.create_topics([NewTopic(topic, PARTITIONS) for topic in topics]).values():
+        for made in admin.create_topics([NewTopic(topic, partitions) for topic in topics]).values():
             made.result()
         try:
             yield settings

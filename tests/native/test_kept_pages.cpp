@@ -157,9 +157,9 @@ TEST("pages that change faster than they are written, more than there is room fo
   const u64 start = arena.allocate(PAGES * IMAGE_PAGE_BYTES);
   std::mt19937_64 random(6);
   const auto write = [&](u64 offset) {
-    u64* word = arena.at<u64>(offset / 8 * 8);
-    *word = random();
-    arena.written(word);
+    u64* words = arena.at<u64>(offset);
+    for (u64 i = 0; i < IMAGE_PAGE_BYTES / 8; ++i) words[i] = random();
+    arena.written(words, IMAGE_PAGE_BYTES);
   };
   for (u64 page = 0; page < PAGES; ++page) write(start + page * IMAGE_PAGE_BYTES);
 
@@ -169,9 +169,9 @@ TEST("pages that change faster than they are written, more than there is room fo
     image.copy(u64{400} << 20);
     copied = true;
   });
-  for (u64 more = 0; !copied;) {
-    for (u32 i = 0; i < 64; ++i) write(start + random() % (HOT * IMAGE_PAGE_BYTES));
-    if (more < MORE && random() % 8 == 0) write(arena.allocate(IMAGE_PAGE_BYTES) + random() % IMAGE_PAGE_BYTES), ++more;
+  for (u64 turn = 0, more = 0; !copied; ++turn) {
+    write(start + turn % HOT * IMAGE_PAGE_BYTES);  // one after another: few are written again before the writer rests
+    if (more < MORE && turn % 8 == 0) write(arena.allocate(IMAGE_PAGE_BYTES)), ++more;
   }
   copying.join();
   CHECK(image.settle("state") > 0);
