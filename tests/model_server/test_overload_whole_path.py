@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -81,3 +82,35 @@ def test_payments_are_answered_before_nightly_rows_and_these_hear_when_to_ask_ag
     assert all(error.code == EXHAUSTED and error.retry_after_us > 0 for error in refused)
     cutoffs = [asked.row.event_time_us - 1, nightly.row.event_time_us - 1]
     assert model.taken == [[cutoffs[0]], [cutoffs[0]] * PAYMENTS, [cutoffs[1]] * (QUEUE - PAYMENTS)]
+
+
+def test_what_grpc_refuses_for_a_busy_event_loop_is_counted(
+    world: Any,
+    payment: Callable[[], service_pb2.ScoreRequest],
+    until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its callers hear CANCELLED; the server's metrics have each of them as shed and as unanswered, and no other."""
+    monkeypatch.setattr("model_server.server.PULSE_S", 0.05)
+    settings = ServerSettings(port=0, metrics_port=0, accept_pending_limit=QUEUE, deadline_default_ms=WAIT_S * 1_000)
+    loops: list[asyncio.AbstractEventLoop] = []
+    free = threading.Event()
+
+    def build() -> Any:
+        loops.append(asyncio.get_running_loop())
+        return world.server(settings)
+
+    with BackgroundServer(build) as running, grpc.insecure_channel(running.target) as channel:
+        stub = service_grpc.PredictionServiceStub(channel)
+        total = running.server.metrics.registry.total
+        stub.Score(payment(), timeout=WAIT_S)
+        loops[0].call_soon_threadsafe(free.wait, WAIT_S)
+        calls = [stub.Score.future(payment(), timeout=WAIT_S) for _ in range(5 * QUEUE)]
+        until(lambda: sum(call.done() for call in calls) >= 3 * QUEUE)
+        free.set()
+        codes = [call.code() for call in calls]
+        refused = codes.count(grpc.StatusCode.CANCELLED)
+        assert codes.count(grpc.StatusCode.OK) == len(calls) - refused
+        until(lambda: total("nowgraph_shed_total", buffer="accept") == refused)
+        assert total("nowgraph_requests_total", code="RESOURCE_EXHAUSTED") == refused
+        assert total("nowgraph_requests_total", code="OK") == len(calls) - refused + 1
