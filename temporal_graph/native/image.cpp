@@ -144,7 +144,7 @@ void ImageWriter::copy(u64 bytes_per_s) {
   const auto go_on = [&](u64) {
     if (cancelled_.load(std::memory_order_relaxed)) throw ArenaRefused("image " + graph_.path() + " was given up");
   };
-  const auto shrinks = [](u64 left, u64 before) { return left < before / 4 * 3; };
+  const auto keep_known = [&] { keep(std::min<u64>(graph_.hashes().size(), pages_of(used(false)))); };
   for (const u64 page : kept_.pages()) arena_.written(arena_.at<char>(page * IMAGE_PAGE_BYTES));  // of the time before
   kept_ = {};
   write_past_cache(true);
@@ -154,16 +154,17 @@ void ImageWriter::copy(u64 bytes_per_s) {
   });
   // From now on nothing waits: the longer a pass takes, the more the next one has.
   const u64 room = std::min(KEPT_PAGES_MAX, pages_of(used(false)) / KEPT_SHARE);
-  for (u64 before = UINT64_MAX, left = waiting(); left > room / 4 * 3 && shrinks(left, before); left = waiting()) {
+  for (u64 before = UINT64_MAX, left = waiting(); left > room / 4 * 3 && left < before / 2; left = waiting()) {
     take(go_on);
     before = left;
   }
   write_past_cache(false);
   kept_.make_room(std::min(room, 2 * waiting() + 4 * FEW_PAGES));
-  // What is written again and again gets into memory, and only the rest to the disk, new pages above all.
-  for (u64 before = UINT64_MAX, left = waiting(); left > FEW_PAGES && shrinks(left, before); left = waiting()) {
+  // What changes all the time is marked by now: it gets into memory, and only the rest to the disk, new pages above all.
+  keep_known();
+  for (u64 before = UINT64_MAX, left = waiting(); left > FEW_PAGES && left < before / 4 * 3; left = waiting()) {
     if (left > kept_.free()) take(go_on);
-    keep(std::min<u64>(graph_.hashes().size(), pages_of(used(false))));
+    keep_known();
     before = left;
   }
 }
