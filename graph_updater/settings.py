@@ -37,7 +37,9 @@ class UpdaterSettings(BaseSettings):
     snapshot_keep: int = Field(default=3, ge=1)
     # Copying the graph beside the writer takes memory bandwidth and a core that ingest may want: this is what it may
     # have. What changed meanwhile is copied as fast as it goes: the sooner it is done, the less has changed again.
-    snapshot_bytes_per_s: int = Field(default=400 << 20, ge=1 << 20)
+    snapshot_bytes_per_s: int = Field(default=64 << 20, ge=1 << 20)
+    # Where every core is busy, what makes snapshots gets a tenth of what others do: the kernel's niceness, a thread's.
+    snapshot_niceness: int = Field(default=10, ge=0, le=19)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -8,7 +8,9 @@ the time, however large the graph is.
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -27,6 +29,11 @@ log = structlog.get_logger(__name__)
 
 PAUSE_SHARE_MAX: Final = 0.02
 """Of the writer's time, at most so much is rest for snapshots; copying takes the rest of what ingest may lose."""
+
+
+def give_way(niceness: int) -> None:
+    """Let others have the cores first: this thread alone, the process stays as it is."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 class Snapshotter:
@@ -49,7 +56,7 @@ class Snapshotter:
         self._metrics = metrics
         self._clock_s = clock_s
         self._view = graph.view()
-        self._beside = ThreadPoolExecutor(1, "nowgraph-snapshot") if executor is None else executor
+        self._beside = executor or ThreadPoolExecutor(1, "nowgraph-snapshot", give_way, (settings.snapshot_niceness,))
         self._next_s = clock_s() + settings.snapshot_interval_s
         self._begun_s = 0.0
         self._waits = False

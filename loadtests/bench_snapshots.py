@@ -38,6 +38,7 @@ import numpy.typing as npt
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # after the installed packages, which are what is measured
 
 from graph_updater.settings import UpdaterSettings
+from graph_updater.snapshotter import give_way
 from graph_updater.updater import Updater
 from loadtests.bench_graph import BATCH, Events, append, bench_schema, powerlaw_events
 from loadtests.bench_log import TOPIC, MemoryLog, logged, publish
@@ -57,10 +58,11 @@ ARENA_BYTES = 24 << 30  # addresses: memory only where something is written
 MADV_POPULATE_WRITE = 23
 FULL_ROOM_BYTES = 5 << 29  # what a graph comes to in a round at full speed, and in one of the log
 LOG_ROOM_BYTES = 5 << 28
-LOGGED = 8_000_000  # more than are applied while two snapshots are made
+LOGGED = 10_000_000  # more than are applied while two snapshots are made
 USUAL_PER_S = 50_000
 USUAL_BATCH = 250
 PARTS = ("usual", "log", "full")
+FAST_SHARE = 10  # of the events: what is appended this fast while a snapshot is made is many times what there was
 
 
 class Writer:
@@ -126,11 +128,13 @@ class Making:
         self._beside.start()
 
     def _copy(self) -> None:
-        started_s = time.perf_counter()
-        self._image.copy(bytes_per_s=UpdaterSettings().snapshot_bytes_per_s)
+        settings, started_s = UpdaterSettings(), time.perf_counter()
+        give_way(settings.snapshot_niceness)
+        self._image.copy(bytes_per_s=settings.snapshot_bytes_per_s)
         self.copied_s = time.perf_counter() - started_s
 
     def _finish(self) -> None:
+        give_way(UpdaterSettings().snapshot_niceness)
         self.bytes = self._image.finish()
 
     def done(self) -> bool:
@@ -343,7 +347,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of snapshots at full speed, one of each of two graphs")
     parser.add_argument("--restores", type=int, default=5, help="of the image, each after a read of it")
     parser.add_argument("--seconds", type=float, default=4.0, help="of the usual load alone, twice")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured (default: all)")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what is measured (default: all)")
     parser.add_argument("--apache-kafka", nargs="?", const="", metavar="HOST:PORT", help="that one, or one of its own")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk that keeps snapshots")
     parser.add_argument("--no-history", action="store_true", help="do not append to loadtests/history.ndjson")
@@ -351,6 +355,7 @@ def main() -> None:
     count = max(1, round(options.events / BATCH)) * BATCH
     events = powerlaw_events(count).part(min(DRAWN, count))
     figures: dict[str, float] = {"events": count}
+    few = max(1, count // FAST_SHARE // BATCH) * BATCH
     with TemporaryDirectory(dir=options.folder, prefix="bench-snapshots-") as place:
         folder = Path(place)
         if "usual" in options.parts:
@@ -359,16 +364,17 @@ def main() -> None:
             writer.graph.close()
             figures |= bench_restore(path, int(figures["bytes"]), options.restores)
         if "log" in options.parts:
-            values = logged(events, count, LOGGED)
-            figures |= bench_log(events, count, folder / "log", options.rounds, lambda: MemoryLog(values))
-            if options.apache_kafka is not None:
-                topic = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
-                with apache_kafka([topic], options.apache_kafka, partitions=1) as settings:
-                    publish(values, topic, settings)
-                    read = partial(KafkaSource, [topic], settings=settings)
-                    figures |= bench_log(events, count, folder / "kafka", options.rounds, read)
+            values = logged(events, few, LOGGED)
+            figures |= bench_log(events, few, folder / "log", options.rounds, lambda: MemoryLog(values))
+            values.clear()  # gigabytes, which the next graphs want
+        if options.apache_kafka is not None:
+            topic = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
+            with apache_kafka([topic], options.apache_kafka, partitions=1) as settings:
+                publish(logged(events, count, LOGGED), topic, settings)
+                read = partial(KafkaSource, [topic], settings=settings)
+                figures |= bench_log(events, count, folder / "kafka", options.rounds, read)
         if "full" in options.parts:
-            figures |= bench_full_speed(events, count, folder, options.rounds)
+            figures |= bench_full_speed(events, few, folder, options.rounds)
     print(shown(figures))
     if not options.no_history:
         append_history("snapshots", figures)

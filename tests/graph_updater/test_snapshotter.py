@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +87,28 @@ def test_one_is_made_every_interval_and_only_of_what_is_new(schema: Schema, tmp_
         assert not snapshotter.busy
         assert metrics.registry.get_sample_value("nowgraph_snapshot_bytes") == graph.memory().used_bytes
         snapshotter.close()
+
+
+def test_what_makes_them_gives_way(schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread beside the writer is as nice as the settings say; the writer's own stays as it was."""
+    niceness: list[int] = []
+    copy = GraphImage.copy
+
+    def seen(image: GraphImage, **options: Any) -> None:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        copy(image, **options)
+
+    monkeypatch.setattr(GraphImage, "copy", seen)
+    clock, metrics, before = Clock(), UpdaterMetrics(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    settings = UpdaterSettings(snapshot_niceness=min(19, before + 7))
+    with TemporalGraph.create(schema, arena_bytes=ARENA_BYTES) as graph:
+        visit(graph, 0)
+        snapshotter = Snapshotter(graph, Snapshots(tmp_path), settings, metrics, clock_s=clock)
+        clock.now_s += settings.snapshot_interval_s
+        until(snapshotter, lambda: count(metrics, "made") == 1)
+        snapshotter.close()
+    assert niceness == [settings.snapshot_niceness]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 def test_a_long_rest_puts_the_next_one_off(schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
