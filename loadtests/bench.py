@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_diskgraph import DISKGRAPH_EVENTS, bench_diskgraph, diskgraph_interpreter
 from bench_graph import PIECE, Events, bench_schema, build, pieces, powerlaw_events
 from bench_latency import LatencyResult, bench_latency, bench_visible
+from bench_log import logged
 from bench_sampling import SamplingResult, bench_sampling, peer_left_out
 from bench_stream import bench_stream
 
-from protos.nowgraph.v1 import row_event_pb2
 from temporal_graph import _native
 from temporal_graph.graph import TemporalGraph
 
@@ -47,21 +47,6 @@ BUILDS = 3
 FRESH_BYTES = 1 << 30
 # Of an appended event with two links: for each a key's slot, the parent's record, the end of its list.
 LINES_PER_EVENT = 6
-
-
-def messages_of(events: Events, count: int) -> list[bytes]:
-    """RowEvents of about a hundred bytes: key, both parents and an amount."""
-    written = []
-    for i in range(count):
-        event = row_event_pb2.RowEvent(
-            event_id=f"payment-{i:032d}", table="events", operation=row_event_pb2.OPERATION_INSERT
-        )
-        event.key.parts.add().integer = i
-        event.event_time_us = int(events.event_time_us[i])
-        event.cells.add(column="user_id", integer=int(events.user[i]))
-        event.cells.add(column="merchant_id", integer=int(events.merchant[i]))
-        written.append(event.SerializeToString())
-    return written
 
 
 def bench_ingest(events: Events) -> tuple[dict[str, float], TemporalGraph]:
@@ -79,7 +64,7 @@ def bench_ingest(events: Events) -> tuple[dict[str, float], TemporalGraph]:
     memory = graph.memory()
     table = next(table for table in memory.tables if table.name == "events")
     count = min(len(events), MESSAGES)
-    messages = messages_of(events, count)
+    messages = logged(events, 0, count)
     with TemporalGraph.create(bench_schema(), arena_bytes=2 << 30) as fresh:
         started = time.process_time()
         for low in range(0, count, MESSAGES_AT_ONCE):
@@ -106,7 +91,7 @@ def bench_ingest(events: Events) -> tuple[dict[str, float], TemporalGraph]:
 
 def bench_kafka(events: Events) -> dict[str, float]:
     """From Kafka's bytes to visible, with the embedded broker in a process of its own."""
-    result = bench_stream(messages_of(events, min(len(events), MESSAGES)))
+    result = bench_stream(logged(events, 0, min(len(events), MESSAGES)))
     return {
         "in_order_events_per_s": result.in_order_per_s,
         "backlog_events_per_s": result.backlog_per_s,

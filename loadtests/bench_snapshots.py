@@ -47,6 +47,7 @@ from loadtests.load.places import forget_pages, memory_folder
 from loadtests.load.report import append_history
 from stream.decode import Decoder
 from stream.kafka_source import KafkaSource
+from stream.producer import EventProducer
 from stream.source import Source
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.image import Settled
@@ -370,7 +371,8 @@ def main() -> None:
         if options.apache_kafka is not None:
             topic = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
             with apache_kafka([topic], options.apache_kafka, partitions=1) as settings:
-                publish(logged(events, count, LOGGED), topic, settings)
+                with EventProducer(settings) as producer:
+                    publish(logged(events, count, LOGGED), topic, producer, settings)
                 read = partial(KafkaSource, [topic], settings=settings)
                 figures |= bench_log(events, count, folder / "kafka", options.rounds, read)
         if "full" in options.parts:

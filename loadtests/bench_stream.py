@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from bench_graph import bench_schema
+from bench_log import PUBLISHED_AT_ONCE, TOPIC, publish
 from bench_visible import VisibleResult, bench_visible, embedded_broker
 
 from stream.decode import Decoder
@@ -21,9 +22,7 @@ from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.graph import TemporalGraph
 
-TOPIC = "events"
 POLL_RECORDS = 4_000
-PUBLISH_RECORDS = 20_000  # what the producer's queue holds at once
 VISIBLE_RUNS = 3
 
 
@@ -44,7 +43,7 @@ def bench_stream(messages: list[bytes]) -> StreamResult:
     """Measures all of it on one broker, one after the other."""
     steady = [f"{TOPIC}-steady-{run}" for run in range(VISIBLE_RUNS)]
     with embedded_broker([f"{TOPIC}-backlog", *steady], {f"{TOPIC}-in-order": 1}) as settings:
-        in_order = _throughput(f"{TOPIC}-in-order", messages, PUBLISH_RECORDS, settings)
+        in_order = _throughput(f"{TOPIC}-in-order", messages, PUBLISHED_AT_ONCE, settings)
         backlog = _throughput(f"{TOPIC}-backlog", messages, len(messages), settings)
         return StreamResult(in_order, backlog, bench_visible(settings, steady))
 
@@ -56,10 +55,7 @@ def _throughput(topic: str, messages: list[bytes], at_once: int, settings: Strea
     with TemporalGraph.create(bench_schema(), arena_bytes=2 << 30) as graph, EventProducer(settings) as producer:
         for low in range(0, len(messages), at_once):
             part = messages[low : low + at_once]
-            for start in range(0, len(part), PUBLISH_RECORDS):
-                for message in part[start : start + PUBLISH_RECORDS]:
-                    producer.publish(topic, value=message)
-                producer.flush(settings.delivery_timeout_s)
+            publish(part, topic, producer, settings)
             applied, started, deadline = 0, time.process_time(), time.monotonic() + 60
             while applied < len(part):
                 applied += _step(source, decoder, graph)
