@@ -31,7 +31,8 @@ A draft from {files}, for a person to correct. Three things no file says:
 - What is asked: nowgraph query "PREDICT ..." --schema THIS_FILE says how a question is understood (docs/QUERY.md)."""
 
 _PERSONAL = re.compile(
-    r"(?i).*(?:e_?mail|phone|mobile|(?:^|_)fax|passport|iban|(?:first|last|given|sur|family)_?name|street|address)"
+    r"(?i).*(?:e_?mail|phone|mobile|(?:^|_)fax|passport|iban|(?:first|last|given|sur|family|full|^[fl])_?name|street|"
+    r"address(?:_?line)?)_?\d*"
 )
 _ROLE_NAME = re.compile(
     r".*(?:_(?:by|to|of|from|no|num|number|ref)|[a-z](?:By|To|Of|From|No|Ref))|.*(?:[a-z_])(?:id|Id|ID)"
@@ -40,6 +41,7 @@ _LOCAL_DATE = re.compile(r"\d{1,2}[./-]\d{1,2}[./-](?:\d{2}|\d{4})(?:\D.*)?|\d{4
 THINGS_MIN, ROWS_OF_A_THING = 20, 3
 """Texts of so many values that come so often may be customers or machines, each with a history of its own."""
 _KNOWN_AHEAD = re.compile(r"(?i).*(?:birth|dob|due|until|expir|promis|sched|plan)")
+_STATE_NAME = re.compile(r"(?i).*(?:status|outcome|result)")
 _NAMED_MAX = 2
 
 
@@ -110,22 +112,7 @@ def _of_table(table: Table, schema: Schema, profile: TableProfile) -> list[str]:
         else:
             found.append("No time: its rows are seen always.")
     if not table.primary_key:
-        together = profile.unique_together
-        key = (
-            f" Unique together: {', '.join(together)}; as primary_key: {_key_text(profile, together)}."
-            if together
-            else ""
-        )
-        found.append(f"No column is unique: its rows have no key, and are neither updated nor linked to.{key}")
-        nearly = next(
-            (c for c in profile.columns[:1] if c.distinct_count > 0.7 * profile.row_count and c.null_count == 0), None
-        )
-        if nearly is not None:
-            twice = profile.row_count - nearly.distinct_count
-            found.append(
-                f"{nearly.name} repeats in {twice:,} of {profile.row_count:,} rows; as the key, the last of equal ones "
-                f"would count."
-            )
+        found += _of_rows_without_key(profile)
     if profile.left_out:
         found.append(f"Left out: {', '.join(f'{name} ({kind})' for name, kind in profile.left_out)}.")
     return found
@@ -135,6 +122,27 @@ def _twin_of(table: Table) -> str | None:
     """The table whose keys are this table's keys, too."""
     key = tuple(part.name for part in table.primary_key)
     return next((link.parent for link in table.links if link.columns == key and link.parent != table.name), None)
+
+
+def _of_rows_without_key(profile: TableProfile) -> list[str]:
+    rows, together = profile.row_count, profile.unique_together
+    whole = [each for each in profile.columns if not each.null_count and each.family in ("integer", "text")]
+    unique = [each for each in whole if each.distinct_count == rows > 0]
+    name = next((each.name for each in unique if each.family == "text"), None)
+    key = ""
+    if name is not None:
+        key = f" {name} is unique; as primary_key: {_key_text(profile, (name,))}."
+    elif together:
+        key = f" Unique together: {', '.join(together)}; as primary_key: {_key_text(profile, together)}."
+    alone = "No column is named as its key" if unique else "No column is unique"
+    found = [f"{alone}: its rows have no key, and are neither updated nor linked to.{key}"]
+    first = profile.columns[0]
+    if 0.7 * rows < first.distinct_count < rows and not first.null_count:
+        found.append(
+            f"{first.name} repeats in {rows - first.distinct_count:,} of {rows:,} rows; as the key, the last of equal "
+            f"ones would count."
+        )
+    return found
 
 
 def _key_text(profile: TableProfile, names: Sequence[str]) -> str:
@@ -162,8 +170,11 @@ def _of_column(column: ColumnProfile, table: Table, profile: TableProfile) -> li
     found = []
     if column.distinct is not None and column.distinct_count == 1 and not column.null_count:
         found.append("one value only")
-    if column.family == "timestamp" and table.time_column is not None and not _KNOWN_AHEAD.match(column.name):
-        found.append(f"known by {table.time_column}? Else see above")
+    clock = table.time_column
+    if column.family == "timestamp" and clock is not None and not _KNOWN_AHEAD.match(column.name):
+        found.append(f"known by {clock}? Else see above")
+    if column.family in ("text", "integer", "boolean") and clock is not None and _STATE_NAME.fullmatch(column.name):
+        found.append(f"as it was at {clock}, or as it ended? Then see above")
     if column.family in ("text", "integer") and _foreign_date(column):
         found.append("dates? Write them as 2024-01-31, which makes it a timestamp")
     known = profile.row_count - column.null_count

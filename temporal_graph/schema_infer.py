@@ -29,6 +29,8 @@ OVERLAP_MIN = 0.2
 hold some of its rows only."""
 CONTAINED_MIN = 0.95
 """The same where only the ends of the names agree: home_team_id and team_id; or texts are keys of another name."""
+KEY_NAME_MIN, KEY_WORD_MIN = 4, 6
+"""Names of keys shorter than this say nothing at the end of another: Id; and in capitals no word begins visibly."""
 TEXT_VALUES_MIN = 3
 """Fewer different texts may be keys of another table by chance."""
 
@@ -40,7 +42,8 @@ _SELF_NAME = re.compile(
     r"(?i).*(?:parent|manager|reports?_?to|supervisor|boss|superior|predecessor|reply_?to)(?:_?id)?"
 )
 _TIME_HINTS = ("event_time", "created", "timestamp", "datetime", "time", "date", "_at")
-_TIME_NEVER = re.compile(r"(?i)birth|dob|expir|until|due|end|updated|modified|deleted")
+_TIME_LATE = re.compile(r"(?i)end|updated|modified")
+_TIME_NEVER = re.compile(r"(?i)birth|dob|expir|until|due|deleted")
 
 _KINDS = {
     "number": ColumnKind.NUMERICAL,
@@ -111,15 +114,19 @@ def _primary_key(profile: TableProfile) -> ColumnProfile | None:
 def _owners(
     profiles: Sequence[TableProfile], keys: Mapping[str, ColumnProfile | None]
 ) -> dict[str, tuple[str, ColumnProfile]]:
-    """By the name of a key: the table it belongs to, the one named like it, else the one with the most rows."""
+    """By the name of a key: the table it belongs to, the one named like it, else the one with the most rows.
+
+    Of equally many that which names more other things: news of a row bring its key and what became of it.
+    """
     owners: dict[str, tuple[str, ColumnProfile]] = {}
-    best: dict[str, tuple[bool, int]] = {}
+    best: dict[str, tuple[bool, int, int]] = {}
     for profile in profiles:
         key = keys[profile.name]
         if key is None:
             continue
         name = key.name if key.name.lower() not in ("id", "key") else f"{_singular(profile.name)}_{key.name.lower()}"
-        claim = (_names(profile.name, _stem(name) or name), profile.row_count)
+        things = sum(_stem(column.name) is not None for column in profile.columns)
+        claim = (_names(profile.name, _stem(name) or name), profile.row_count, things)
         if name not in owners or claim > best[name]:
             owners[name], best[name] = (profile.name, key), claim
     return owners
@@ -133,7 +140,7 @@ def _links(
     for column in profile.columns:
         for name, (parent, parent_key) in owners.items():
             same = column.name == name
-            if not same and not column.name.endswith(f"_{name}"):
+            if not same and not _ends_with(column.name, name):
                 continue
             if column.family != parent_key.family or (parent == profile.name and column is key):
                 continue
@@ -168,6 +175,15 @@ def _links_by_value(
             _, _, parent_name, key = max(candidates, key=lambda each: each[:2])
             found[column.name] = (parent_name, key)
     return found
+
+
+def _ends_with(column: str, key: str) -> bool:
+    """Say whether a column is named by a key and what stands before it: home_team_id, ShipCityId, REPEMPLOYEENUMBER."""
+    before = column[: -len(key)]
+    if not before or column[-len(key) :].lower() != key.lower() or len(key) < KEY_NAME_MIN:
+        return column.endswith(f"_{key}")
+    joined = column[len(before)].isupper() and before[-1].islower()
+    return joined or before[-1] == "_" or (column.isupper() and len(key) >= KEY_WORD_MIN)
 
 
 def _overlap(child: ColumnProfile, parent: ColumnProfile) -> float:
@@ -225,14 +241,15 @@ def _table(profile: TableProfile, key: ColumnProfile | None, links: Mapping[str,
 
 
 def _time_column(columns: Iterable[ColumnProfile]) -> str | None:
-    candidates = [
-        column.name for column in columns if column.family == "timestamp" and not _TIME_NEVER.search(column.name)
-    ]
+    """The time a row happens; where there is none, the complete one by which its columns are what they are."""
+    times = [column for column in columns if column.family == "timestamp" and not _TIME_NEVER.search(column.name)]
+    early = [column.name for column in times if not _TIME_LATE.search(column.name)]
+    late = [column.name for column in times if not column.null_count]
 
     def rank(name: str) -> int:
         return next((place for place, hint in enumerate(_TIME_HINTS) if hint in name.lower()), len(_TIME_HINTS))
 
-    return min(candidates, key=rank, default=None)
+    return min(early or late, key=rank, default=None)
 
 
 def _column(column: ColumnProfile, row_count: int) -> Column:

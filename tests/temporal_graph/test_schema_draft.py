@@ -125,3 +125,37 @@ def test_columns_worth_a_look(lines: dict[str, list[str]]) -> None:
     assert "2024-01-31" in place(lines["people"], "hired")
     assert place(lines["people"], "nothing").endswith("# no value in the rows that were read")
     assert "Left out: photo (binary)." in " ".join(lines["orders"])
+
+
+def test_a_unique_text_is_offered_as_the_key(tmp_path: Path) -> None:
+    """A table whose unique column is not at the front is not said to have none; other columns are no such offer."""
+    path = tmp_path / "payments.parquet"
+    columns = {"amount": [5.5] * 6, "customer": [1, 1, 2, 2, 3, 3], "cheque": list("abcdef"), "paid_at": DAYS}
+    pq.write_table(pa.table(columns), path)
+    text = said(draft_schema([path])[1].splitlines())
+    assert "No column is named as its key: its rows have no key" in text
+    assert "cheque is unique; as primary_key: {cheque: string}." in text
+    pq.write_table(pa.table(columns | {"cheque": list("aabbcc")}), path)
+    assert "No column is unique" in said(draft_schema([path])[1].splitlines())
+
+
+def test_a_state_at_the_end_is_asked_about(tmp_path: Path) -> None:
+    """A status in a row with a time may be the last one, which the row did not know; without a time it is no news."""
+    columns = {"order_id": range(6), "ordered_at": DAYS, "orderStatus": list("aabbab"), "statute": list("aabbab")}
+    path = tmp_path / "orders.parquet"
+    pq.write_table(pa.table(columns), path)
+    text = draft_schema([path])[1]
+    assert "orderStatus: categorical  # as it was at ordered_at, or as it ended?" in text
+    assert "statute: categorical\n" in text
+    pq.write_table(pa.table({name: each for name, each in columns.items() if name != "ordered_at"}), path)
+    assert "as it ended" not in draft_schema([path])[1]
+
+
+@pytest.mark.parametrize("name", ["phone1", "AddressLine2", "fullname", "lname", "Phone"])
+def test_personal_columns_have_numbers_too(tmp_path: Path, name: str) -> None:
+    """phone1 is as personal as phone; a file name and a phonetic are not."""
+    path = tmp_path / "people.parquet"
+    pq.write_table(pa.table({"person_id": range(6), name: list("abcdef"), "phonetic": list("abcdef")}), path)
+    text = draft_schema([path])[1]
+    assert f"{name}: categorical  # personal?" in text
+    assert "phonetic: categorical\n" in text

@@ -122,6 +122,18 @@ def test_roles_link_by_the_end_of_their_name(tmp_path: Path) -> None:
     assert parents(schema, "games") == {"home_team_id": "teams", "guest_team_id": "teams"}
 
 
+@pytest.mark.parametrize("name", ["SalesRepCode", "salesRepCode", "SALESREPCODE", "sales_RepCode"])
+def test_roles_link_however_words_are_joined(tmp_path: Path, name: str) -> None:
+    """ShipCityId and SALESREPCODE end with a key's name as ship_city_id does; a word that only ends alike does not."""
+    key = "REPCODE" if name.isupper() else "RepCode"
+    schema = draft(
+        tmp_path, staff={key: range(6), "city": ["x"] * 6}, sales={name: [0, 1, 2, 3] * 2, "points": [1.0] * 8}
+    )
+    assert parents(schema, "sales") == {name: "staff"}
+    plain = draft(tmp_path, tiers={"tier": range(6), "fee": [0.5] * 6}, sales={"frontier": [0, 1, 2, 3] * 2})
+    assert parents(plain, "sales") == {}
+
+
 def test_a_plain_id_is_linked_by_its_table(tmp_path: Path) -> None:
     """`city_id` leads to the key `id` of `cities`."""
     schema = draft(tmp_path, cities={"id": range(5)}, shops={"id": range(9), "city_id": [i % 5 for i in range(9)]})
@@ -134,6 +146,26 @@ def test_a_shared_key_belongs_to_the_table_of_its_name(tmp_path: Path) -> None:
     assert parents(schema, "labels") == {"payment_id": "payments"}
     assert parents(schema, "payments") == {}
     assert schema.table("labels").primary_key == schema.table("payments").primary_key
+
+
+def test_of_two_files_of_one_key_the_one_that_names_more_is_the_row(tmp_path: Path) -> None:
+    """What names its storm is the observation; the other file of the same keys is news of it, whatever its name."""
+    schema = draft(
+        tmp_path,
+        analyses={"obs_id": range(9), "wind": [0.5] * 9},
+        observations={"obs_id": range(9), "storm_id": [0, 1, 2] * 3, "seen_at": times(9)},
+    )
+    assert parents(schema, "analyses") == {"obs_id": "observations"}
+    assert parents(schema, "observations") == {"storm_id": "storms"}
+
+
+def test_the_end_of_a_period_is_its_clock_where_no_other_is(tmp_path: Path) -> None:
+    """What a season brought is known at its end; that comes last among times, and with gaps or as an expiry never."""
+    day, gap = times(3), [None, *times(2)]
+    assert draft(tmp_path, t={"season_end": day, "hits": [1.5] * 3}).table("t").time_column == "season_end"
+    assert draft(tmp_path, t={"season_end": day, "opened": day}).table("t").time_column == "opened"
+    for never in ({"end_date": gap}, {"valid_until": day}, {"deleted_at": day}):
+        assert draft(tmp_path, t={**never, "hits": [1.5] * 3}).table("t").time_column is None
 
 
 def test_clocks_are_chosen_by_name(tmp_path: Path) -> None:
