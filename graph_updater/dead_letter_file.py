@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +14,20 @@ import orjson
 
 from stream.batch import DeadLetter
 
+REASONS_MAX = 1_000
+"""Details that are counted apart: some name a value, and differ from letter to letter."""
+
 
 class DeadLetterFile:
-    """Appends to `path`; the file is made with its first letter. Use as a context manager, or `close` it."""
+    """Appends to `path`; the file is made with its first letter. Use as a context manager, or `close` it.
+
+    `count` is the number of letters appended by this object, `reasons` that number by detail, of so many details.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.reasons: Counter[str] = Counter()
         self._file: Any = None
 
     def append(self, letters: Sequence[DeadLetter]) -> None:
@@ -30,6 +38,8 @@ class DeadLetterFile:
             self._file = self.path.open("ab")
         for letter in letters:
             self._file.write(orjson.dumps(_document(letter), option=orjson.OPT_APPEND_NEWLINE))
+            if letter.detail in self.reasons or len(self.reasons) < REASONS_MAX:
+                self.reasons[letter.detail] += 1
         self.count += len(letters)
 
     def flush(self, timeout_s: float) -> None:  # noqa: ARG002  # a disk has no deadline to keep

@@ -25,6 +25,7 @@ from temporal_graph.snapshots import Snapshots
 from temporal_graph.view import GraphView
 
 DEAD_LETTERS = Path(DEAD_LETTERS_NAME)
+_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,11 @@ def load_files(
             duplicate=int(value("nowgraph_events_duplicate_total") or 0),
             dead_letters=letters.count,
         )
+        reasons = letters.reasons.most_common(_REASONS_SHOWN)
     if loaded.dead_letters and not quiet:
-        progress_console().print(
-            f"{loaded.dead_letters:,} rows did not fit the schema: see {dead_letters}", highlight=False
-        )
+        lines = [f"{loaded.dead_letters:,} of {rows:,} rows did not fit the schema, and are kept in {dead_letters}:"]
+        lines += [f"  {count:,}: {detail}" for detail, count in reasons]
+        progress_console().print("\n".join(lines), highlight=False, markup=False)
     return loaded
 
 

@@ -111,6 +111,9 @@ def _of_table(table: Table, schema: Schema, profile: TableProfile) -> list[str]:
             )
         else:
             found.append("No time: its rows are seen always.")
+    gaps = next((column.null_count for column in profile.columns if column.name == table.time_column), 0)
+    if gaps:
+        found.append(f"{gaps:,} of {profile.row_count:,} rows have no {table.time_column}: they are not loaded.")
     if not table.primary_key:
         found += _of_rows_without_key(profile)
     if profile.left_out:

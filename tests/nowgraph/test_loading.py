@@ -41,6 +41,20 @@ def test_progress_goes_to_standard_error(
     assert "loading" in shown.err
 
 
+def test_rows_that_do_not_fit_are_said_with_their_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of five rows two have no time and one no number: each reason stands there with its count, the frequent first."""
+    (tmp_path / "visits.csv").write_text("at,x\n2024-01-01,1\n,2\n,3\n2024-01-04,inf\n2024-01-05,5\n")
+    text = "version: 1\nname: t\ntables:\n  visits: {time_column: at, columns: {x: numerical}}\n"
+    (tmp_path / "schema.yaml").write_text(text)
+    schema, letters = load_schema(tmp_path / "schema.yaml"), tmp_path / "letters"
+    with TemporalGraph.create(schema, arena_bytes=1 << 28) as graph:
+        loaded = load_files(graph, [tmp_path / "visits.csv"], quiet=False, dead_letters=letters)
+    assert (loaded.applied, loaded.dead_letters) == (2, 3)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "3 of 5 rows did not fit the schema" in shown
+    assert "2: at: the time is absent or null 1: x: expected a finite number" in shown
+
+
 def test_a_graph_comes_from_files_or_from_an_arena(example: Path, town: tuple[Path, Path], tmp_path: Path) -> None:
     """One of the two, and the view reads what is there; neither or both are refused."""
     schema, arena = load_schema(example / "schema.yaml"), tmp_path / "arena"

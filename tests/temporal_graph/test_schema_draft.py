@@ -139,6 +139,15 @@ def test_a_unique_text_is_offered_as_the_key(tmp_path: Path) -> None:
     assert "No column is unique" in said(draft_schema([path])[1].splitlines())
 
 
+def test_rows_without_a_time_are_counted(tmp_path: Path) -> None:
+    """A row without its time is not loaded, which the draft says; of complete times it says nothing."""
+    path = tmp_path / "offers.parquet"
+    pq.write_table(pa.table({"offer_id": range(6), "begins_at": [None, *DAYS[1:]]}), path)
+    assert "1 of 6 rows have no begins_at: they are not loaded." in draft_schema([path])[1]
+    pq.write_table(pa.table({"offer_id": range(6), "begins_at": DAYS}), path)
+    assert "not loaded" not in draft_schema([path])[1]
+
+
 def test_a_state_at_the_end_is_asked_about(tmp_path: Path) -> None:
     """A status in a row with a time may be the last one, which the row did not know; without a time it is no news."""
     columns = {"order_id": range(6), "ordered_at": DAYS, "orderStatus": list("aabbab"), "statute": list("aabbab")}
