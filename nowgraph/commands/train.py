@@ -64,6 +64,7 @@ def train(
     torch.set_num_threads(threads)
     question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
     if question.target.kind is Kind.RANKING:
+        _one_process("a ranking is fitted by one process")
         refuse = {"budget": budget, "search": search, "baseline": baseline, "pretrained": pretrained, "resume": resume}
         refuse_options(question.name, **refuse, compile=compiled)
         how = Shown(quiet=quiet, as_json=as_json)
@@ -72,10 +73,13 @@ def train(
     budget_s = None if budget is None else duration_s(budget)
     if search and budget_s is None:
         raise UsageError("--search spends the time of --budget: give one, such as --budget 10m")
+    if search:
+        _one_process("--search is for one process; then fit the plan.yaml it wrote with several, by --plan")
     with ExitStack() as stack:
         ranks, device = stack.enter_context(joined(os.environ, device))
         shown = not quiet and ranks.is_first
-        found = stack.enter_context(asked(question, history or [], arena, label_folder=output, quiet=not shown))
+        folder = output if ranks.is_first else None  # each rank reads labels of its own: one file has one writer
+        found = stack.enter_context(asked(question, history or [], arena, label_folder=folder, quiet=not shown))
         runtime = _runtime(output, ranks, device=device, samplers=samplers, compiled=compiled, resume=resume)
         planned, text = plan_task(found, plan, size=size, seed=seed)
         if search and budget_s is not None:
@@ -88,6 +92,13 @@ def train(
             (output / "schema.yaml").write_text(dump_schema(question.schema), encoding="utf-8")
             (output / "plan.yaml").write_text(text, encoding="utf-8")
             _report(result, found, as_json=as_json, quiet=quiet)
+
+
+def _one_process(reason: str) -> None:
+    """Raise UsageError where `torchrun` started several: their clocks, or what they write, would not agree."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if int(size) > 1:
+        raise UsageError(f"{reason}; torchrun started {size}")
 
 
 def _runtime(output: Path, ranks: Ranks, *, device: str, samplers: int, compiled: bool, resume: bool) -> Runtime:

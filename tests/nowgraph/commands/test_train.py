@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +98,73 @@ def test_a_query_is_all_it_takes(
         "learning.png",
     }
     assert load_schema(out / "schema.yaml").table("question").links[0].parent == "customers"
+
+
+RANKING = "PREDICT LIST_DISTINCT(transactions.terminal_id, 0, 3, days) RANK TOP 3 FOR EACH customers.customer_id"
+
+
+def test_what_several_processes_can_not_do_together_is_refused(
+    run_command: Callable, example: Path, town: tuple[Path, Path], task: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A search goes by the clock, which no two share, and a ranking has one writer: each says so under torchrun."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    options = (
+        "train",
+        "--schema",
+        example / "schema.yaml",
+        "--history",
+        town[0],
+        "--output",
+        tmp_path / "o",
+        "--quiet",
+    )
+    found = run_command(*options, "--task", task, "--search", "--budget", "1m", exit_code=2).stderr
+    assert "--search is for one process" in found
+    assert "--plan" in found
+    assert "a ranking is fitted by one process" in run_command(*options, "--query", RANKING, exit_code=2).stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.faults
+def test_torchrun_starts_one_training_of_several_processes(
+    example: Path, town: tuple[Path, Path], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """Two ranks compute the same labels at once and fit one model; the first alone writes and reports, once."""
+    out, small = tmp_path / "out", tmp_path / "small.yaml"
+    small.write_text(
+        "sampling_plan: {num_neighbors: [{hop1: {default: 4}}]}\nmodel: {width: 16, layers: 1, heads: 4}\n"
+        "training: {steps: 4, batch: 32, evaluate_every: 4}\n"
+    )
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port(), "--no-python"]
+    command = [sys.executable, "-P", "-m", "nowgraph.cli", "train", "--query", QUERY, "--history", town[0]]
+    options = ["--schema", example / "schema.yaml", "--plan", small, "--no-floors", "-o", out, "--quiet", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-P", *map(str, [*launcher, *command, *options])],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4
+    assert {"checkpoint.json", "schema.yaml", "plan.yaml", "question.parquet"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_search_ends_within_its_budget_and_leaves_its_plan(
+    run_json: Callable, example: Path, town: tuple[Path, Path], task: Path, tmp_path: Path
+) -> None:
+    """`--search --budget`: plans are tried around the task's own, and the best one is what is fitted and written."""
+    from graph_transformer.plan import load_plan
+
+    out = tmp_path / "out"
+    options = ("--schema", example / "schema.yaml", "--task", task, "--no-floors", "--quiet", "--output", out)
+    # Reports come a week later: each split's must be there when the next one begins.
+    early = TASK.replace("end: 2018-04-15}", "end: 2018-04-12}\n  validation: {start: 2018-04-13, end: 2018-04-18}")
+    task.write_text(early.replace("start: 2018-04-23", "start: 2018-04-26").replace("steps: 5", "steps: 3"))
+    found = run_json("train", *options, "--history", town[0], "--history", town[1], "--search", "--budget", "1s")
+    plan = load_plan(out / "plan.yaml")
+    assert 0 < found["steps"] <= plan.training.steps
+    assert json.loads((out / "checkpoint.json").read_text())["model"]["width"] == plan.model.width
 
 
 def _few_steps(training: object) -> None:
