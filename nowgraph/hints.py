@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +41,16 @@ def example_call(view: GraphView, target: Target, address: str) -> str:
         arguments.append(f"event_time={newest_us + 1}")
     code = f"from nowgraph import Client; print(Client({address!r}).{call}({', '.join(arguments)}))"
     return f"python -c {shlex.quote(code) if _SPECIAL & set(code) else chr(34) + code + chr(34)}"
+
+
+def activation() -> str:
+    """The line that puts this environment's programs on the shell's path, or nothing where they are on it."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    found = shutil.which("nowgraph")
+    if (found is not None and Path(found).parent == script.parent) or not script.is_file():
+        return ""
+    below = script.is_relative_to(Path.cwd())
+    return f"  source {shlex.quote(os.path.relpath(script) if below else str(script))}\n"
 
 
 def _newest_key(view: GraphView, table: Table) -> Any:

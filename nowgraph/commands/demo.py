@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "payments"
 
 NEXT = """
 Try next:
-  python {example}/prepare.py demo-output/data
+{activate}  python {example}/prepare.py demo-output/data
   nowgraph train --schema {example}/schema.yaml --task {example}/task.yaml --output demo-output/mine \\
     --history demo-output/data/transactions.parquet --history demo-output/data/fraud_reports.parquet
   nowgraph serve --schema {example}/schema.yaml --checkpoint {model} --bootstrap-servers embedded \\
@@ -43,6 +43,7 @@ def demo(
     from nowgraph.demo.live import Picture
     from nowgraph.demo.run import Demo
     from nowgraph.demo.settings import DemoSettings
+    from nowgraph.hints import activation
     from temporal_graph.schema import load_schema
 
     settings = (DemoSettings.quick() if quick else DemoSettings()).into(output)
@@ -59,7 +60,7 @@ def demo(
     seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in result.seconds.items())
     typer.echo(f"Took {sum(result.seconds.values()):.0f} s: {seconds}")
     typer.echo(f"Curve: {result.picture}   Model: {result.model}")
-    typer.echo(NEXT.format(example=_shown(EXAMPLE), model=result.model))
+    typer.echo(NEXT.format(activate=activation(), example=_shown(EXAMPLE), model=result.model))
 
 
 def _shown(example: Path) -> Path:

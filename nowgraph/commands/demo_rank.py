@@ -15,7 +15,7 @@ _PIPE_COLUMNS = 120
 
 NEXT = """
 Try next:
-  nowgraph serve --checkpoint {model} --history {tables} --bootstrap-servers embedded
+{activate}  nowgraph serve --checkpoint {model} --history {tables} --bootstrap-servers embedded
 """
 
 
@@ -39,6 +39,7 @@ def demo_rank(
     from nowgraph.demo_rank.run import RankDemo
     from nowgraph.demo_rank.settings import RankDemoSettings
     from nowgraph.demo_rank.show import click_rows, listed_text, step_table
+    from nowgraph.hints import activation
 
     progress, console = progress_console(), Console()
     if not console.is_terminal:
@@ -65,4 +66,4 @@ def demo_rank(
     typer.echo(listed_text(result.steps))
     seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in result.seconds.items())
     typer.echo(f"Took {sum(result.seconds.values()):.0f} s: {seconds}")
-    typer.echo(NEXT.format(model=result.model, tables=result.tables))
+    typer.echo(NEXT.format(activate=activation(), model=result.model, tables=result.tables))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from graph_transformer.target import Kind, Target
 from model_server.background import BackgroundServer
 from model_server.settings import ServerSettings
-from nowgraph.hints import example_call
+from nowgraph.hints import activation, example_call
 
 
 @pytest.mark.integration
@@ -64,3 +65,27 @@ def test_keys_of_the_graph_are_used_and_hashes_are_not(world: Any) -> None:
     assert ".score('customers', '...', " in example_call(
         view, Target(Kind.REGRESSION, "customers", event_level=False), "host:1"
     )
+
+
+def test_programs_that_are_not_on_the_path_are_put_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `make demo` nothing is activated: the line says how from where one stands; on the path, nothing."""
+    script = tmp_path / "my env" / "bin" / "activate"
+    script.parent.mkdir(parents=True)
+    script.write_text("")
+    program = script.with_name("nowgraph")
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "my env"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    assert activation() == "  source 'my env/bin/activate'\n"
+    monkeypatch.chdir(script.parent)
+    assert activation() == "  source activate\n"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert activation() == f"  source '{script}'\n"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert activation() == ""
+    script.unlink()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert activation() == ""

@@ -20,7 +20,7 @@ def test_the_example_travels_with_the_package() -> None:
 
 def test_the_commands_to_try_next_exist(run_command: Callable) -> None:
     """Every option that the demo suggests is one of the command it suggests it for."""
-    lines = NEXT.replace("\\\n", " ").format(example="examples/payments", model="m").splitlines()
+    lines = NEXT.replace("\\\n", " ").format(activate="", example="examples/payments", model="m").splitlines()
     suggested = [line.split() for line in lines if line.strip().startswith("nowgraph ")]
     assert [words[1] for words in suggested] == ["train", "serve"]
     for words in suggested:
@@ -39,3 +39,30 @@ def test_an_output_folder_that_cannot_be_made_is_an_error_of_one_line(run_comman
     (tmp_path / "file").write_text("")
     result = run_command("demo", "--quick", "--output", tmp_path / "file" / "out", exit_code=2)
     assert "file" in result.stderr
+
+
+def test_it_ends_with_the_table_the_curve_and_three_commands(
+    run_command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """People see rates, quality beside the payment alone, where curve and model lie, and what to type next."""
+    from nowgraph.demo.measures import Measures
+    from nowgraph.demo.result import ALONE, GRAPH, DemoResult, Rates
+    from nowgraph.demo.run import Demo
+
+    measures = {GRAPH: Measures(0.71, 0.9, 0.3, 100, 5), ALONE: Measures(0.13, 0.6, 0.1, 100, 5)}
+    rates = Rates(100, 50.0, 200, 100.0, 2.0, 8.0, 4.0, 12.0, 8)
+    result = DemoResult("the data", 9, 1.0, rates, measures, measures, {"data": 1.0}, Path("m"), Path("curve.png"))
+    monkeypatch.setattr(Demo, "run", lambda self: result)
+    monkeypatch.chdir(tmp_path)  # not in the clone: the example is the installed one
+    text = run_command("demo").stdout
+    for word in ("How good, on the data", "0.71", "0.13", "scores over gRPC", "8", "12", "Curve: curve.png   Model: m"):
+        assert word in text
+    _, _, after = text.partition("Try next:\n")
+    commands = [words for line in after.replace("\\\n", " ").splitlines() if (words := line.split())]
+    assert [words[:2] for words in commands if words[0] != "source"] == [
+        ["python", f"{EXAMPLE}/prepare.py"],
+        ["nowgraph", "train"],
+        ["nowgraph", "serve"],
+    ]
+    assert (EXAMPLE / "prepare.py").is_file()
+    assert "m" in commands[-1]

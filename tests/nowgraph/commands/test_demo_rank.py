@@ -20,7 +20,8 @@ def test_its_options_are_documented(run_command: Callable, option: str) -> None:
 
 def test_the_command_to_try_next_exists(run_command: Callable) -> None:
     """Every option that the demo suggests is one of the command it suggests it for."""
-    (words,) = [line.split() for line in demo_rank.NEXT.splitlines() if line.strip().startswith("nowgraph ")]
+    lines = demo_rank.NEXT.format(activate="", model="m", tables="t").splitlines()
+    (words,) = [line.split() for line in lines if line.strip().startswith("nowgraph ")]
     shown = run_command(words[1], "--help").stdout
     assert all(word in shown for word in words if word.startswith("--"))
 
