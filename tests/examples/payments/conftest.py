@@ -22,6 +22,10 @@ from graph_transformer.predictor import Predictor
 from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Kind, Target
 from graph_transformer.task import Task
+from model_server.background import BackgroundServer
+from model_server.server import build_server
+from model_server.settings import ServerSettings
+from nowgraph.client import Client
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
 from protos.nowgraph.v1 import row_event_pb2
@@ -33,6 +37,11 @@ TARGET = Target(Kind.BINARY, "transactions", event_level=True, column="tx_fraud"
 PLAN = {"num_neighbors": [{"hop1": {"default": 1}}, {"hop2": {"default": 8}}]}
 MINUTE_US = 60_000_000
 PAYMENTS = 400
+
+
+def cells_of(number: int) -> dict[str, float | int]:
+    """What a payment says."""
+    return {"tx_amount": float(number % 17), "customer_id": number % 20, "terminal_id": number % 7}
 
 
 def payment(number: int) -> bytes:
@@ -75,6 +84,28 @@ def served(
         return Predictor.load(tmp_path / "checkpoint", view)
 
     return serve
+
+
+@pytest.fixture
+def over_grpc(view: GraphView, tmp_path: Path) -> Callable[[np.ndarray], list[float]]:
+    """Serves the saved checkpoint, and gives the logits that a client gets for payments of those numbers."""
+
+    def ask(numbers: np.ndarray) -> list[float]:
+        settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=60_000)
+        checkpoint = tmp_path / "checkpoint"
+        with (
+            BackgroundServer(
+                lambda: build_server(view, Predictor.load(checkpoint, view, threads=1), settings=settings)
+            ) as server,
+            Client(server.target, timeout_s=60) as client,
+        ):
+            scores = [
+                client.score("transactions", number, cells_of(number), event_time=number * MINUTE_US)
+                for number in numbers.tolist()
+            ]
+        return [score.logit for score in scores if score.logit is not None]
+
+    return ask
 
 
 def train(model: torch.nn.Module, batch: Any, label: torch.Tensor) -> None:

@@ -18,9 +18,9 @@ MINUTE_US = 60_000_000
 
 
 def test_a_module_of_ones_own_is_trained_and_served(
-    view: GraphView, served: Callable[[ModelConfig], Predictor]
+    view: GraphView, served: Callable[[ModelConfig], Predictor], over_grpc: Callable[[np.ndarray], list[float]]
 ) -> None:
-    """It learns, travels through a checkpoint, and answers alike alone and in company."""
+    """It learns, travels through a checkpoint, and answers alike alone, in company and over gRPC."""
     predictor = served(CONFIG)
     rows = np.array([300, 305, 312, 399], dtype=np.int64)
     sampler = Sampler(view, predictor.sampling_plan)
@@ -33,6 +33,7 @@ def test_a_module_of_ones_own_is_trained_and_served(
     ]
     assert np.allclose(together, alone, atol=1e-5)
     assert ((together > 0) == (rows % 17 > 8)).all()
+    assert over_grpc(rows) == pytest.approx(together.tolist(), abs=1e-5)
 
 
 def test_a_server_without_the_module_says_so(

@@ -11,6 +11,7 @@ import torch
 
 from graph_transformer.calibration.probability import sigmoid
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.config import ModelConfig
 from graph_transformer.errors import NotEnoughExamples, TaskError
 from graph_transformer.finetune.loop import Progress
 from graph_transformer.finetune.ranks import Ranks
@@ -174,6 +175,19 @@ def test_own_columns_sample_no_neighbors(world: Any, task: Task) -> None:
         "transactions", np.arange(5, dtype=np.int64) + 4000, world.event_time_us[4000:4005] - 1
     )
     assert len(sampled.row) == 5
+
+
+def test_a_module_of_ones_own_is_trained_like_ours(
+    world: Any, payments_schema: Schema, quick: Task, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is chosen, calibrated, measured and saved; the checkpoint builds the same class and gives the same answers."""
+    monkeypatch.syspath_prepend(str(repository / "examples" / "payments"))
+    own = replace(quick, model=ModelConfig(width=16, module="custom_module:MeanOfRows"))
+    result = train(world.view, payments_schema, own, tmp_path / "model")
+    loaded = Checkpoint.load(result.folder, payments_schema)
+    assert loaded.model.module == "custom_module:MeanOfRows"
+    assert loaded.calibration.method != "none"
+    assert evaluate(world.view, loaded).metrics == result.metrics["test"]
 
 
 def test_what_can_not_be_trained_is_refused(world: Any, payments_schema: Schema, quick: Task, tmp_path: Path) -> None:
