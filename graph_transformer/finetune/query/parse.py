@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -94,8 +95,12 @@ def _parser() -> Lark:
 def _syntax_error(text: str, error: UnexpectedInput) -> QueryError:
     from lark.exceptions import UnexpectedToken
 
+    at = error.pos_in_stream or 0
+    read = getattr(error, "token_history", None) or ()
+    for place in [token.start_pos or 0 for token in read[-1:] if token is not None] + [at]:
+        if (longer := _longer_word(text, place)) is not None:
+            return longer
     if not isinstance(error, UnexpectedToken):  # a character that begins no word of the language
-        at = error.pos_in_stream or 0
         return QueryError(text, at, expected=_expected(getattr(error, "allowed", None)), found=repr(text[at : at + 1]))
     token, before = error.token, error.token_history[-1] if error.token_history else None
     if token.type == "LPAR" and before is not None and before.type == "NAME":
@@ -108,6 +113,27 @@ def _syntax_error(text: str, error: UnexpectedInput) -> QueryError:
         return QueryError(text, len(text.rstrip()), expected=_expected(wanted), found="the end")
     found = repr(str(token))
     return QueryError(text, token.start_pos or 0, expected=_expected(wanted), found=found, word=token, names=keywords)
+
+
+def _longer_word(text: str, at: int) -> QueryError | None:
+    """Return the error of a word that begins with a keyword, such as `dayz`, if that is why parsing ended within it."""
+    from lark.exceptions import UnexpectedInput, UnexpectedToken
+
+    words = re.finditer(r"(?<!\w)[^\W\d]\w*", text)
+    word = next((found for found in words if found.start() < at < found.end()), None)
+    if word is None:
+        return None
+    # No keyword begins with an underscore: what may stand in the word's place is what is wanted in this one's.
+    try:
+        _parser().parse(text[: word.start()] + "_" * len(word[0]) + text[word.end() :])
+    except UnexpectedInput as error:
+        if not isinstance(error, UnexpectedToken) or error.token.start_pos != word.start():
+            return None
+        wanted = error.accepts or error.expected
+        names = sorted(name for name in wanted if name in KEYWORDS)
+        expected = _expected(wanted)
+        return QueryError(text, word.start(), expected=expected, found=repr(word[0]), word=word[0], names=names)
+    return None
 
 
 def _expected(wanted: Iterable[str] | None) -> str:
