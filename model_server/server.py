@@ -35,6 +35,7 @@ from model_server.security.guard import guard_of
 from model_server.service import PredictionService
 from model_server.settings import ServerSettings
 from model_server.tenants import TaskSource, TenantSource, tenant_of
+from model_server.time_slice import shorten_time_slice
 from model_server.tracing import TracingInterceptor
 from model_server.unheard import Unheard
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -123,6 +124,7 @@ class Server:
         does not answer; then everything that was begun is ended.
         """
         options = _channel_options(self.settings)
+        slice_us = shorten_time_slice(self.settings.time_slice_us)  # before gRPC and the engines start their threads
         server = self._unheard.server(lambda: grpc.aio.server(interceptors=self._interceptors, options=options))
         try:
             await self._start(server)
@@ -131,7 +133,8 @@ class Server:
             await self._close()
             raise
         self._grpc = server
-        log.info("serving", host=self.settings.host, port=self.port, metrics_port=self.metrics_port)
+        ports = {"port": self.port, "metrics_port": self.metrics_port}
+        log.info("serving", host=self.settings.host, **ports, time_slice_us=slice_us)
 
     async def _start(self, server: grpc.aio.Server) -> None:
         settings = self.settings

@@ -96,6 +96,9 @@ class ServerSettings(BaseSettings):
     quota_names_limit: int = Field(default=1_024, gt=0)
     # Rows scored in one forward pass: past this a batch's latency grows faster than its throughput on a CPU.
     batch_limit: int = Field(default=64, gt=0)
+    # How long a thread of the server keeps a core that others wait for; 0: the kernel's own slice, 1.4 ms on two cores,
+    # behind some of which refusals came too late. With .3 ms they came no sooner.
+    time_slice_us: int = Field(default=500, ge=0, le=100_000)
     # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.
     compute_threads: int = Field(default=1, gt=0)
     # Each row of a batch is computed alone, on one thread: equal inputs give the same bits, which replays and audits

@@ -29,7 +29,7 @@ from loadtests.load.worlds import Cores, written
 from loadtests.serving import payments
 from loadtests.serving.bench_overhead import Served
 from loadtests.serving.bench_serving import run_of
-from loadtests.serving.light_client import Load, Phase, connect, first_in_line, percentile, without_pauses
+from loadtests.serving.light_client import Load, Phase, connect, never_waiting, percentile, without_pauses
 from loadtests.serving.rounds import Capacity, Overload, Spread, recovery_s
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
@@ -243,7 +243,7 @@ def main() -> None:
     options = parser.parse_args()
     cores = Cores.of_machine()
     os.sched_setaffinity(0, set(cores.clients))
-    first_in_line()
+    never_waiting()
     without_pauses()
     with (
         written(["Score"], rows=options.history, core=cores.writer) as writers,
