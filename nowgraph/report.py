@@ -68,6 +68,12 @@ def table_of(rows: Sequence[Row], title: str) -> Table:
     return table
 
 
+def without_blank_columns(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows without the columns that hold nothing, or a dash, in all of them: measures that are of other tasks."""
+    held = {name for row in rows for name, value in row.items() if cell_text(value) != "-"}
+    return [{name: value for name, value in row.items() if name in held} for row in rows]
+
+
 def cell_text(value: Any) -> str:
     """A value as a person reads it: a dash for nothing, thousands apart, three digits that matter."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -11,7 +11,7 @@ import typer
 from nowgraph.commands.options import AsJson, CheckpointPath, CheckpointSchemaPath, History, Quiet
 from nowgraph.commands.ranking import evaluate_ranking, report_ranking
 from nowgraph.errors import UsageError
-from nowgraph.report import emit
+from nowgraph.report import emit, without_blank_columns
 
 if TYPE_CHECKING:
     from graph_transformer.finetune.examples import Labels
@@ -84,7 +84,7 @@ def evaluate(
         "pictures": [str(path) for path in pictures],
         "seconds": seconds,
     }
-    rows = [{"measured on": what, **found.metrics.figures()}]
+    rows = without_blank_columns([{"measured on": what, **found.metrics.figures()}])
     emit(rows, title=f"Task {model.task.name}, version {model.version}", as_json=as_json, document=document)
     if not as_json:
         typer.echo(f"Pictures: {', '.join(map(str, pictures))}" if pictures else "No pictures for this kind of task")

@@ -313,6 +313,7 @@ def _live(schema: Schema, feed: _Feed, stack: ExitStack, stop: Stop, *, quiet: b
     with progress_line(quiet=quiet) as show:
         while running.alive and not updater.caught_up() and not stop.wait(_TICK_S):
             show(f"{sum(graph.positions.values()):,} events in the graph")
+        show(f"{sum(graph.positions.values()):,} events in the graph", lasting=True)
     running.check()
     updater.metrics.ready_seconds.set(time.monotonic() - begun_s)
     return _Fed(graph, stream, stream.kafka_bootstrap, producer, lambda: running.alive, updater.metrics)

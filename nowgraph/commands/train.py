@@ -12,7 +12,7 @@ import typer
 from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
 from nowgraph.commands.ranking import Shown, refuse_options, train_ranking
 from nowgraph.errors import UsageError
-from nowgraph.report import emit, progress_console
+from nowgraph.report import emit, progress_console, without_blank_columns
 from temporal_graph.schema import dump_schema, load_schema
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ def _fitted(
 
 
 def _report(result: TrainResult, found: Asked, *, as_json: bool, quiet: bool) -> None:
-    rows: list[dict[str, Any]] = [{"measured on": name, **each.figures()} for name, each in result.metrics.items()]
+    found_on = [{"measured on": name, **each.figures()} for name, each in result.metrics.items()]
+    rows = without_blank_columns(found_on)
     document = {
         "checkpoint": str(result.folder),
         "version": result.version,

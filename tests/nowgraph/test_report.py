@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nowgraph.report import cell_text, emit, iso_text, row_bar, time_text
+from nowgraph.report import cell_text, emit, iso_text, row_bar, time_text, without_blank_columns
 from temporal_graph.time_rule import ALWAYS_US
 
 
@@ -25,6 +25,13 @@ def test_a_table_shows_every_cell_and_an_empty_one_says_so(capsys: pytest.Captur
     assert all(word in shown for word in ("Lag", "topic", "payments", "1,234"))
     emit([], title="Lag", as_json=False)
     assert "Lag: none" in capsys.readouterr().out
+
+
+def test_columns_without_any_value_are_left_out() -> None:
+    """A measure that no row has is not shown; one that any row has stays, with a dash in others; zero is a value."""
+    rows = [{"on": "test", "MAE": "-", "AP": None, "n": 0}, {"on": "floor", "MAE": "2.5", "AP": math.nan, "n": 0}]
+    assert without_blank_columns(rows) == [{"on": "test", "MAE": "-", "n": 0}, {"on": "floor", "MAE": "2.5", "n": 0}]
+    assert without_blank_columns([]) == []
 
 
 def test_cells_are_written_for_people() -> None:
