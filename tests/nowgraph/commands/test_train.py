@@ -30,6 +30,11 @@ sampling_plan:
 model: {width: 16, layers: 1, heads: 4}
 training: {steps: 5, batch: 32, evaluate_every: 5}
 """
+SMALL = """
+sampling_plan: {num_neighbors: [{hop1: {default: 4}}]}
+model: {width: 16, layers: 1, heads: 4}
+training: {steps: 4, batch: 32, evaluate_every: 4}
+"""
 
 
 @pytest.fixture
@@ -131,10 +136,7 @@ def test_torchrun_starts_one_training_of_several_processes(
 ) -> None:
     """Two ranks compute the same labels at once and fit one model; the first alone writes and reports, once."""
     out, small = tmp_path / "out", tmp_path / "small.yaml"
-    small.write_text(
-        "sampling_plan: {num_neighbors: [{hop1: {default: 4}}]}\nmodel: {width: 16, layers: 1, heads: 4}\n"
-        "training: {steps: 4, batch: 32, evaluate_every: 4}\n"
-    )
+    small.write_text(SMALL)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port(), "--no-python"]
     command = [sys.executable, "-P", "-m", "nowgraph.cli", "train", "--query", QUERY, "--history", town[0]]
     options = ["--schema", example / "schema.yaml", "--plan", small, "--no-floors", "-o", out, "--quiet", "--json"]
@@ -165,6 +167,47 @@ def test_a_search_ends_within_its_budget_and_leaves_its_plan(
     plan = load_plan(out / "plan.yaml")
     assert 0 < found["steps"] <= plan.training.steps
     assert json.loads((out / "checkpoint.json").read_text())["model"]["width"] == plan.model.width
+
+
+KINDS = {
+    "multiclass": ("LAST(orders.status, 0, 5, days)", {"accuracy", "log_loss"}),
+    "multilabel": ("LIST_DISTINCT(orders.status, 0, 5, days) CLASSIFY", {"macro_average_precision"}),
+    "forecast": ("SUM(orders.amount, 0, 5, days) FORECAST 2 TIMEFRAMES", {"mae", "coverage_90"}),
+}
+ORDERS = """
+version: 1
+name: shop
+tables:
+  customers: {primary_key: {customer_id: integer}}
+  orders:
+    primary_key: {order_id: integer}
+    time_column: ordered_at
+    columns: {amount: numerical, status: categorical}
+    links: {customer_id: customers}
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_other_kind_is_trained_by_one_sentence(kind: str, run_json: Callable, tmp_path: Path) -> None:
+    """Classes, several at once, numbers ahead: labels, splits, floors, figures and pictures of their own kind."""
+    import duckdb
+
+    target, figures = KINDS[kind]
+    (tmp_path / "schema.yaml").write_text(ORDERS)
+    (tmp_path / "plan.yaml").write_text(SMALL)
+    with duckdb.connect() as database:
+        database.execute(f"""
+            copy (select n as order_id, hash(n) % 30 as customer_id, 5.0 + n % 90 as amount,
+                ['sent', 'lost', 'kept'][1 + n % 3] as status, timestamp '2026-01-01' + to_hours(n) as ordered_at
+              from range(1500) orders(n)) to '{tmp_path}/orders.parquet' (format parquet)""")
+    options = ("--schema", tmp_path / "schema.yaml", "--history", tmp_path / "orders.parquet", "--quiet")
+    options = (*options, "--plan", tmp_path / "plan.yaml", "--output", tmp_path / "out")
+    found = run_json("train", *options, "--query", f"PREDICT {target} FOR EACH customers.customer_id")
+    assert json.loads((tmp_path / "out" / "checkpoint.json").read_text())["task"]["kind"] == kind
+    for name in ("validation", "test", "test, constant", "test, last value", "test, LightGBM, own columns"):
+        assert figures <= {figure for figure, value in found["metrics"][name].items() if value is not None}
+    assert all(Path(picture).read_bytes().startswith(b"\x89PNG") for picture in found["pictures"])
+    assert len(found["pictures"]) > 1
 
 
 def _few_steps(training: object) -> None:
