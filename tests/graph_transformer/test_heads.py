@@ -14,10 +14,10 @@ ONE_OF = Target(Kind.MULTICLASS, "orders", event_level=True, column="size", clas
 SOME_OF = Target(Kind.MULTILABEL, "orders", event_level=True, column="tags", classes=("a", "b"))
 
 
-@pytest.mark.parametrize("signed_log", [False, True])
-def test_what_is_encoded_decodes_to_itself(signed_log: bool) -> None:
+@pytest.mark.parametrize(("signed_log", "bend"), [(False, 1.0), (True, 1.0), (True, 350.0)])
+def test_what_is_encoded_decodes_to_itself(signed_log: bool, bend: float) -> None:
     """Labels of any sign and size come back, and the unit itself survives JSON."""
-    unit = Unit(signed_log, center=0.7, scale=2.5)
+    unit = Unit(signed_log, center=0.7, scale=2.5, bend=bend)
     label = np.array([-1200.0, -1.0, 0.0, 3.5, 9e5], dtype=np.float32)
     assert np.allclose(unit.decode(unit.encode(label).astype(np.float64)), label, rtol=1e-4, atol=1e-4)
     assert Unit.from_dict(unit.to_dict()) == unit
@@ -35,6 +35,28 @@ def test_a_skewed_label_is_learned_on_a_log_scale() -> None:
     encoded = fit_unit(NUMBER, bell, "auto").encode(bell)
     assert abs(float(np.median(encoded))) < 0.01
     assert float(encoded.std()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_large_unit_of_money_is_learned_as_a_small_one() -> None:
+    """Spending in cents is encoded as in units of a hundred, zeros among it; small counts keep the plain logarithm."""
+    random = np.random.default_rng(1)
+    spent = (random.lognormal(6, 1.5, 5000) * (random.random(5000) < 0.3)).astype(np.float32)
+    large, larger = fit_unit(NUMBER, spent, "auto"), fit_unit(NUMBER, spent * 100, "auto")
+    assert larger.bend == pytest.approx(100 * large.bend, rel=1e-4)
+    assert np.allclose(large.encode(spent), larger.encode(spent * 100), atol=1e-4)
+    counts = random.poisson(random.lognormal(0, 1, 5000)).astype(np.float32)
+    assert fit_unit(NUMBER, counts, "signed_log").bend == 1.0
+    assert (
+        fit_unit(NUMBER, np.zeros(9, dtype=np.float32), "signed_log").encode(np.zeros(9, dtype=np.float32)).any() == 0
+    )
+
+
+def test_units_of_older_checkpoints_are_read() -> None:
+    """Without a word about it, the logarithm is that of one more than the label."""
+    written = {"signed_log": True, "center": 0.0, "scale": 2.0}
+    unit = Unit.from_dict(written)
+    assert unit.to_dict() == written  # and so the version of such a checkpoint stays
+    assert unit.encode(np.array([np.e - 1.0], dtype=np.float32)) == pytest.approx(0.5)
 
 
 def test_a_constant_label_has_a_unit() -> None:
