@@ -113,3 +113,17 @@ def test_a_place_to_go_to_is_needed_and_only_one(
         assert "either" in run_command("replay", town[0], "--schema", schema, *where, exit_code=2).stderr
     missing = run_command("replay", "transactions.parquet", "--schema", schema, "--arena", arena, exit_code=2)
     assert "transactions.parquet" in missing.stderr
+
+
+def test_at_a_multiple_of_real_time_rows_keep_their_distance(
+    run_json: Callable, run_command: Callable, tmp_path: Path
+) -> None:
+    """An hour of events at 3,600 times its speed takes a second; a speed of nothing is refused."""
+    (tmp_path / "schema.yaml").write_text(PRIVATE.replace(", private: true", ""))
+    rows = [{"id": hour, "at": f"2018-04-01T0{hour}:00:00Z", "card": "a"} for hour in (1, 2)]
+    (tmp_path / "payments.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ("replay", tmp_path / "payments.jsonl", "--schema", tmp_path / "schema.yaml", "--quiet", "--arena")
+    found = run_json(*options, tmp_path / "arena", "--speed", "3600")
+    assert found["applied"] == 2
+    assert found["seconds"] >= 1.0
+    assert "speed" in run_command(*options, tmp_path / "other", "--speed", "0", exit_code=2).stderr
