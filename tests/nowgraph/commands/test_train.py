@@ -105,6 +105,31 @@ def test_a_query_is_all_it_takes(
     assert load_schema(out / "schema.yaml").table("question").links[0].parent == "customers"
 
 
+@pytest.mark.faults
+def test_a_killed_training_is_resumed_by_its_own_command(
+    run_command: Callable, run_json: Callable, example: Path, town: tuple[Path, Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Ended at its third step and started again with --resume: the model of a training that nothing ended."""
+    from graph_transformer.finetune.loop import Progress
+
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(SMALL.replace("evaluate_every: 4", "evaluate_every: 2"))
+    options = ("train", "--schema", example / "schema.yaml", "--query", QUERY, "--history", town[0], "--plan", plan)
+    options = (*options, "--no-floors", "--quiet", "--output")
+    steps: list[int] = []
+
+    def killed(progress: Progress) -> None:
+        steps.append(progress.step)
+        if steps == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("graph_transformer.finetune.loop.silent", killed)
+    run_command(*options, tmp_path / "a", exit_code=130)
+    resumed = run_json(*options, tmp_path / "a", "--resume")
+    assert steps == [1, 2, 3, 3, 4]
+    assert resumed["version"] == run_json(*options, tmp_path / "b")["version"]
+
+
 RANKING = "PREDICT LIST_DISTINCT(transactions.terminal_id, 0, 3, days) RANK TOP 3 FOR EACH customers.customer_id"
 
 
