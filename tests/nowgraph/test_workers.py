@@ -137,6 +137,7 @@ def test_a_rolling_restart_fails_no_request(world: Any, arena: Path) -> None:
             while metric(where["metrics_port"], "nowgraph_worker_restarts_total") < 2:
                 assert time.monotonic() < until_s
                 time.sleep(0.1)
+            assert 0 < metric(where["metrics_port"], 'nowgraph_worker_start_seconds{phase="attach"}') < 0.1
             time.sleep(1.0)
         assert callers.answered > 100
         assert callers.failures == []
