@@ -22,7 +22,7 @@ from graph_transformer.finetune.query.files import read_label_files
 from graph_transformer.finetune.query.label_table import LabelTable
 from graph_transformer.finetune.query.labels import make_labels
 from graph_transformer.finetune.query.parse import parse_query
-from graph_transformer.finetune.query.splits import anchors_for, default_splits, event_splits, time_range
+from graph_transformer.finetune.query.splits import ANCHORS_MAX, anchors_for, default_splits, event_splits, time_range
 from graph_transformer.finetune.query.task_table import task_schema
 from graph_transformer.finetune.ranking.questions import RankingQuestions, questions_before, questions_of_labels
 from graph_transformer.finetune.task_file import TaskFile, load_task_file
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from temporal_graph.view import GraphView
 
 DAY_US = 86_400_000_000
+LABELS_ENOUGH = 10_000
+"""Where so many anchors as usual have fewer labels, a longer history is asked."""
+ASKED_MAX = 50_000_000
+"""Entities times anchors beyond which no more are asked for: some seconds."""
 ANCHORS_PER_WINDOW = 4
 """Anchors within one label window unless the task says: overlapping windows train better than few."""
 
@@ -111,8 +115,13 @@ class Question:
         step_us = anchors.step_us
         if step_us is None and self.target.horizon_us >= ANCHORS_PER_WINDOW * DAY_US:
             step_us = self.target.horizon_us // ANCHORS_PER_WINDOW // DAY_US * DAY_US
-        times = anchors_for(self.bound, first_us, last_us, step_us)
-        labels = make_labels(view, self.bound, times, task_name=self.name)
+        most, entities = ANCHORS_MAX, view.row_count(self.bound.entity)
+        while True:
+            times = anchors_for(self.bound, first_us, last_us, step_us, anchors_max=most)
+            labels = make_labels(view, self.bound, times, task_name=self.name)
+            if len(times) < most or len(labels) >= LABELS_ENOUGH or entities * most > ASKED_MAX:
+                break
+            most *= 4  # at most times nobody is asked: a season's storms, a WHERE that few fulfil
         return labels, self.file.splits or default_splits(self.bound, labels)
 
     def ranking(self, view: GraphView) -> tuple[RankingQuestions, Splits]:

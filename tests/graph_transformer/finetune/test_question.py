@@ -125,6 +125,28 @@ def test_labels_and_splits_come_from_the_graph(shop: Schema, graph: TemporalGrap
     assert task.query == CHURN
 
 
+def test_a_long_history_is_asked_where_most_times_ask_nobody(
+    shop: Schema, graph: TemporalGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest thousand hours hold few orders, so that older ones are asked too; unless they are enough, or many."""
+    query = (
+        "PREDICT COUNT(orders.*, 0, 1, hours) FOR EACH customers.customer_id WHERE COUNT(orders.*, -1, 0, hours) > 0"
+    )
+    question, view = _question(shop, query=query), graph.view()
+
+    def first_us() -> int:
+        found = question.label_table(view)
+        assert found is not None
+        return int(found[0].anchor_time_us.min())
+
+    newest_us, hours_us = START_US + 59 * DAY_US, 1_000 * DAY_US // 24
+    assert first_us() == START_US + DAY_US
+    for name, least in (("LABELS_ENOUGH", 10), ("ASKED_MAX", 1_000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"graph_transformer.finetune.question.{name}", least)
+            assert newest_us - hours_us <= first_us() < newest_us - hours_us + DAY_US
+
+
 def test_only_labels_known_by_a_time_are_given(shop: Schema, graph: TemporalGraph) -> None:
     """A label counts at the microsecond at which it is known and not before, of entities and of events."""
     view = graph.view()
