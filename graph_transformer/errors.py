@@ -31,6 +31,14 @@ class CheckpointMismatch(CheckpointError):
     """The checkpoint is whole but was made for something else: another schema, or another version of this format."""
 
 
+class DeviceUnavailable(GraphTransformerError):
+    """A device that is asked for is not there, or cannot compute what is asked: `device`, and why in the message."""
+
+    def __init__(self, device: str, why: str) -> None:
+        super().__init__(f"device {device!r}: {why}")
+        self.device = device
+
+
 class NotEnoughExamples(GraphTransformerError):
     """A split has too few labels of one kind to train or to measure anything."""
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from graph_transformer.calibration import probability_of
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.device import CPU, find_device
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import collate
+from graph_transformer.errors import DeviceUnavailable
 from graph_transformer.kernels import use_kernels_for_any_shape
 from graph_transformer.target import MEDIAN, QUANTILES, Kind, Target
 from temporal_graph.schema import Schema
@@ -78,16 +80,25 @@ class Predictor:
     """Predicts from neighborhoods sampled by `sampling_plan` on the graph it was loaded for.
 
     Callers may predict from several threads. Equal inputs give logits within 1e-5 in any batch; with `fixed_shape` each
-    seed is computed alone on one thread, and equal inputs give equal bits.
+    seed is computed alone on one thread of the processor, and equal inputs give equal bits. A GPU has the weights and
+    the forward pass; batches are made and answers calibrated on the processor.
     """
 
-    def __init__(self, checkpoint: Checkpoint, view: GraphDictionaries, *, fixed_shape: bool = False) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, view: GraphDictionaries, *, fixed_shape: bool = False, device: str = CPU
+    ) -> None:
         """Sets which kernels PyTorch uses, in the whole process (`kernels`).
 
-        Raises CheckpointMismatch if the graph's schema is not the one the model was trained on.
+        Raises:
+            CheckpointMismatch: the graph's schema is not the one the model was trained on.
+            DeviceUnavailable: the device is not there, or `fixed_shape` is asked of a GPU.
         """
         use_kernels_for_any_shape()
-        self._model, self._encoding = checkpoint.build(view.schema, view.strings)
+        self._device = find_device(device)
+        if fixed_shape and self._device.type != CPU:
+            raise DeviceUnavailable(device, "equal bits (fixed shape) are promised on cpu alone")
+        model, self._encoding = checkpoint.build(view.schema, view.strings)
+        self._model = model.to(self._device)
         self._view = view
         self._calibration, self._unit = checkpoint.calibration, checkpoint.unit
         self._fixed_shape = fixed_shape
@@ -99,7 +110,13 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, folder: Path, view: GraphDictionaries, *, threads: int | None = None, fixed_shape: bool = False
+        cls,
+        folder: Path,
+        view: GraphDictionaries,
+        *,
+        threads: int | None = None,
+        fixed_shape: bool = False,
+        device: str = CPU,
     ) -> Predictor:
         """Load a checkpoint for a graph.
 
@@ -109,10 +126,11 @@ class Predictor:
         Raises:
             CheckpointCorrupt: a file is missing, truncated or altered, or a weight is not finite.
             CheckpointMismatch: the graph's schema is not the one the model was trained on.
+            DeviceUnavailable: as the constructor.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(Checkpoint.load(folder, view.schema), view, fixed_shape=fixed_shape)
+        return cls(Checkpoint.load(folder, view.schema), view, fixed_shape=fixed_shape, device=device)
 
     @property
     def plan(self) -> SamplingPlan:
@@ -143,7 +161,7 @@ class Predictor:
             if self._fixed_shape:
                 raw = self._alone(batch, neighborhood.seed_offset)
             else:
-                raw = self._model(batch).float().numpy().astype(np.float64)
+                raw = self._model(batch.to(self._device)).float().cpu().numpy().astype(np.float64)
         output = self._calibration.apply(self._unit.decode(raw))
         forward_us = round((time.perf_counter() - collated_s) * 1e6)
         return answer(self.task.target, output, round((collated_s - start_s) * 1e6), forward_us)

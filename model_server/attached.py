@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from model_server.config import SECRET_ENV, Place, ServingConfig, TaskConfig, TenantConfig, load_serving
 from model_server.degraded import load_policy
 from model_server.errors import NotConfiguredError
+from model_server.loading import check_device
 from model_server.server import Server
 from model_server.serving import Around, names_of, sources_of
 from model_server.settings import ServerSettings
@@ -47,9 +48,10 @@ def serve(
 
     What is served stands in `config`, else in the file that the settings name, else in the settings' own paths.
 
-    Raises NotConfiguredError when a path is missing, ServingConfigError for a file that is wrong, and what loading a
-    schema, an arena or a model raises.
+    Raises NotConfiguredError for a path that is missing or a device that is not there, ServingConfigError for a file
+    that is wrong, and what loading a schema, an arena or a model raises.
     """
+    check_device(settings)  # before the wait for a graph
     stream = stream_settings or StreamSettings()
     if config is None:
         config = _one_task(settings) if settings.config is None else load_serving(settings.config)

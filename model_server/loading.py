@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.device import CPU, find_device
+from graph_transformer.errors import DeviceUnavailable
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker
 from graph_transformer.target import Kind
@@ -20,12 +22,28 @@ def load_model(folder: Path, view: ServedView, settings: ServerSettings) -> Pred
     return bind_model(Checkpoint.load(folder, view.schema), view, settings)
 
 
+def check_device(settings: ServerSettings) -> None:
+    """Raises NotConfiguredError where models cannot compute on the settings' device, with what there is instead."""
+    if settings.device == CPU:
+        return
+    if settings.fixed_shape:
+        raise NotConfiguredError(
+            f"NOWGRAPH_SERVER_DEVICE {settings.device!r} with NOWGRAPH_SERVER_FIXED_SHAPE: equal bits are promised on "
+            "cpu alone"
+        )
+    try:
+        find_device(settings.device)
+    except DeviceUnavailable as error:
+        raise NotConfiguredError(f"NOWGRAPH_SERVER_DEVICE (--device): {error}") from None
+
+
 def bind_model(checkpoint: Checkpoint, view: ServedView, settings: ServerSettings) -> Predictor | ListRanker:
     """Binds a checkpoint to a graph, by the kind of its task; sets PyTorch's threads for the whole process.
 
     Raises CheckpointCorrupt or CheckpointMismatch for a model that cannot be used with this graph, NotConfiguredError
-    for a ranking that is asked for a fixed shape, or over a graph in Redis.
+    for a ranking that is asked for a fixed shape, or over a graph in Redis, and for a device that is not there.
     """
+    check_device(settings)
     torch.set_num_threads(settings.compute_threads)
     if checkpoint.task.target.kind is Kind.RANKING:
         if isinstance(view, StoreView):
@@ -37,5 +55,5 @@ def bind_model(checkpoint: Checkpoint, view: ServedView, settings: ServerSetting
             raise NotConfiguredError(f"task {checkpoint.task.name!r} is a ranking: lists are not made in a fixed shape")
         from graph_transformer.ranking.ranker import Ranker
 
-        return Ranker(checkpoint, view)
-    return Predictor(checkpoint, view, fixed_shape=settings.fixed_shape)
+        return Ranker(checkpoint, view, device=settings.device)
+    return Predictor(checkpoint, view, fixed_shape=settings.fixed_shape, device=settings.device)

@@ -79,7 +79,7 @@ def models_of(task: TaskConfig, settings: ServerSettings) -> Models:
     assert task.name is not None  # the configuration says so
     canary = None if task.canary is None else Canary(task.canary.version, task.canary.share)
     registry = Registry(task.registry, cache=settings.model_cache_path)
-    return RegistryModels(registry, task.name, task.channel, canary=canary, shadows=task.shadow)
+    return RegistryModels(registry, task.name, task.channel, canary=canary, shadows=task.shadow, device=settings.device)
 
 
 def followed(

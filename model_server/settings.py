@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from graph_transformer.device import CPU, PATTERN
 from graph_transformer.ranking.lists import LIMIT_MAX
 from stream.settings import EVENTS_TOPIC
 
@@ -101,6 +102,9 @@ class ServerSettings(BaseSettings):
     time_slice_us: int = Field(default=500, ge=0, le=100_000)
     # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.
     compute_threads: int = Field(default=1, gt=0)
+    # Where models compute: cpu, cuda or cuda:N; all of them, shadows, canaries and golden requests too. Nothing falls
+    # back to the processor by itself: a server would answer less, and nobody would know why.
+    device: str = Field(default=CPU, pattern=PATTERN)
     # Each row of a batch is computed alone, on one thread: equal inputs give the same bits, which replays and audits
     # compare. Without it more rows a second are scored, and a logit may differ by 1e-5 with what it was batched with.
     fixed_shape: bool = False

@@ -155,9 +155,11 @@ def _serving(path: Path) -> Iterator[Finding]:
 
 def _server(settings: ServerSettings) -> Iterator[Finding]:
     from model_server.degraded import load_policy
+    from model_server.loading import check_device
     from model_server.security.access import load_access
 
     yield from _loads(lambda: _transport(settings), "server")
+    yield from _loads(lambda: check_device(settings), "server.device")
     if settings.access_path is not None:
         access = settings.access_path
         yield from _loads(lambda: load_access(access), "server.access_path")

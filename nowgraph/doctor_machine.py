@@ -34,6 +34,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     yield from guarded("processor", lambda: _processor(_cpu_flags()))
     yield from guarded("native module", _native, "reinstall nowgraph, or `make develop` in a clone")
     yield from guarded("torch", _torch, "pip install torch")
+    yield from guarded("device", lambda: _device(settings.device))
     yield from guarded("threads", lambda: _threads(settings.compute_threads, cores()))
     yield from guarded("open files", lambda: _files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     yield from guarded("clock", _clock)
@@ -90,6 +91,19 @@ def _torch() -> Iterator[Finding]:
 
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     yield Finding("torch", Status.OK, ", ".join([torch.__version__, torch.backends.cpu.get_cpu_capability(), *devices]))
+
+
+def _device(name: str) -> Iterator[Finding]:
+    from graph_transformer.device import find_device
+    from graph_transformer.errors import DeviceUnavailable
+
+    try:
+        find_device(name)
+    except DeviceUnavailable as error:
+        mend = "NOWGRAPH_SERVER_DEVICE as one that is there, or cpu; a driver and a PyTorch that belong together"
+        yield Finding("device", Status.FAIL, str(error), mend)
+    else:
+        yield Finding("device", Status.OK, name)
 
 
 def _threads(threads: int, available: float) -> Iterator[Finding]:

@@ -149,7 +149,9 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on another device."""
+        """Return the batch on another device; itself where it is there already."""
+        if self.path.device == torch.device(device):
+            return self
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)

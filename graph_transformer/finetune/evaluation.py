@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graph_transformer.calibration import Calibration
+from graph_transformer.device import CPU, find_device
 from graph_transformer.encoding.collate import Encoding, collate
 from graph_transformer.finetune.examples import (
     Examples,
@@ -147,7 +148,12 @@ def test_split(view: GraphView, task: Task, labels: Labels, interval: Interval) 
 
 
 def evaluate(
-    view: GraphView, checkpoint: Checkpoint, interval: Interval | None = None, *, labels: Labels | None = None
+    view: GraphView,
+    checkpoint: Checkpoint,
+    interval: Interval | None = None,
+    *,
+    labels: Labels | None = None,
+    device: str = CPU,
 ) -> Evaluation:
     """Measure a checkpoint on a live graph, over an interval of times (default: its task's test split).
 
@@ -156,6 +162,7 @@ def evaluate(
     Raises:
         NotEnoughExamples: the interval has no labels, or only of one kind.
         CheckpointMismatch: the graph's schema is not the one the model was trained on.
+        DeviceUnavailable: the device is not there.
         ValueError: no interval is given and the task has no test split.
     """
     task = checkpoint.task
@@ -166,5 +173,6 @@ def evaluate(
         labels = OutcomeLabels(view, task.target)
     model, encoding = checkpoint.build(view.schema, view.strings)
     frozen_us = task.splits.frozen_us if interval == task.splits.test else None
-    scorer = Scorer(view, task, model, encoding, checkpoint.unit, frozen_us=frozen_us)
+    model.to(find_device(device))
+    scorer = Scorer(view, task, model, encoding, checkpoint.unit, device, frozen_us=frozen_us)
     return scorer.measured(checkpoint.calibration, test_split(view, task, labels, interval))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.device import CPU
 from graph_transformer.errors import CheckpointMismatch, RankQuestionError
 from graph_transformer.kernels import use_kernels_for_any_shape
 from graph_transformer.ranking.asked import Asked, Ragged
@@ -33,21 +34,25 @@ Int64 = NDArray[np.int64]
 class Ranker:
     """Ranks for a checkpoint's task on one graph: a `ListRanker`. One thread at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, view: GraphView, *, as_of_us: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, view: GraphView, *, as_of_us: int | None = None, device: str = CPU
+    ) -> None:
         """`as_of_us`: when the index of vectors reads the items there are; by default now, as of the graph's watermark.
 
         To ask about the past, give a time that is no later than any question's: else changes of items that came later
-        could decide which of them become candidates. Sets which kernels PyTorch uses, in the whole process (`kernels`).
+        could decide which of them become candidates. The towers compute on the device, all else on the processor. Sets
+        which kernels PyTorch uses, in the whole process (`kernels`).
 
         Raises:
             CheckpointMismatch: the checkpoint is not of a ranking on this schema.
+            DeviceUnavailable: the device is not there.
         """
         ranked = checkpoint.task.target.ranked
         if ranked is None or checkpoint.ranking is None:
             kind = checkpoint.task.target.kind.value
             raise CheckpointMismatch(f"the checkpoint is of a {kind} task, not of a ranking")
         use_kernels_for_any_shape()
-        towers = BoundTowers.load(checkpoint, view)
+        towers = BoundTowers.load(checkpoint, view, device=device)
         fusion = towers.model.fusion
         assert fusion is None or isinstance(fusion, Fusion)
         self._view, self._ranked = view, ranked

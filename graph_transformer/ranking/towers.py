@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graph_transformer.device import CPU, find_device
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import Encoding, collate
 from graph_transformer.errors import CheckpointMismatch, TaskError
@@ -116,14 +117,20 @@ class BoundTowers:
         self.dimension = model.dimension
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, view: GraphView) -> BoundTowers:
-        """Return a checkpoint's towers on a graph; raises CheckpointMismatch unless it is a ranking and fits."""
+    def load(cls, checkpoint: Checkpoint, view: GraphView, *, device: str = CPU) -> BoundTowers:
+        """Return a checkpoint's towers on a graph, computed on a device; the model's fusion stays on the processor.
+
+        Raises CheckpointMismatch unless it is a ranking and fits, DeviceUnavailable for a device that is not there.
+        """
+        find_device(device)
         model, encoding = checkpoint.build(view.schema, view.strings)
         if checkpoint.ranking is None or not isinstance(model, RankingModel):
             raise CheckpointMismatch(
                 f"the checkpoint is of a {checkpoint.task.target.kind.value} task, not of a ranking"
             )
-        return cls(model, encoding, BoundIdentities(checkpoint.ranking.identities, view), view, checkpoint.task)
+        model.towers.to(device)
+        identities = BoundIdentities(checkpoint.ranking.identities, view)
+        return cls(model, encoding, identities, view, checkpoint.task, device=device)
 
     def users(
         self,

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.device import CPU
 from graph_transformer.errors import CheckpointError
 from graph_transformer.predictor import Predictor
 from graph_transformer.task import Task
@@ -141,10 +142,13 @@ def _of_table(arrays: dict[str, NDArray[Any]], name: str) -> Any:
     return lambda index: arrays[f"{index}.{name}"]
 
 
-def verify(golden: Golden, checkpoint: Checkpoint) -> float:
-    """Answers the golden requests; returns the largest difference. Raises ModelRefused where one is too large."""
+def verify(golden: Golden, checkpoint: Checkpoint, *, device: str = CPU) -> float:
+    """Answers the golden requests on a device, within the same tolerance wherever they were recorded.
+
+    Returns the largest difference. Raises ModelRefused where one is too large.
+    """
     try:
-        output = Predictor(checkpoint, golden).predict(golden.neighborhood).output
+        output = Predictor(checkpoint, golden, device=device).predict(golden.neighborhood).output
     except CheckpointError as error:
         raise ModelRefused(Reason.MISMATCH, f"the golden requests are of another schema: {error}") from None
     except Exception as error:  # whatever failed here would fail on a caller's request

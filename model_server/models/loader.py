@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.device import CPU
 from graph_transformer.errors import CheckpointCorrupt, CheckpointError
 from graph_transformer.predictor import Predictor
 from graph_transformer.ranking.lists import ListRanker, RankQuestion
@@ -96,11 +97,12 @@ class RegistryModels:
         *,
         canary: Canary | None = None,
         shadows: tuple[str, ...] | None = None,
+        device: str = CPU,
     ) -> None:
         self.registry = registry
         self.task = task
         self.channel = channel
-        self._canary = canary
+        self._canary, self._device = canary, device
         self._shadows = shadows
 
     def wanted(self) -> Wanted:
@@ -114,7 +116,7 @@ class RegistryModels:
 
     def checkpoint(self, version: str, schema: Schema) -> Checkpoint:
         """As `Models.checkpoint`."""
-        found = verified(self.registry, self.task, version, schema)
+        found = verified(self.registry, self.task, version, schema, device=self._device)
         log.info("model_verified", task=self.task, model_version=version, golden=found.golden, off=found.off)
         return found.checkpoint
 
@@ -143,8 +145,10 @@ class Verified:
     off: float
 
 
-def verified(registry: Registry, task: str, version: str, schema: Schema | None = None) -> Verified:
-    """Fetches a version and checks all of it, against a schema too if one is given. Raises ModelRefused."""
+def verified(
+    registry: Registry, task: str, version: str, schema: Schema | None = None, *, device: str = CPU
+) -> Verified:
+    """Fetches a version and checks all of it on a device, against a schema if one is given. Raises ModelRefused."""
     try:
         folder, manifest = registry.fetch(task, version)
     except RegistryError as error:
@@ -154,7 +158,7 @@ def verified(registry: Registry, task: str, version: str, schema: Schema | None 
         raise ModelRefused(Reason.CORRUPT, f"{folder} holds version {checkpoint.version}, not {version}")
     if checkpoint.task.name != task:
         raise ModelRefused(Reason.MISMATCH, f"{folder} is of task {checkpoint.task.name!r}, not {task!r}")
-    off = golden.verify(golden.load(folder / GOLDEN_NAME), checkpoint) if manifest.golden else 0.0
+    off = golden.verify(golden.load(folder / GOLDEN_NAME), checkpoint, device=device) if manifest.golden else 0.0
     return Verified(checkpoint, manifest.golden, off)
 
 

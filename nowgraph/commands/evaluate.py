@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nowgraph.commands.options import AsJson, CheckpointPath, CheckpointSchemaPath, History, Quiet
+from nowgraph.commands.options import AsJson, CheckpointPath, CheckpointSchemaPath, Device, History, Quiet
 from nowgraph.commands.ranking import evaluate_ranking, report_ranking
 from nowgraph.errors import UsageError
 from nowgraph.report import emit, without_blank_columns
@@ -39,6 +39,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder of the pictures. Default: evaluation, in CHECKPOINT.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch.")] = 1,
+    device: Device = "cpu",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,6 +50,7 @@ def evaluate(
     import torch
 
     from graph_transformer.checkpoint import Checkpoint
+    from graph_transformer.device import find_device
     from graph_transformer.finetune.evaluation import evaluate as measure
     from graph_transformer.finetune.plots import Answers, draw_answers
     from graph_transformer.target import Kind
@@ -57,19 +59,20 @@ def evaluate(
     from temporal_graph.schema import load_schema
 
     torch.set_num_threads(threads)
+    find_device(device)  # before the graph is loaded
     loaded = load_schema(schema_of(checkpoint, schema))
     model = Checkpoint.load(checkpoint, loaded)
     interval = _interval(model.task, start, end)
     what = _name(interval)
     if model.task.target.kind is Kind.RANKING:
         with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
-            measured = evaluate_ranking(model, checkpoint, view, interval, labels, quiet=quiet)
+            measured = evaluate_ranking(model, checkpoint, view, interval, labels, device=device, quiet=quiet)
         report_ranking(checkpoint, model.task, what, measured, as_json=as_json)
         return
     with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
         warn_without_labels(view, model.task.target)
         began_s = time.monotonic()
-        found = measure(view, model, interval, labels=_labels(view, model.task, checkpoint, labels))
+        found = measure(view, model, interval, labels=_labels(view, model.task, checkpoint, labels), device=device)
         seconds = time.monotonic() - began_s
     folder = output if output is not None else checkpoint / PICTURES
     folder.mkdir(parents=True, exist_ok=True)

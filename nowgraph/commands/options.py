@@ -50,6 +50,7 @@ SnapshotEvery = Annotated[
 FixedShape = Annotated[
     bool, typer.Option("--fixed-shape", help="Each row alone, on one thread: equal inputs give the same bits.")
 ]
+Device = Annotated[str, typer.Option("--device", help="Where the model computes: cpu, cuda or cuda:N.")]
 TaskPath = Annotated[
     Path | None, typer.Option("--task", help="What is asked, on which times, perhaps with a plan (YAML).")
 ]

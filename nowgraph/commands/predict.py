@@ -12,11 +12,12 @@ from nowgraph.commands.options import (
     AsJson,
     CheckpointPath,
     CheckpointSchemaPath,
+    Device,
     FixedShape,
     History,
     Quiet,
 )
-from nowgraph.commands.ranking import predict_ranking
+from nowgraph.commands.ranking import Shown, predict_ranking
 from nowgraph.report import emit, row_bar
 
 
@@ -36,6 +37,7 @@ def predict(
     ] = None,
     fixed_shape: FixedShape = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch.")] = 1,
+    device: Device = "cpu",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +50,7 @@ def predict(
     import torch
 
     from graph_transformer.checkpoint import Checkpoint
+    from graph_transformer.device import find_device
     from graph_transformer.predictor import Predictor
     from graph_transformer.target import Kind
     from nowgraph.assembly import privacy_of, schema_of, warn_without_labels
@@ -56,15 +59,17 @@ def predict(
     from stream.settings import StreamSettings
     from temporal_graph.schema import load_schema
 
+    find_device(device)  # before the graph is loaded
     loaded = load_schema(schema_of(checkpoint, schema))
     rows = count_questions(questions)
     with opened_graph(loaded, history or [], arena, quiet=quiet) as view:
         model = Checkpoint.load(checkpoint, loaded)
         if model.task.target.kind is Kind.RANKING:
-            predict_ranking(model, view, questions, output, time_column=time_column, quiet=quiet, as_json=as_json)
+            shown = Shown(quiet=quiet, as_json=as_json)
+            predict_ranking(model, view, questions, output, time_column=time_column, device=device, shown=shown)
             return
         torch.set_num_threads(threads)
-        predictor = Predictor(model, view, fixed_shape=fixed_shape)
+        predictor = Predictor(model, view, fixed_shape=fixed_shape, device=device)
         warn_without_labels(view, predictor.task.target)
         start_s = time.monotonic()
         with row_bar("predicting", rows, quiet=quiet) as advance:

@@ -108,7 +108,14 @@ class MeasuredRanking:
 
 
 def evaluate_ranking(
-    model: Checkpoint, folder: Path, view: GraphView, interval: Interval | None, labels: Path | None, *, quiet: bool
+    model: Checkpoint,
+    folder: Path,
+    view: GraphView,
+    interval: Interval | None,
+    labels: Path | None,
+    *,
+    device: str,
+    quiet: bool,
 ) -> MeasuredRanking:
     """Measure a ranker of a folder, through the path that serves, on questions whose items are known.
 
@@ -132,7 +139,7 @@ def evaluate_ranking(
     chosen = interval if interval is not None else task.splits.test
     assert chosen is not None
     split = measured_split(view, ranked, task.splits, questions, chosen, new_within_us=task.ranking.new_within_us)
-    ranker = Ranker(model, view, as_of_us=int(split.questions.cutoff_time_us.min()))
+    ranker = Ranker(model, view, as_of_us=int(split.questions.cutoff_time_us.min()), device=device)
     began_s = time.monotonic()
     with row_bar("ranking", len(split.questions), quiet=quiet) as advance:
         lists = ranked_lists(ranker, view, split.questions, max(LISTED, ranked.top), advance=advance)
@@ -168,8 +175,8 @@ def predict_ranking(
     output: Path,
     *,
     time_column: str | None,
-    quiet: bool,
-    as_json: bool,
+    device: str,
+    shown: Shown,
 ) -> None:
     """Write a list beside each row of a file of keys."""
     from graph_transformer.ranking.ranker import Ranker
@@ -179,9 +186,9 @@ def predict_ranking(
     from stream.settings import StreamSettings
 
     rows = count_questions(questions)
-    ranker = Ranker(model, view)
+    ranker = Ranker(model, view, device=device)
     began_s = time.monotonic()
-    with row_bar("ranking", rows, quiet=quiet) as advance:
+    with row_bar("ranking", rows, quiet=shown.quiet) as advance:
         privacy = privacy_of(view.schema, StreamSettings())
         rows = rank_file(view, ranker, questions, output, privacy=privacy, time_column=time_column, advance=advance)
     document: dict[str, Any] = {
@@ -192,4 +199,4 @@ def predict_ranking(
         "model_version": ranker.version,
         "seconds": time.monotonic() - began_s,
     }
-    emit([document], title="Ranked", as_json=as_json, document=document)
+    emit([document], title="Ranked", as_json=shown.as_json, document=document)

@@ -75,6 +75,9 @@ def serve(
         int, typer.Option(min=1, max=WORKERS_MAX, help="Processes that share the port, and the --arena or --store.")
     ] = 1,
     fixed_shape: FixedShape = False,
+    device: Annotated[
+        str | None, typer.Option(help="Where models compute: cpu (default), cuda or cuda:N.", show_default=False)
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -90,6 +93,8 @@ def serve(
     settings = given.settings({"host": host, "port": port, "metrics_port": metrics_port})
     if fixed_shape:  # without the option the environment decides
         settings = settings.model_copy(update={"fixed_shape": True})
+    if device is not None:
+        settings = settings.model_copy(update={"device": device})
     if workers > 1:
         _several(context, settings, workers, quiet=quiet, as_json=as_json)
         return
@@ -164,7 +169,8 @@ class _Given:
         if self.checkpoint is not None:
             return self.checkpoint
         assert self.registry is not None  # or there would be a configuration
-        return RegistryModels(Registry(self.registry, cache=settings.model_cache_path), self.task, self.channel)
+        registry = Registry(self.registry, cache=settings.model_cache_path)
+        return RegistryModels(registry, self.task, self.channel, device=settings.device)
 
     def _said(self, name: str) -> bool:
         source = self.context.get_parameter_source(name)
@@ -244,10 +250,12 @@ class _Fed:
 def _in_one_process(settings: ServerSettings, given: _Given, feed: _Feed, *, quiet: bool, as_json: bool) -> None:
     stop = Stop(signal.SIGTERM, signal.SIGINT)  # before the imports, which take seconds
     from model_server.background import BackgroundServer
+    from model_server.loading import check_device
     from nowgraph.assembly import embedded_server, share_one_process
     from nowgraph.hints import example_call
     from temporal_graph.schema import load_schema
 
+    check_device(settings)  # before the history is loaded
     share_one_process()
     assert settings.schema_path is not None
     schema, models = load_schema(settings.schema_path), given.models(settings)

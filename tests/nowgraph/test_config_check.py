@@ -111,6 +111,9 @@ def test_what_a_serving_file_names_is_looked_at(serving: Callable[..., Path], mo
         "server.access_path",
         "server.redis_url",
     ]
+    (found,) = check_file(serving(server="{device: 'cuda:97'}"), FileKind.SERVING)
+    assert found.path == "server.device"
+    assert "cuda:97" in found.message
     monkeypatch.delenv("NOWGRAPH_PRIVACY_SECRET")
     (found,) = check_file(serving(), FileKind.SERVING)
     assert found.path == "tenants[0].secret_env"

@@ -51,6 +51,15 @@ def test_a_port_is_free_or_taken() -> None:
     assert next(doctor_machine._port("port", "127.0.0.1", 0)).found == "any"
 
 
+def test_a_device_that_is_not_there_is_a_failure() -> None:
+    """With the setting to change; the processor is always there."""
+    (missing,) = doctor_machine._device("cuda:97")
+    assert missing.status is Status.FAIL
+    assert "cuda:97" in missing.found
+    assert "NOWGRAPH_SERVER_DEVICE" in missing.mend
+    assert [found.status for found in doctor_machine._device("cpu")] == [Status.OK]
+
+
 def test_the_clock_and_the_shared_memory_are_looked_at() -> None:
     """On every machine they say something, and a warning says what to do."""
     for (found,) in (doctor_machine._clock(), doctor_machine._shared_memory()):

@@ -291,6 +291,10 @@ def test_options_that_contradict_each_other_are_refused(run_command: Callable, e
     assert "the updater loads history" in result.stderr
     for other in (("--arena", tmp_path), ("--bootstrap-servers", "embedded"), ("--history", tmp_path)):
         assert "snapshots" in run_command(*options, *other, "--snapshots", tmp_path, exit_code=2).stderr
+    for other in (("--arena", tmp_path), ("--history", tmp_path)):  # before the graph is waited for or loaded
+        refused = run_command(*options, *other, "--device", "cuda:97", exit_code=2).stderr
+        assert "NOWGRAPH_SERVER_DEVICE" in refused
+        assert "cuda:97" in refused
 
 
 def test_a_registrys_channel_is_followed(trained: Callable[[str], Path], run_json: Callable, tmp_path: Path) -> None:
