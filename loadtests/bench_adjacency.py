@@ -11,6 +11,7 @@ Rates are of CPU time; a ratio is the median of the pairs' own.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import itertools
 import math
@@ -86,9 +87,7 @@ def module_of(path: Path, name: str) -> Any:
 
 def compiled(source: Path, folder: Path) -> Any:
     """The prototype's module, built in the folder."""
-    import nanobind
-
-    bindings = Path(nanobind.__file__).parent
+    bindings = Path(str(importlib.import_module("nanobind").__file__)).parent
     places = (sysconfig.get_path("include"), bindings / "include", bindings / "ext/robin_map/include")
     target = folder / "tg3.so"
     sources = [str(bindings / "src/nb_combined.cpp"), str(source)]

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from protos.nowgraph.v1 import row_event_pb2
-from stream.batch import Batch
+from stream.batch import Batch, Positions
 from stream.producer import EventProducer
 from stream.settings import StreamSettings
+from stream.source import Source
 
 if TYPE_CHECKING:  # `make bench` finds its modules by their own names, the others by their package
     from loadtests.bench_graph import Events
 
 PUBLISHED_AT_ONCE = 20_000  # what the producer's queue holds at once
 TOPIC = "events"
+WARM_UP = 300_000  # events of a log that are read before anything is measured: more than what a client starts with
+
+
+class Sources(Protocol):
+    """Gives a log from a graph's positions on."""
+
+    def __call__(self, *, positions: Positions) -> Source:
+        """A source that its caller closes."""
 
 
 class MemoryLog:
@@ -29,9 +38,9 @@ class MemoryLog:
 
     exhausted: Final = False
 
-    def __init__(self, values: Sequence[bytes]) -> None:
+    def __init__(self, values: Sequence[bytes], *, positions: Positions) -> None:
         self._values = values
-        self._next = 0
+        self._next = positions.get((TOPIC, 0), 0)
 
     def poll(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002 - there are some at once
         """The next records, stamped with this moment."""

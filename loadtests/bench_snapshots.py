@@ -1,7 +1,8 @@
 """`make bench-snapshots`: what a snapshot costs the writer, and how fast it comes back, beside what the disk can do.
 
 log: two graphs take the same encoded events as the updater does, step by step, as fast as they go, one of them from a
-    snapshot's begin to its end; then they change places
+    snapshot's begin to its end; then they change places. Only who is measured has a source open, from its own position,
+    and has read a while before: a client that waits would fetch ahead meanwhile, beside the other and for itself
 full speed: the same with columns of integers, which no log delivers: the harder case
 50,000 events/s: batches due every 5 ms ─► from when they were due until they are seen, alone and during a snapshot
 image on disk ─► in turn: read past the page cache, restored into a shared arena; at last restored from the page cache
@@ -25,7 +26,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,14 +43,13 @@ from graph_updater.settings import UpdaterSettings
 from graph_updater.snapshotter import give_way
 from graph_updater.updater import Updater
 from loadtests.bench_graph import BATCH, Events, append, bench_schema, powerlaw_events
-from loadtests.bench_log import TOPIC, MemoryLog, logged, publish
+from loadtests.bench_log import TOPIC, WARM_UP, MemoryLog, Sources, logged, publish
 from loadtests.bench_visible import NoDeadLetters, apache_kafka
 from loadtests.load.places import forget_pages, memory_folder
 from loadtests.load.report import append_history
 from stream.decode import Decoder
 from stream.kafka_source import KafkaSource
 from stream.producer import EventProducer
-from stream.source import Source
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.image import Settled
 
@@ -86,6 +87,11 @@ class Writer:
         append(self.graph, np.arange(self.applied, self.applied + count), later)
         self.applied += count
 
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """While it is measured."""
+        yield
+
     def reach(self, count: int) -> float:
         """Appends batches as fast as they go until so many events were applied; returns the seconds."""
         started_s = time.perf_counter()
@@ -104,17 +110,23 @@ class Writer:
 class Follower(Writer):
     """Applies a log as the updater does, from where another writer came to."""
 
-    def __init__(self, writer: Writer, source: Source) -> None:
-        self.graph, self.applied = writer.graph, writer.applied
+    def __init__(self, writer: Writer, sources: Sources) -> None:
+        self.graph, self.applied, self._sources = writer.graph, writer.applied, sources
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """With a source of its own, that has been read a while."""
+        source = self._sources(positions=self.graph.positions)
         self._updater = Updater(self.graph, [source], Decoder(bench_schema(), None), NoDeadLetters())
+        try:
+            self.reach(self.applied + WARM_UP)
+            yield
+        finally:
+            self._updater.close()
 
     def append(self, count: int) -> None:  # noqa: ARG002 - a poll has its own bound
         """What one poll of the log gives."""
         self.applied += self._updater.step()
-
-    def close(self) -> None:
-        """Closes the source."""
-        self._updater.close()
 
 
 class Making:
@@ -179,10 +191,13 @@ class Costs:
 
     def measure(self, writer: Writer, other: Writer, path: Path) -> None:
         """A snapshot of the writer's graph beside what it appends; then the other appends as much."""
-        before, other_before = writer.applied, other.applied
-        making = Making(writer.graph, path)
-        with_s = writer.until(making.done)
-        alone_s = other.reach(writer.applied)
+        with writer.ready():
+            before = writer.applied
+            making = Making(writer.graph, path)
+            with_s = writer.until(making.done)
+        with other.ready():
+            other_before = other.applied
+            alone_s = other.reach(writer.applied)
         assert making.settled is not None
         alone_per_s = (other.applied - other_before) / alone_s
         self.losses.append(1 - (writer.applied - before) / with_s / alone_per_s)
@@ -219,18 +234,17 @@ def bench_full_speed(events: Events, count: int, folder: Path, rounds: int) -> d
     return costs.figures("full")
 
 
-def bench_log(events: Events, count: int, path: Path, rounds: int, sources: Callable[[], Source]) -> dict[str, float]:
-    """The same with a log that the updater's own step applies; `sources` gives the log from its beginning each time.
+def bench_log(events: Events, count: int, path: Path, rounds: int, sources: Sources) -> dict[str, float]:
+    """The same with a log that the updater's own step applies; `sources` gives the log from a graph's positions on.
 
     The path's name is that of the figures.
     """
     costs = Costs([], [], [], [])
     for _ in range(rounds):
-        writers = [Follower(grown(events, count, LOG_ROOM_BYTES), sources()) for _ in range(2)]
+        writers = [Follower(grown(events, count, LOG_ROOM_BYTES), sources) for _ in range(2)]
         for writer, other in (writers, writers[::-1]):
             costs.measure(writer, other, path)
         for writer in writers:
-            writer.close()
             writer.graph.close()
     return costs.figures(path.name)
 
@@ -366,7 +380,7 @@ def main() -> None:
             figures |= bench_restore(path, int(figures["bytes"]), options.restores)
         if "log" in options.parts:
             values = logged(events, few, LOGGED)
-            figures |= bench_log(events, few, folder / "log", options.rounds, lambda: MemoryLog(values))
+            figures |= bench_log(events, few, folder / "log", options.rounds, partial(MemoryLog, values))
             values.clear()  # gigabytes, which the next graphs want
         if options.apache_kafka is not None:
             topic = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
