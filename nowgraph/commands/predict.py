@@ -44,8 +44,7 @@ def predict(
     """Answer every row of a Parquet file, through the request check, sampler, collate and model that serve.
 
     A task about events takes rows like the events themselves (key, time, cells, links), each asked just before it
-    happens. One about entities takes their keys, asked as of a time. Answers are columns beside the input's; of a
-    ranking, lists of items.
+    happens; one about entities takes keys, as of a time. Answers, or a ranking's lists, are columns beside the input's.
     """
     import torch
 
