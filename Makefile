@@ -112,12 +112,14 @@ bench: setup
 bench-visible: setup
 	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_visible.py $(BENCH_ARGS)
 
-# The model's forward pass beside PyG's HGT; and training and scoring on a GPU, where there is one.
+# The model's forward pass beside PyG's HGT; and on a GPU, where there is one, training and scoring, then a server's
+# ScoreBatch and ScoreStream with the share of time the GPU is busy.
 bench-model: setup
 	env -u PYTHONPATH OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -P loadtests/bench_model.py $(BENCH_ARGS)
 
 bench-gpu: setup
 	env -u PYTHONPATH $(BIN)/python -P loadtests/bench_model.py --device cuda $(BENCH_ARGS)
+	env -u PYTHONPATH $(BIN)/python -P loadtests/serving/bench_device.py --device cuda $(BENCH_DEVICE_ARGS)
 
 # Neighborhoods with their cells from memory, from the page cache and from a cold disk (BENCH_ARGS="--disk FOLDER").
 bench-columns: setup

@@ -257,7 +257,9 @@ def main() -> None:
             console.print("there is no GPU on this machine: nothing was measured")
             sys.exit(0)
         report = {**conditions, **on_device(World(), arguments.device, arguments.repeats)}
-        console.print(report)
+        table = Table("seeds", "trained seeds/s", "scored seeds/s", title=f"{report['device']}, bfloat16, size gpu")
+        table.add_row(str(SEEDS), *(f"{report[f'{name}_seeds_per_s']:,.0f}" for name in ("train", "score")))
+        console.print(table)
     else:
         torch.set_num_threads(1)
         world = World()
