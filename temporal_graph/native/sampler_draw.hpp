@@ -50,9 +50,13 @@ class Random {
 
 // A set of u32 that is emptied in O(1): a slot counts only when it carries the current tag.
 class NumberSet {
+  struct Slot {
+    u32 number, tag;
+  };
+
  public:
   void clear(u32 expected) {
-    const u32 wanted = std::bit_ceil(std::max<u32>(expected, 16) * 2);
+    const u32 wanted = std::bit_ceil(std::max<u32>(expected, 16) * 4);
     if (wanted > slots_.size()) {
       slots_.assign(wanted, Slot{0, 0});
       mask_ = wanted - 1;
@@ -64,10 +68,36 @@ class NumberSet {
     }
     count_ = 0;
   }
+  // Inserts as many as `clear` was told to expect: what it reads for each lies in variables of its own, because a store to
+  // a slot might, for all that the compiler knows, be one to any of it.
+  class Filling {
+   public:
+    explicit Filling(NumberSet& set) : set_(set), slots_(set.slots_.data()), mask_(set.mask_), tag_(set.tag_) {}
+    ~Filling() { set_.count_ += count_; }
+    Filling(const Filling&) = delete;
+    Filling& operator=(const Filling&) = delete;
+    // Whether the number is new.
+    NOWGRAPH_INLINE bool insert(u32 number) {
+      for (u32 at = place(number, mask_);; at = (at + 1) & mask_) {
+        if (slots_[at].tag != tag_) {
+          slots_[at] = {number, tag_};
+          ++count_;
+          return true;
+        }
+        if (slots_[at].number == number) return false;
+      }
+    }
+
+   private:
+    NumberSet& set_;
+    Slot* const slots_;
+    const u32 mask_, tag_;
+    u32 count_ = 0;
+  };
   // Whether the number is new.
   NOWGRAPH_INLINE bool insert(u32 number) {
     if (__builtin_expect(count_ * 2 > mask_, 0)) grow();
-    for (u32 at = place(number);; at = (at + 1) & mask_) {
+    for (u32 at = place(number, mask_);; at = (at + 1) & mask_) {
       Slot& slot = slots_[at];
       if (slot.tag != tag_) {
         slot = {number, tag_};
@@ -78,7 +108,7 @@ class NumberSet {
     }
   }
   bool contains(u32 number) const {
-    for (u32 at = place(number);; at = (at + 1) & mask_) {
+    for (u32 at = place(number, mask_);; at = (at + 1) & mask_) {
       if (slots_[at].tag != tag_) return false;
       if (slots_[at].number == number) return true;
     }
@@ -86,18 +116,15 @@ class NumberSet {
   u32 size() const { return count_; }
 
  private:
-  struct Slot {
-    u32 number, tag;
-  };
-  NOWGRAPH_INLINE u32 place(u32 number) const {
+  NOWGRAPH_INLINE static u32 place(u32 number, u32 mask) {
     const u32 hash = number * 0x9E3779B1u;
-    return (hash ^ (hash >> 15)) & mask_;
+    return (hash ^ (hash >> 15)) & mask;
   }
   void grow() {
     std::vector<u32> numbers;
     for (const Slot& slot : slots_)
       if (slot.tag == tag_) numbers.push_back(slot.number);
-    clear(static_cast<u32>(slots_.size()));
+    clear(static_cast<u32>(slots_.size() / 2));  // twice as many
     for (u32 number : numbers) insert(number);
   }
   std::vector<Slot> slots_;
@@ -108,14 +135,17 @@ class NumberSet {
 template <class Take>
 NOWGRAPH_INLINE void draw_uniform(Random& random, NumberSet& tried, u32 size, u32 k, Take&& take) {
   tried.clear(k);
+  NumberSet::Filling filling(tried);
+  Random own = random;
   for (u32 last = size - k; last < size; ++last) {
-    u32 position = random.below(last + 1);
-    if (!tried.insert(position)) {
+    u32 position = own.below(last + 1);
+    if (!filling.insert(position)) {
       position = last;
-      tried.insert(last);
+      filling.insert(last);
     }
     take(position);
   }
+  random = own;
 }
 
 // How far a race must look: beyond this many half-lives after the last winner, all ranks together win with a

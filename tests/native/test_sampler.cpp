@@ -115,7 +115,7 @@ TEST("a number set holds what was put in since it was cleared, also when it grow
   }
 }
 
-TEST("uniform draws are distinct and in range") {
+TEST("uniform draws are distinct and in range, and remembered") {
   Random random;
   random.restart(3, 0);
   NumberSet tried;
@@ -125,6 +125,8 @@ TEST("uniform draws are distinct and in range") {
       draw_uniform(random, tried, size, k, [&](u32 position) { drawn.insert(position); });
       CHECK_EQUAL(drawn.size(), std::size_t{k});
       CHECK(*drawn.rbegin() < size);
+      CHECK_EQUAL(tried.size(), k);  // which are they that were drawn
+      for (const u32 position : drawn) CHECK(tried.contains(position));
     }
 }
 
