@@ -60,7 +60,7 @@ ARENA_BYTES = 24 << 30  # addresses: memory only where something is written
 MADV_POPULATE_WRITE = 23
 FULL_ROOM_BYTES = 5 << 29  # what a graph comes to in a round at full speed, and in one of the log
 LOG_ROOM_BYTES = 5 << 28
-LOGGED = 10_000_000  # more than are applied while two snapshots are made
+LOGGED_IN_MEMORY, LOGGED_IN_KAFKA = 30_000_000, 10_000_000  # more than are applied while two snapshots are made
 USUAL_PER_S = 50_000
 USUAL_BATCH = 250
 PARTS = ("usual", "log", "full")
@@ -379,14 +379,14 @@ def main() -> None:
             writer.graph.close()
             figures |= bench_restore(path, int(figures["bytes"]), options.restores)
         if "log" in options.parts:
-            values = logged(events, few, LOGGED)
+            values = logged(events, few, LOGGED_IN_MEMORY)
             figures |= bench_log(events, few, folder / "log", options.rounds, partial(MemoryLog, values))
             values.clear()  # gigabytes, which the next graphs want
         if options.apache_kafka is not None:
             topic = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
             with apache_kafka([topic], options.apache_kafka, partitions=1) as settings:
                 with EventProducer(settings) as producer:
-                    publish(logged(events, count, LOGGED), topic, producer, settings)
+                    publish(logged(events, count, LOGGED_IN_KAFKA), topic, producer, settings)
                 read = partial(KafkaSource, [topic], settings=settings)
                 figures |= bench_log(events, count, folder / "kafka", options.rounds, read)
         if "full" in options.parts:
