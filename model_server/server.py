@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -35,7 +36,7 @@ from model_server.security.guard import guard_of
 from model_server.service import PredictionService
 from model_server.settings import ServerSettings
 from model_server.tenants import TaskSource, TenantSource, tenant_of
-from model_server.time_slice import shorten_time_slice
+from model_server.time_slice import give_turns, time_slice_us
 from model_server.tracing import TracingInterceptor
 from model_server.unheard import Unheard
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
@@ -124,7 +125,6 @@ class Server:
         does not answer; then everything that was begun is ended.
         """
         options = _channel_options(self.settings)
-        slice_us = shorten_time_slice(self.settings.time_slice_us)  # before gRPC and the engines start their threads
         server = self._unheard.server(lambda: grpc.aio.server(interceptors=self._interceptors, options=options))
         try:
             await self._start(server)
@@ -134,6 +134,7 @@ class Server:
             raise
         self._grpc = server
         ports = {"port": self.port, "metrics_port": self.metrics_port}
+        slice_us = self.settings.time_slice_us if time_slice_us() else 0
         log.info("serving", host=self.settings.host, **ports, time_slice_us=slice_us)
 
     async def _start(self, server: grpc.aio.Server) -> None:
@@ -163,6 +164,9 @@ class Server:
             await self._warm_up()
         self._background.append(asyncio.create_task(self._pulse()))
         self._background.append(asyncio.create_task(watch_loop(self.metrics.event_loop_stall)))
+        if settings.time_slice_us:
+            refuses = partial(self._unheard.refuses, settings.accept_pending_limit)
+            self._background.append(asyncio.create_task(give_turns(refuses, settings.time_slice_us)))
         for parts in self._tenants:
             self._background += [asyncio.ensure_future(work()) for work in parts.background]
         await self._tell_health()

@@ -97,8 +97,8 @@ class ServerSettings(BaseSettings):
     quota_names_limit: int = Field(default=1_024, gt=0)
     # Rows scored in one forward pass: past this a batch's latency grows faster than its throughput on a CPU.
     batch_limit: int = Field(default=64, gt=0)
-    # How long a thread of the server keeps a core that others wait for; 0: the kernel's own slice, 1.4 ms on two cores.
-    # 500 has refusals heard sooner where one core is overloaded, and batches answered later where it is not.
+    # How long a thread of the server keeps a core that others wait for, while calls are refused; else, and by 0, it is
+    # the kernel's own slice, 1.4 ms on two cores. By 500 refusals are heard sooner, and some answers fewer are given.
     time_slice_us: int = Field(default=0, ge=0, le=100_000)
     # Torch's threads: one leaves the other cores to the event loop, to the updater and to other servers.
     compute_threads: int = Field(default=1, gt=0)

@@ -37,6 +37,7 @@ class Unheard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic 
         self._came = 0
         self._counted = 0
         self._missing: deque[int] = deque(maxlen=LOOKS)
+        self._refused = 0
         self._server_id: int | None = None
 
     def server(self, create: Callable[[], grpc.aio.Server]) -> grpc.aio.Server:
@@ -68,6 +69,14 @@ class Unheard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic 
             self._shed.inc(lost)
             # Their callers heard CANCELLED, which here is a caller who gave up: it would be nobody's failure.
             self._requests.labels("", "RESOURCE_EXHAUSTED").inc(lost)
+
+    def refuses(self, pending_limit: int) -> bool:
+        """Whether gRPC has refused calls since this was last asked: more are missing than may wait to be taken."""
+        if self._server_id is None:
+            return False
+        refused = _begun(self._server_id) - self._came - pending_limit
+        more, self._refused = refused > self._refused, max(refused, self._refused)
+        return more
 
 
 def _server_ids() -> set[int]:

@@ -83,3 +83,19 @@ def test_a_call_that_only_waits_is_not_counted(
 
 async def _created() -> grpc.aio.Server:
     return grpc.aio.server()
+
+
+def test_it_is_heard_when_grpc_begins_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that more are missing than may wait, and than were before; a full queue refuses nobody."""
+    unheard = Unheard(Metrics())
+    unheard.server(lambda: asyncio.run(_created()))
+    heard = []
+    for missing in (0, LIMIT, LIMIT + 3, LIMIT + 3, 3, 3 + LIMIT, 4 + LIMIT):
+        monkeypatch.setattr("model_server.unheard._begun", lambda _, found=missing: found)
+        heard.append(unheard.refuses(LIMIT))
+    assert heard == [False, False, True, False, False, False, True]
+
+
+def test_a_server_that_is_not_known_refuses_nobody() -> None:
+    """Before there is a server, and where gRPC does not count, there is nothing to hear."""
+    assert not Unheard(Metrics()).refuses(LIMIT)
