@@ -98,7 +98,7 @@ def seen(server: BackgroundServer, method: str = "Score") -> int:
             sample.value
             for family in server.server.metrics.registry.collect()
             for sample in family.samples
-            if sample.name == "nowgraph_requests_total" and sample.labels["method"] == method
+            if sample.name == "nowgraph_requests_total" and sample.labels.get("method") == method
         )
     )
 

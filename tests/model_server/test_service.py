@@ -371,7 +371,7 @@ def test_a_scrape_counts_what_was_answered(running: BackgroundServer, stub: Any,
     with urllib.request.urlopen(url, timeout=5) as response:
         families = {family.name: family for family in text_string_to_metric_families(response.read().decode())}
     counts = {
-        (sample.labels["method"], sample.labels["code"]): sample.value
+        (sample.labels.get("method", ""), sample.labels["code"]): sample.value
         for sample in families["nowgraph_requests"].samples
         if sample.name.endswith("_total")
     }
