@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import grpc
 import numpy as np
@@ -120,23 +121,35 @@ def run(requests: Sequence[Request], due_us: np.ndarray, which: np.ndarray, *, s
     """Sends `requests[which[i]]` at `due_us[i]`; returns when every one has its answer, its error, or was dropped."""
     targets = tuple(dict.fromkeys(request.target for request in requests))
     prepared = tuple((targets.index(request.target), request.path, request.body) for request in requests)
+    parts = [
+        Part(
+            targets,
+            how.connections,
+            max(1, how.in_flight_max // how.processes),
+            how.timeout_s,
+            how.cores[number % len(how.cores)] if how.cores else None,
+            due_us[number :: how.processes],
+            which[number :: how.processes],
+            prepared,
+        )
+        for number in range(how.processes)
+    ]
+    _, found = sent(SENDER, parts)
+    return _outcome(requests, due_us, which, found, seconds)
+
+
+def sent(script: Path, parts: Sequence[Any]) -> tuple[int, list[dict[str, np.ndarray]]]:
+    """Runs a process of the script for each part, all started at one moment (nanoseconds of the monotonic clock).
+
+    Returns that moment and the records of each. Raises RuntimeError for a process that fails.
+    """
     with TemporaryDirectory() as name, ExitStack() as stack:
         started: list[tuple[subprocess.Popen[str], Path]] = []
-        for number in range(how.processes):
+        for number, part in enumerate(parts):
             folder = Path(name) / str(number)
             folder.mkdir()
-            part = Part(
-                targets,
-                how.connections,
-                max(1, how.in_flight_max // how.processes),
-                how.timeout_s,
-                how.cores[number % len(how.cores)] if how.cores else None,
-                due_us[number :: how.processes],
-                which[number :: how.processes],
-                prepared,
-            )
             (folder / PART).write_bytes(pickle.dumps(part))
-            started.append((_start(folder, stack), folder))
+            started.append((_start(script, folder, stack), folder))
         for process, _ in started:
             _heard(process, "ready")
         start_ns = time.monotonic_ns() + int(START_IN_S * 1e9)
@@ -149,13 +162,13 @@ def run(requests: Sequence[Request], due_us: np.ndarray, which: np.ndarray, *, s
             if process.wait():
                 raise RuntimeError(f"a sender ended with {process.returncode}")
             with np.load(folder / RECORDS) as arrays:
-                found.append({key: arrays[key] for key in ("delay_us", "latency_us", "code")})
-    return _outcome(requests, due_us, which, found, seconds)
+                found.append(dict(arrays))
+    return start_ns, found
 
 
-def _start(folder: Path, stack: ExitStack) -> subprocess.Popen[str]:
+def _start(script: Path, folder: Path, stack: ExitStack) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-P", str(SENDER), str(folder)],
+        [sys.executable, "-P", str(script), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

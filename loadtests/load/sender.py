@@ -64,7 +64,7 @@ async def send(part: Part, *, start_ns: int) -> Records:
     delay_us, latency_us = np.zeros(count, np.int64), np.zeros(count, np.int64)
     code = np.full(count, DROPPED, np.int16)
     channels = [
-        [grpc.aio.insecure_channel(target, options=_options(number)) for number in range(part.connections)]
+        [grpc.aio.insecure_channel(target, options=channel_options(number)) for number in range(part.connections)]
         for target in part.targets
     ]
     calls = [
@@ -110,8 +110,8 @@ async def send(part: Part, *, start_ns: int) -> Records:
     return Records(delay_us, latency_us, code)
 
 
-def _options(number: int) -> list[tuple[str, Any]]:
-    # Channels with equal arguments share a connection unless each has a pool of its own.
+def channel_options(number: int) -> list[tuple[str, Any]]:
+    """Of one channel of several: with equal arguments they share a connection unless each has a pool of its own."""
     return [("grpc.use_local_subchannel_pool", 1), ("grpc.channel_id", number)]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 if not __package__:  # run by its path: after the installed packages, which are what is measured
@@ -32,16 +30,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.load.clients import sent
 from loadtests.load.worlds import Cores, Served, serve, wait_until_serving, written
 from loadtests.serving import payments
-from loadtests.serving.rows_client import PART, RECORDS, Part
+from loadtests.serving.rows_client import Part
 
 CLIENT = Path(__file__).parent / "rows_client.py"
 METHODS = ("ScoreBatch", "ScoreStream")
 RATES = (2_500.0, 5_000.0, 10_000.0, 15_000.0, 20_000.0, 25_000.0, 30_000.0)
 GOAL_PER_S, GOAL_P99_MS = 20_000.0, 10.0
 ANSWERED_MIN = 0.9
-START_IN_S = 0.3
 STAGES = ("sample", "collate", "forward")
 SAMPLE_MS = 200
 COLUMNS = ("method", "rows a call", "offered/s", "scores/s", "p50 ms", "p99 ms", "GPU busy", "server's cores",
@@ -109,36 +107,16 @@ def offer(target: str, method: str, per_s: float, options: argparse.Namespace) -
     moments = max(1, int(per_s * options.seconds / rows))
     due_us = (np.arange(moments) * (1e6 * rows / per_s)).astype(np.int64)
     requests = tuple(one.SerializeToString() for one in payments.requests(1_024, after=10**9))
-    with TemporaryDirectory() as name, ExitStack() as stack:
-        started = []
-        for number in range(options.clients):
-            folder = Path(name) / str(number)
-            folder.mkdir()
-            part = Part(target, method, options.connections, rows, due_us[number :: options.clients], requests)
-            (folder / PART).write_bytes(pickle.dumps(part))
-            command = [sys.executable, "-P", str(CLIENT), str(folder)]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            started.append((process, folder))
-        for process, _ in started:
-            assert process.stdout is not None
-            if process.stdout.readline().strip() != "ready":
-                raise RuntimeError(f"a client ended with {process.wait()}")
-        start_ns = time.monotonic_ns() + int(START_IN_S * 1e9)
-        for process, _ in started:
-            assert process.stdin is not None
-            process.stdin.write(f"{start_ns}\n")
-            process.stdin.flush()
-        good_us, done_us = [], [np.array([options.seconds * 1e6])]
-        for number, (process, folder) in enumerate(started):
-            if process.wait():
-                raise RuntimeError(f"a client ended with {process.returncode}")
-            with np.load(folder / RECORDS) as records:
-                latency_us = records["latency_us"]
-            answered = latency_us >= 0
-            good_us.append(latency_us[answered])
-            done_us.append((latency_us + due_us[number :: options.clients, None])[answered])
+    parts = [
+        Part(target, method, options.connections, rows, due_us[number :: options.clients], requests)
+        for number in range(options.clients)
+    ]
+    start_ns, found = sent(CLIENT, parts)
+    good_us, done_us = [], [np.array([options.seconds * 1e6])]
+    for part, records in zip(parts, found, strict=True):
+        answered = records["latency_us"] >= 0
+        good_us.append(records["latency_us"][answered])
+        done_us.append((records["latency_us"] + part.due_us[:, None])[answered])
     return Offered(start_ns / 1e9, float(np.concatenate(done_us).max() / 1e6), np.concatenate(good_us) / 1e3)
 
 

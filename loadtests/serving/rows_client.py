@@ -23,11 +23,11 @@ import uvloop
 if not __package__:  # run by its path: after the installed packages, which are what is measured
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from loadtests.load.sender import PART, RECORDS, channel_options
 from loadtests.load.ticker import Ticker
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 SERVICE = "/nowgraph.v1.PredictionService/"
-PART, RECORDS = "part.pickle", "records.npz"
 TIMEOUT_S = 2.0
 """Of a call; and of a stream, how long after the last row was due its answers are waited for."""
 
@@ -53,7 +53,7 @@ Begin = Callable[[], int]
 
 async def send(part: Part, begin: Begin) -> np.ndarray:
     """Sends all that is due; returns int64[moments, rows], latencies in us, -1 without an answer."""
-    channels = [grpc.aio.insecure_channel(part.target, options=_options(at)) for at in range(part.connections)]
+    channels = [grpc.aio.insecure_channel(part.target, options=channel_options(at)) for at in range(part.connections)]
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
     latency_us = np.full((len(part.due_us), part.rows), -1, dtype=np.int64)
     await (_batches if part.method == "ScoreBatch" else _streams)(part, channels, begin, latency_us)
@@ -134,11 +134,6 @@ async def _streams(part: Part, channels: list[grpc.aio.Channel], begin: Begin, l
     for queue in queues:
         queue.put_nowait(None)
     await asyncio.wait(streams, timeout=TIMEOUT_S)
-
-
-def _options(number: int) -> list[tuple[str, int]]:
-    # Channels with equal arguments share a connection unless each has a pool of its own.
-    return [("grpc.use_local_subchannel_pool", 1), ("grpc.channel_id", number)]
 
 
 def main() -> None:
