@@ -175,11 +175,12 @@ baseline: $(VENV)/.dependencies
 lock: $(VENV)/.dependencies
 	$(BIN)/python -P scripts/lock_image.py $(LOCK_ARGS)
 
-# Its bill of materials (CycloneDX).
+# Its bill of materials (CycloneDX): of the image for CPUs, or by SBOM_LOCK=deploy/docker/requirements.lock for CUDA.
 SBOM ?= build/sbom.cdx.json
+SBOM_LOCK ?= deploy/docker/requirements-cpu.lock
 sbom: $(VENV)/.dependencies
 	mkdir -p $(dir $(SBOM))
-	$(BIN)/python -P -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 -o $(SBOM) deploy/docker/requirements-cpu.lock
+	$(BIN)/python -P -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 -o $(SBOM) $(SBOM_LOCK)
 
 # The alerts and recording rules of deploy/prometheus as the Prometheus operator takes them.
 manifests: $(VENV)/.dependencies

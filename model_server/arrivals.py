@@ -70,6 +70,7 @@ class Arrivals:
                     call.task.cancel()
                 raise
             finally:
+                self._in_flight.tasks.discard(call.task)
                 del call  # an error's traceback would hold what holds the error
 
     def _came(self) -> None:
@@ -89,6 +90,7 @@ class Arrivals:
         for call in calls:
             if not call.answer.done():  # its caller has not gone away
                 call.task = loop.create_task(_answer(call), context=call.context)
+                self._in_flight.tasks.add(call.task)
 
 
 async def _answer(call: _Call) -> None:

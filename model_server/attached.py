@@ -23,7 +23,7 @@ from model_server.config import SECRET_ENV, Place, ServingConfig, TaskConfig, Te
 from model_server.degraded import load_policy
 from model_server.errors import NotConfiguredError
 from model_server.loading import check_device
-from model_server.server import Server
+from model_server.server import HURRIED_S, Server
 from model_server.serving import Around, names_of, sources_of
 from model_server.settings import ServerSettings
 from model_server.store import ServedView, StoreView, wait_for_store
@@ -148,8 +148,19 @@ async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
     def drain() -> None:
         draining.append(asyncio.create_task(drain_once_started()))
 
+    told = 0
+
+    def stop() -> None:
+        nonlocal told
+        told += 1
+        if told == 1:
+            drain()
+        elif told == 2:
+            server.hurry()
+            loop.call_later(HURRIED_S, _end)
+
     for number in (signal.SIGTERM, signal.SIGINT):  # warming up takes a while, and is not left half done
-        loop.add_signal_handler(number, drain)
+        loop.add_signal_handler(number, stop)
     await server.start()
     started.set()
     # What was loaded stays: the collector need not look through a model and its libraries again while requests wait.
@@ -159,6 +170,11 @@ async def _run(server: Server, link: SupervisorLink | None, took: Took) -> None:
         link.watch(drain, lambda: draining.append(asyncio.create_task(server.leave())))
         link.say(Ready(os.getpid(), server.port, server.metrics_port, took.attach_ms, took.model_ms))
     await server.wait()
+
+
+def _end() -> None:
+    log.error("ended_undrained")
+    os._exit(1)
 
 
 def _one_task(settings: ServerSettings) -> ServingConfig:

@@ -10,7 +10,7 @@ from typing import Self
 
 import uvloop
 
-from model_server.server import Server
+from model_server.server import HURRIED_S, Server
 
 
 class BackgroundServer:
@@ -48,10 +48,16 @@ class BackgroundServer:
         return f"{self.server.settings.host}:{self.server.port}"
 
     def close(self) -> None:
-        """Drains the server and ends its thread."""
+        """Drains the server and ends its thread; what interrupts the wait, such as a signal, puts it in a hurry."""
         if self._loop is not None and self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self.server.drain(), self._loop)
-        self._thread.join()
+        try:
+            self._thread.join()
+        except BaseException:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self.server.hurry)
+                self._thread.join(HURRIED_S)
+            raise
 
     def __enter__(self) -> Self:
         return self.start()

@@ -1,8 +1,9 @@
-"""What is being answered, counted: so that a drain can wait for it, and who comes alone be known."""
+"""What is being answered, counted: so that a drain can wait for it, or end it, and who comes alone be known."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 
 class InFlight:
@@ -11,6 +12,9 @@ class InFlight:
     def __init__(self) -> None:
         self.count = 0
         self.draining = asyncio.Event()
+        # The tasks that answer: what `end` cancels.
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.ended = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -26,3 +30,9 @@ class InFlight:
     async def idle(self) -> None:
         """Returns when nothing is being answered."""
         await self._idle.wait()
+
+    def end(self) -> None:
+        """Cancels the tasks that answer; from then on `ended` tells them why."""
+        self.ended = True
+        for task in list(self.tasks):
+            task.cancel()

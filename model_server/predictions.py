@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 # How soon a record that the producer refused is offered again.
 RETRY_S = 0.05
+# What is left to Kafka for confirming when the end is in a hurry.
+HURRY_S = 1.0
 _Record = tuple[bytes | None, bytes, tuple[Header, ...]]  # key, value, headers
 
 
@@ -120,12 +122,17 @@ class Predictions:
             with self._lock:
                 self._unconfirmed += 1
 
-    async def close(self, timeout_s: float) -> int:
-        """Waits for what is unconfirmed; returns, counts and logs how many answers were not recorded in time."""
+    async def close(self, timeout_s: float, *, hurried: asyncio.Event | None = None) -> int:
+        """Waits for what is unconfirmed, once `hurried` is set for `HURRY_S` at most.
+
+        Returns, counts and logs how many answers were not recorded in time.
+        """
         if self._log is None:
             return 0
         deadline_s = time.monotonic() + timeout_s
         while self._unconfirmed and time.monotonic() < deadline_s:
+            if hurried is not None and hurried.is_set():
+                deadline_s, hurried = min(deadline_s, time.monotonic() + HURRY_S), None
             self._offer_again()
             await asyncio.to_thread(self._log.flush, min(0.1, max(0.0, deadline_s - time.monotonic())))
             await asyncio.sleep(0)

@@ -1,13 +1,13 @@
 """The process: a gRPC server over graphs and their models, from the first health check to the last answer of a drain.
 
 start:  engine, a first answer to warm up -> SERVING
-drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predictions confirmed -> end
+drain:  NOT_SERVING -> no new requests -> what is in flight finishes -> predictions confirmed -> end; no wait in a hurry
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -52,6 +52,8 @@ SERVICE_NAME: str = service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 HEALTH_NAMES = ("", SERVICE_NAME)
 # How often the gauges of the graph are read.
 PULSE_S = 1.0
+# A drain that is hurried is over by then, unless something hangs.
+HURRIED_S = 5.0
 
 
 class Server:
@@ -113,6 +115,7 @@ class Server:
         self._grpc: grpc.aio.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._drained = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._leaving = False
         self._described = ""
         self._told_serves: list[bool] = []
@@ -190,18 +193,20 @@ class Server:
         await self.drain()
 
     async def drain(self) -> None:
-        """Stops without failing a request that was taken: they have `drain_grace_s` to finish."""
+        """Stops without failing a request that was taken: they have `drain_grace_s` to finish, or until `hurry`."""
         if self._grpc is None:
             return
         server, self._grpc = self._grpc, None
         log.info("draining", in_flight=self._in_flight.count)
         await self._health.enter_graceful_shutdown()
-        await asyncio.sleep(self.settings.drain_notice_s)
+        await self._unless_hurried(asyncio.sleep(self.settings.drain_notice_s))
         self._in_flight.draining.set()
         stopping = asyncio.create_task(server.stop(self.settings.drain_grace_s))
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_grace_s):
-                await self._in_flight.idle()
+                await self._unless_hurried(self._in_flight.idle())
+                if self._hurried.is_set():
+                    self._in_flight.end()
                 # Answers are handed to the transport; health watchers and idle streams have no more to wait for.
                 await asyncio.sleep(0.05)
         await server.stop(None)
@@ -209,6 +214,21 @@ class Server:
         await self._close()
         log.info("drained")
         self._drained.set()
+
+    def hurry(self) -> None:
+        """Ends a drain at once: who waits for an answer hears UNAVAILABLE, what is unrecorded has a second left."""
+        if not self._hurried.is_set():
+            log.warning("draining_at_once", in_flight=self._in_flight.count)
+            self._hurried.set()
+
+    async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> None:
+        """Waits for the work's end, or until somebody is in a hurry."""
+        waits = [asyncio.ensure_future(one) for one in (work, self._hurried.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _close(self) -> None:
         for task in self._background:
@@ -218,7 +238,8 @@ class Server:
         await asyncio.gather(*(lanes.close() for lanes in self._router.lanes))
         if self._idempotency is not None:
             await self._idempotency.close()
-        await asyncio.gather(*(parts.predictions.close(self.settings.drain_grace_s) for parts in self._tenants))
+        grace_s = self.settings.drain_grace_s
+        await asyncio.gather(*(one.predictions.close(grace_s, hurried=self._hurried) for one in self._tenants))
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         for lanes in self._router.lanes:

@@ -105,6 +105,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
                 results.put_nowait(None)
 
         reader = asyncio.create_task(read())
+        self._in_flight.tasks.add(reader)
         try:
             while (answered := await results.get()) is not None:
                 metrics, result = answered
@@ -113,6 +114,9 @@ class PredictionService(service_grpc.PredictionServiceServicer):
                 places.release()
             try:
                 await reader
+            except asyncio.CancelledError:
+                if not self._in_flight.ended:
+                    raise
             except Exception as error:  # noqa: BLE001 - as in `_answer`
                 cause = _cause(error)
                 if isinstance(cause, InvalidRequestError):  # bytes that are no message end the stream
@@ -123,6 +127,7 @@ class PredictionService(service_grpc.PredictionServiceServicer):
             if self._in_flight.draining.is_set():
                 await _abort(context, DrainingError("the server is stopping: send unanswered requests again"))
         finally:
+            self._in_flight.tasks.discard(reader)
             reader.cancel()
 
     async def Neighborhood(  # noqa: N802
@@ -180,6 +185,9 @@ class PredictionService(service_grpc.PredictionServiceServicer):
                 if isinstance(error, OverloadedError):
                     metrics.refusal_seconds.labels(method).observe(time.monotonic() - start_s)
         except asyncio.CancelledError:
+            if self._in_flight.ended:
+                self._count(metrics, method, "UNAVAILABLE")
+                await _abort(context, DrainingError("the server had to stop before there was an answer"))
             self._count(metrics, method, "CANCELLED")
             raise
         except Exception as error:  # noqa: BLE001 - a bug must not show a row's values to the caller or the log

@@ -73,6 +73,8 @@ class Worker:
     link: socket.socket
     since_s: float
     ready: Ready | None = None
+    # Whether it was told to drain.
+    ending: bool = False
 
 
 def reserve_port(host: str, port: int) -> tuple[socket.socket, int]:
@@ -163,7 +165,11 @@ class Workers:
             await self._drain()
 
     def stop(self) -> None:
-        """Drains all workers; `run` returns then."""
+        """Drains all workers; `run` returns then. The second time they hear so again, and end at once."""
+        if self._stop.is_set():
+            for worker in self._running:
+                if worker.ending:
+                    _tell(worker)
         self._stop.set()
 
     async def replace_all(self) -> bool:
@@ -286,8 +292,9 @@ class Workers:
 
     async def _end(self, worker: Worker) -> int:
         """Lets a worker drain, and kills it when it does not end."""
-        with suppress(ProcessLookupError):  # it has just ended
-            worker.process.terminate()
+        if not worker.ending:
+            worker.ending = True
+            _tell(worker)
         try:
             async with asyncio.timeout(self._drain_s):
                 code = await asyncio.shield(worker.exited)
@@ -306,3 +313,8 @@ class Workers:
     async def _drain(self) -> None:
         await asyncio.gather(*(self._end(worker) for worker in list(self._running)))
         log.info("workers_drained")
+
+
+def _tell(worker: Worker) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        worker.process.terminate()

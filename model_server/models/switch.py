@@ -4,14 +4,19 @@
     every 2 s: what does the channel say?  ─┴► load, verify, warm up beside the traffic ─► replaced between two batches
 
 What is refused leaves everything as it was, is logged with its reason, counted, and not tried again before the channel
-changes; only what could not be read just now is.
+changes; only what could not be read just now is. A registry behind a URL may hang: nobody waits for it, neither a new
+generation nor the end of the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TypeVar
 
 import structlog
 
@@ -23,8 +28,12 @@ from model_server.store import ServedView
 
 log = structlog.get_logger(__name__)
 
+ResultT = TypeVar("ResultT")
+
 # After the registry could not be read it is left alone for so long.
 RETRY_S = 10.0
+# What is not read within this time is read on beside what else there is to do.
+READ_S = 5.0
 # After a generation could not be served, so long with the one before.
 GENERATION_RETRY_S = 1.0
 
@@ -58,6 +67,7 @@ class Switch:
         self._next_look_s = self._next_generation_s = 0.0
         self._unavailable = False
         self._unreadable = ""
+        self._reading: asyncio.Future[Wanted] | None = None
         lanes.tell()
 
     async def run(self) -> None:
@@ -93,16 +103,27 @@ class Switch:
             self._lanes.tell()
 
     async def _read(self) -> Wanted:
+        """What the channel says; what it said before, where it can't be read or has not been after `READ_S`."""
+        waits_s = READ_S if self._reading is None else 0.0
+        if self._reading is None:
+            self._reading = _beside(self._loader.models.wanted)
+        await asyncio.wait([self._reading], timeout=waits_s)
+        if not self._reading.done():
+            return self._cannot_read(f"no answer within {READ_S:g} s, and none since")
+        reading, self._reading = self._reading, None
         try:
-            wanted = await asyncio.to_thread(self._loader.models.wanted)
+            wanted = reading.result()
         except (ModelRefused, RegistryError) as error:
-            if str(error) != self._unreadable:  # once for each reason, not every two seconds
-                log.warning("channel_unreadable", task=self._lanes.task.name, reason=str(error))
-                self._lanes.models.refused(Reason.UNAVAILABLE)
-            self._unreadable = str(error)
-            return self._wanted
+            return self._cannot_read(str(error))
         self._unreadable = ""
         return wanted
+
+    def _cannot_read(self, reason: str) -> Wanted:
+        if reason != self._unreadable:  # once for each reason, not every two seconds
+            log.warning("channel_unreadable", task=self._lanes.task.name, reason=reason)
+            self._lanes.models.refused(Reason.UNAVAILABLE)
+        self._unreadable = reason
+        return self._wanted
 
     async def _settle_live(self, *, superseded: bool) -> bool:
         """Serves the live model and its shadows as they are wanted; returns whether anything was replaced."""
@@ -162,7 +183,7 @@ class Switch:
         if not failed and lane.asked < canary.promote_after:
             return
         try:
-            done = await asyncio.to_thread(self._loader.models.decide, canary, promote=not failed)
+            done = await _beside(lambda: self._loader.models.decide(canary, promote=not failed))
         except (ModelRefused, RegistryError) as error:
             log.warning("canary_undecided", task=self._lanes.task.name, reason=str(error))
             self._next_look_s = time.monotonic() + RETRY_S
@@ -192,7 +213,7 @@ class Switch:
             return load(self._attach())
 
         try:
-            return await asyncio.to_thread(build)
+            return await _beside(build)
         except ModelRefused as error:
             self._refused(role, version, error)
         except Exception as error:  # whatever is wrong with the new one, the old one still serves
@@ -214,3 +235,25 @@ class Switch:
             reason=str(error),
             serving=lanes.version,
         )
+
+
+def _beside(work: Callable[[], ResultT]) -> asyncio.Future[ResultT]:
+    """What `work` gives, on a thread of its own for which the end of the process does not wait."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[ResultT] = loop.create_future()
+    context = copy_context()
+
+    def give(settle: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(lambda: None if future.done() else settle())
+
+    def run() -> None:
+        try:
+            found = context.run(work)
+        except Exception as error:  # noqa: BLE001 - it is for who waits
+            give(lambda error=error: future.set_exception(error))  # type: ignore[misc]
+        else:
+            give(lambda: future.set_result(found))
+
+    threading.Thread(target=run, name="nowgraph-models", daemon=True).start()
+    return future

@@ -19,6 +19,8 @@ from model_server.attached import serve, wait_for_graph
 from model_server.errors import NotConfiguredError
 from model_server.settings import ServerSettings
 from nowgraph.client import Client, UnavailableError
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
+from protos.nowgraph.v1 import prediction_service_pb2_grpc as service_grpc
 from temporal_graph.errors import ArenaError
 from temporal_graph.graph import TemporalGraph
 
@@ -50,10 +52,26 @@ serve(ServerSettings())
 """
 
 
-def start(environment: dict[str, str]) -> subprocess.Popen[str]:
+# As above, with a drain that never ends.
+STUCK = """
+import asyncio
+from model_server import attached
+from model_server.server import Server
+from model_server.settings import ServerSettings
+
+async def stuck(self):
+    await asyncio.sleep(60)
+
+Server._close = stuck
+attached.HURRIED_S = 0.5
+attached.serve(ServerSettings())
+"""
+
+
+def start(environment: dict[str, str], program: str = SERVE) -> subprocess.Popen[str]:
     """A server process; its settings come from the environment."""
     return subprocess.Popen(
-        [sys.executable, "-c", SERVE], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -168,6 +186,36 @@ def test_a_stop_while_the_server_starts_drains_it(world: Any, environment: dict[
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     assert "drained" in ran.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "code", "last"), [(SERVE, 0, "drained"), (STUCK, 1, "ended_undrained")])
+def test_a_second_signal_ends_a_drain_at_once(
+    world: Any, environment: dict[str, str], processes: list[subprocess.Popen[str]], program: str, code: int, last: str
+) -> None:
+    """Who is in flight hears UNAVAILABLE, and the process ends well; where something hangs, it ends all the same."""
+    arena = Path(environment["NOWGRAPH_SERVER_ARENA_PATH"])
+    patient = {f"NOWGRAPH_SERVER_DRAIN_{name}_S": "60" for name in ("NOTICE", "GRACE")}
+    patient["NOWGRAPH_SERVER_DEADLINE_DEFAULT_MS"] = "60000"
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=ARENA_BYTES) as graph:
+        graph.apply([world.event(1, world.start_us, customer=3)], backfill=True)
+        processes.append(start(environment | patient, program))
+        with grpc.insecure_channel(f"127.0.0.1:{port_of(processes[0])}") as channel:
+            request = service_pb2.ScoreRequest()
+            request.row.table = "transactions"
+            request.row.key.parts.add(integer=9)
+            request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=10**6))
+            call = service_grpc.PredictionServiceStub(channel).Score.future(request, timeout=60)
+            time.sleep(0.5)
+            processes[0].send_signal(signal.SIGTERM)
+            time.sleep(1.0)
+            assert processes[0].poll() is None
+            assert not call.done()
+            processes[0].send_signal(signal.SIGTERM)
+            assert processes[0].wait(timeout=20) == code
+            assert call.code() is grpc.StatusCode.UNAVAILABLE
+    assert processes[0].stdout is not None
+    assert last in processes[0].stdout.read().splitlines()[-1]
 
 
 def test_a_missing_path_is_named() -> None:

@@ -29,3 +29,25 @@ async def test_what_fails_is_no_longer_in_flight() -> None:
         raise ValueError("no")
     assert in_flight.count == 0
     await asyncio.wait_for(in_flight.idle(), 10)
+
+
+async def test_an_end_is_told_to_those_who_answer() -> None:
+    """Each task is cancelled and can see why; what was taken out before is left alone."""
+    in_flight = InFlight()
+    why: list[bool] = []
+
+    async def answer() -> None:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            why.append(in_flight.ended)
+
+    first, second, done = (asyncio.create_task(answer()) for _ in range(3))
+    in_flight.tasks |= {first, second, done}
+    in_flight.tasks.discard(done)
+    await asyncio.sleep(0)
+    in_flight.end()
+    await asyncio.wait_for(asyncio.gather(first, second), 10)
+    assert why == [True, True]
+    assert not done.done()
+    done.cancel()

@@ -84,6 +84,48 @@ def test_payments_are_answered_before_nightly_rows_and_these_hear_when_to_ask_ag
     assert model.taken == [[cutoffs[0]], [cutoffs[0]] * PAYMENTS, [cutoffs[1]] * (QUEUE - PAYMENTS)]
 
 
+def test_who_goes_away_or_is_too_late_never_reaches_the_model(
+    world: Any,
+    payment: Callable[[], service_pb2.ScoreRequest],
+    until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who hangs up, or whose deadline passes, while the model stands still: it never sees their rows."""
+    model = HeldModel(monkeypatch)
+    settings = ServerSettings(port=0, metrics_port=0, deadline_default_ms=WAIT_S * 1_000)
+
+    def asked(after_us: int) -> service_pb2.ScoreRequest:
+        request = payment()
+        request.row.event_time_us += after_us
+        return request
+
+    first, gone, late, last = (asked(after_us) for after_us in range(4))
+    with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
+        stub = service_grpc.PredictionServiceStub(channel)
+        total = running.server.metrics.registry.total
+        model.taken.clear()  # what warmed it up
+        rows = total("nowgraph_model_rows_total")
+        model.free.clear()
+        calls = [stub.Score.future(first, timeout=WAIT_S)]
+        until(lambda: model.taken)
+        leaving = [stub.Score.future(gone, timeout=WAIT_S) for _ in range(3)]
+        # A deadline that a busy machine can hold; on the same connection, so the others have come by its end.
+        short = [stub.Score.future(late, timeout=2) for _ in range(2)]
+        assert {call.exception(timeout=WAIT_S).code() for call in short} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        for call in leaving:
+            call.cancel()
+        # At its deadline a call ends on both sides: whichever hears of it first says how.
+        ended = ("CANCELLED", "DEADLINE_EXCEEDED")
+        until(lambda: sum(total("nowgraph_requests_total", code=code) for code in ended) == len(leaving + short))
+        calls.append(stub.Score.future(last, timeout=WAIT_S))
+        model.free.set()
+        assert all(call.result(timeout=WAIT_S).HasField("graph_position") for call in calls)
+        assert model.taken == [[one.row.event_time_us - 1] for one in (first, last)]
+        assert total("nowgraph_model_rows_total") - rows == 2
+        assert total("nowgraph_abandoned_total", reason="cancelled") >= len(leaving)
+        assert total("nowgraph_abandoned_total") == len(leaving + short)
+
+
 def test_what_grpc_refuses_for_a_busy_event_loop_is_counted(
     world: Any,
     payment: Callable[[], service_pb2.ScoreRequest],

@@ -160,6 +160,22 @@ async def test_what_cannot_be_recorded_is_counted_as_lost(metrics: Metrics) -> N
     assert count(metrics, "lost") == 1
 
 
+async def test_an_end_in_a_hurry_does_not_wait_for_kafka(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment it is one, also in the midst of closing; what is lost is counted all the same."""
+    monkeypatch.setattr("model_server.predictions.HURRY_S", 0.2)
+    log = Log()
+    log.full = True
+    target = predictions(log, metrics)
+    publish(target)
+    hurried = asyncio.Event()
+    closing = asyncio.create_task(target.close(timeout_s=60, hurried=hurried))
+    await asyncio.sleep(0.3)
+    assert not closing.done()
+    hurried.set()
+    assert await asyncio.wait_for(closing, 10) == 1
+    assert count(metrics, "lost") == 1
+
+
 async def test_without_a_log_nothing_waits(metrics: Metrics) -> None:
     """A server without Kafka answers and has no trail to be full."""
     target = predictions(None, metrics)

@@ -115,6 +115,47 @@ def test_a_drain_does_not_wait_for_idle_streams(world: Any, settings: ServerSett
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+def unreached(world: Any, payment: Callable[[], service_pb2.ScoreRequest]) -> service_pb2.ScoreRequest:
+    """A request that waits for an event that nobody publishes."""
+    request = payment()
+    request.row.event_time_us = world.start_us + 10**11
+    request.freshness_token.MergeFrom(service_pb2.FreshnessToken(topic="history", offset=10**6))
+    return request
+
+
+def test_a_drain_in_a_hurry_waits_for_nobody(world: Any, payment: Callable[[], service_pb2.ScoreRequest]) -> None:
+    """Neither for the notice nor for those in flight: calls, batches and streams hear UNAVAILABLE, all counted."""
+    settings = ServerSettings(
+        port=0, metrics_port=0, deadline_default_ms=60_000, drain_notice_s=60.0, drain_grace_s=60.0
+    )
+    with BackgroundServer(lambda: world.server(settings)) as running, grpc.insecure_channel(running.target) as channel:
+        stub, request = service_grpc.PredictionServiceStub(channel), unreached(world, payment)
+        more = threading.Event()
+
+        def requests() -> Any:
+            yield service_pb2.ScoreStreamRequest(request=request)
+            more.wait(60)
+
+        calls = [
+            stub.Score.future(request, timeout=60),
+            stub.ScoreBatch.future(service_pb2.ScoreBatchRequest(requests=[request]), timeout=60),
+        ]
+        stream = stub.ScoreStream(requests(), timeout=60)
+        time.sleep(0.5)
+        drain = asyncio.run_coroutine_threadsafe(running.server.drain(), running._loop)
+        time.sleep(0.2)
+        assert not any(call.done() for call in calls)
+        running._loop.call_soon_threadsafe(running.server.hurry)
+        drain.result(timeout=20)
+        assert [call.code() for call in calls] == [grpc.StatusCode.UNAVAILABLE] * 2
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        more.set()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        total = running.server.metrics.families.registry.total
+        assert total("nowgraph_requests_total", code="UNAVAILABLE") == len(calls)
+
+
 def test_interceptors_see_every_call(world: Any, settings: ServerSettings) -> None:
     """What is handed in stands before the service: health checks pass it too."""
     seen: list[str] = []

@@ -264,7 +264,7 @@ def test_an_expired_deadline_never_reaches_the_model(
         taken.clear()
         first = stub.Score.future(known(), timeout=30)
         assert taken.wait(10)
-        short = [stub.Score.future(known(), timeout=0.2) for _ in range(20)]
+        short = [stub.Score.future(known(), timeout=2) for _ in range(20)]  # a busy machine can hold it
         codes = {call.exception(timeout=10).code() for call in short}
         running_free.set()
         assert first.result(timeout=30).HasField("graph_position")

@@ -24,8 +24,11 @@ from model_server.worker_link import Ready, SupervisorLink
 async def main():
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
+    heard = []
     if "stubborn" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif "slow" in sys.argv:
+        loop.add_signal_handler(signal.SIGTERM, lambda: heard.append(1) or (len(heard) > 1 and end.set()))
     else:
         loop.add_signal_handler(signal.SIGTERM, end.set)
     link = SupervisorLink.of_environment()
@@ -211,6 +214,21 @@ async def test_a_worker_that_does_not_drain_is_killed(tmp_path: Path) -> None:
         await until(lambda: workers.ready)
         (pid,) = pids(workers)
     assert not alive(pid)
+
+
+async def test_the_second_stop_is_passed_on(tmp_path: Path) -> None:
+    """Workers that take their time to drain hear it again; the supervisor ends with them, long before their grace."""
+    workers, _ = supervisor(tmp_path / "broken", 2, "slow", drain_s=60.0)
+    async with running(workers) as task:
+        await until(lambda: len(workers.ready) == 2)
+        told = pids(workers)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert not task.done()
+        assert all(alive(pid) for pid in told)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(asyncio.shield(task), 20)
+    assert not any(alive(pid) for pid in told)
 
 
 def test_a_port_that_somebody_has_is_refused() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from model_server.calls import Parts
 from model_server.generation import Generations, Serving
@@ -143,6 +145,42 @@ async def test_an_unreadable_channel_changes_nothing(world: Any, registry: Regis
     assert watched.outcomes()["refused_unavailable"] == 1
     path.write_text(whole)
     assert await watched.look() == second
+    await watched.lanes.close()
+
+
+async def test_a_registry_that_hangs_holds_nothing_up(
+    world: Any, registry: Registry, pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said once; a new generation is followed meanwhile, and what was promoted once the registry answers.
+
+    Nor does it hold up the end of the process: its thread is a daemon.
+    """
+    monkeypatch.setattr("model_server.models.switch.READ_S", 0.2)
+    first, second = pushed(), pushed(1.1)
+    arena, answers = tmp_path / "arena", threading.Event()
+    read = registry.channel
+
+    def hangs(*asked: str) -> Channel:
+        assert answers.wait(60)
+        return read(*asked)
+
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20):
+        watched = Watched(world, registry, attach=partial(GraphView.attach, world.schema, arena))
+    change(registry, lambda found: found.promote(second))
+    monkeypatch.setattr(registry, "channel", hangs)
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert await asyncio.wait_for(watched.look(), 10) == first
+    assert [one["reason"] for one in logs] == ["no answer within 0.2 s, and none since"]
+    assert watched.outcomes()["refused_unavailable"] == 1
+    assert [one.daemon for one in threading.enumerate() if one.name == "nowgraph-models"] == [True]
+    with TemporalGraph.create(world.schema, arena=arena, arena_bytes=64 << 20):
+        assert await asyncio.wait_for(watched.look(), 30) == first
+        assert watched.lanes.generations.current().watch.generation == 2
+        answers.set()
+        async with asyncio.timeout(30):
+            while await watched.look() != second:  # noqa: ASYNC110 - of a thread, not of this loop
+                await asyncio.sleep(0.02)
     await watched.lanes.close()
 
 

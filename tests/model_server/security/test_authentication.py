@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,13 +17,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from model_server.caller import current_caller
+from model_server.caller import Role, current_caller
 from model_server.security import guard
 from model_server.security.access import hash_of, new_token
 from model_server.security.guard import guard_of
 from model_server.settings import ServerSettings
+from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 
 SERVICE = "nowgraph.v1.PredictionService"
+METHODS = [method.name for method in service_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods]
 
 
 async def name(request: bytes, context: Any) -> bytes:
@@ -75,7 +78,7 @@ async def serving(**settings: Any) -> AsyncIterator[Running]:
     made = guard_of(found, registry)
     server = grpc.aio.server(interceptors=made.interceptors)
     unary = grpc.unary_unary_rpc_method_handler(name)
-    handlers = dict.fromkeys(("Score", "Rank", "Neighborhood", "Ingest", "Unheard"), unary)
+    handlers = dict.fromkeys((*METHODS, "Unheard"), unary)
     handlers["ScoreStream"] = grpc.stream_stream_rpc_method_handler(names)  # type: ignore[assignment]
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]
@@ -176,6 +179,24 @@ async def test_each_method_asks_for_its_role(tmp_path: Path) -> None:
         assert refused("nowgraph_callers_refused_total", {"reason": "role"}) == 5
         assert refused("nowgraph_callers_refused_total", {"reason": "no_credentials"}) == 1
         assert refused("nowgraph_callers_refused_total", {"reason": "unknown_token"}) == 3
+
+
+async def test_each_role_opens_what_the_document_says(tmp_path: Path, repository: Path) -> None:
+    """Each role alone, each method of the service: what docs/SECURITY.md lists is answered, all else is refused."""
+    listed = re.findall(r"^\| `(\w+)` \| (.+) \|$", (repository / "docs" / "SECURITY.md").read_text(), re.MULTILINE)
+    opens = {role: set(re.findall(r"`(\w+)`", methods)) for role, methods in listed if role in set(Role)}
+    tokens = {role: new_token() for role in Role}
+    path = access_file(tmp_path, "tokens:", *(token_entry(role, token, role) for role, token in tokens.items()))
+    async with serving(access_path=path) as running, running.channel(None) as channel:
+        heard = {
+            role: {method: await running.ask(channel, method, token=token) for method in METHODS}
+            for role, token in tokens.items()
+        }
+    expected = {
+        role: {method: role if method in opens[role] else "PERMISSION_DENIED" for method in METHODS} for role in Role
+    }
+    assert heard == expected
+    assert set().union(*opens.values()) == set(METHODS)
 
 
 async def test_a_strangers_message_is_not_parsed(tmp_path: Path) -> None:
