@@ -33,12 +33,14 @@ class Unit:
     """From labels to the numbers a model fits: (f(label) - center) / scale, f the identity or the signed log.
 
     The log is that of 1 + |label| / bend: far below `bend` a label counts as it is, far above by its ratio to others.
+    Where no label of the training was below `least`, which is then zero, none that is decoded is.
     """
 
     signed_log: bool = False
     center: float = 0.0
     scale: float = 1.0
     bend: float = 1.0
+    least: float | None = None
 
     def encode(self, label: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the numbers the model fits, of the labels' shape."""
@@ -50,16 +52,21 @@ class Unit:
     def decode(self, raw: Floats) -> Floats:
         """Return the model's numbers in the label's unit."""
         value = raw * self.scale + self.center
-        return np.sign(value) * np.expm1(np.abs(value)) * self.bend if self.signed_log else value
+        if self.signed_log:
+            value = np.sign(value) * np.expm1(np.abs(value)) * self.bend
+        return value if self.least is None else np.maximum(value, self.least)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a bend at one is left out, as in checkpoints that know of no other."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("bend", 1.0)}
+        """Return plain JSON values; a bend at one is left out, and no least, as in checkpoints that know neither."""
+        return {name: value for name, value in asdict(self).items() if (name, value) not in _UNSAID}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Unit:
         """Build from `to_dict`'s values."""
         return cls(**values)
+
+
+_UNSAID = (("bend", 1.0), ("least", None))
 
 
 def fit_unit(target: Target, label: NDArray[np.float32], transform: str) -> Unit:
@@ -69,13 +76,14 @@ def fit_unit(target: Target, label: NDArray[np.float32], transform: str) -> Unit
     value = label.astype(np.float64).reshape(-1)
     spread = float(value.std())
     skew = float(np.mean((value - value.mean()) ** 3)) / max(spread, SCALE_MIN) ** 3
+    least = None if (value < 0.0).any() else 0.0
     is_log = transform == "signed_log" or (transform == "auto" and abs(skew) > SKEW_LOG)
     bend = 1.0
     if is_log and value.any():
         bend = max(1.0, float(np.median(np.abs(value[value != 0.0]))) / BEND)
     if is_log:
         value = _signed_log(value, bend)
-    return Unit(is_log, float(np.median(value)), max(float(value.std()), SCALE_MIN), bend)
+    return Unit(is_log, float(np.median(value)), max(float(value.std()), SCALE_MIN), bend, least)
 
 
 def _signed_log(value: Floats, bend: float) -> Floats:

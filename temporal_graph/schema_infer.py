@@ -42,7 +42,13 @@ _SELF_NAME = re.compile(
     r"(?i).*(?:parent|manager|reports?_?to|supervisor|boss|superior|predecessor|reply_?to)(?:_?id)?"
 )
 _TIME_HINTS = ("event_time", "created", "timestamp", "datetime", "time", "date", "_at")
+_TIME_FIRST = 2
+"""Of the hints, so many name when a row began: they count for more than how finely it is told."""
 _TIME_LATE = re.compile(r"(?i)end|updated|modified")
+_TIME_OF_STEP = re.compile(
+    r"(?i)ship|deliver|arriv|return|refund|cancel|paid|settle|clos|resol|complet|finish|approv|process|confirm|answer"
+)
+"""Names of what happens to a row after it began: such a clock is no finer one of the same moment."""
 _TIME_NEVER = re.compile(r"(?i)birth|dob|expir|until|due|deleted")
 
 _KINDS = {
@@ -243,13 +249,17 @@ def _table(profile: TableProfile, key: ColumnProfile | None, links: Mapping[str,
 def _time_column(columns: Iterable[ColumnProfile]) -> str | None:
     """The time a row happens; where there is none, the complete one by which its columns are what they are."""
     times = [column for column in columns if column.family == "timestamp" and not _TIME_NEVER.search(column.name)]
-    early = [column.name for column in times if not _TIME_LATE.search(column.name)]
-    late = [column.name for column in times if not column.null_count]
+    early = [column for column in times if not _TIME_LATE.search(column.name)]
+    late = [column for column in times if not column.null_count]
 
-    def rank(name: str) -> int:
-        return next((place for place, hint in enumerate(_TIME_HINTS) if hint in name.lower()), len(_TIME_HINTS))
+    def rank(column: ColumnProfile) -> tuple[int, bool, bool, int]:
+        name = column.name.lower()
+        hint = next((place for place, hint in enumerate(_TIME_HINTS) if hint in name), len(_TIME_HINTS))
+        step = _TIME_OF_STEP.search(name) is not None
+        return min(hint, _TIME_FIRST), hint == len(_TIME_HINTS) or step, column.days_only, hint
 
-    return min(early or late, key=rank, default=None)
+    found = min(early or late, key=rank, default=None)
+    return None if found is None else found.name
 
 
 def _column(column: ColumnProfile, row_count: int) -> Column:

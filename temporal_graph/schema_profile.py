@@ -45,7 +45,8 @@ class ColumnProfile:
 
     `dim` is the length of a vector; `length_mean` the mean number of characters of a text's distinct values;
     `words_only` says that the text came as an Arrow dictionary: its values are categories already. `written` is the
-    name in the file, where `name` is the one that a schema can hold.
+    name in the file, where `name` is the one that a schema can hold. `days_only` says of a timestamp that it tells days
+    and no time of the day.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ColumnProfile:
     length_mean: float = 0.0
     words_only: bool = False
     written: str = ""
+    days_only: bool = False
 
     @property
     def distinct_count(self) -> int:
@@ -193,10 +195,11 @@ def _profile(path: str, name: str, values: Any) -> ColumnProfile:
     if pa.types.is_boolean(kind):
         return ColumnProfile(name, "boolean", values.null_count)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return ColumnProfile(name, "timestamp", values.null_count)
+        return ColumnProfile(name, "timestamp", values.null_count, days_only=_tells_days(values))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
         if not words_only and _holds_times(values):
-            return ColumnProfile(name, "timestamp", values.null_count)
+            days_only = pc.max(pc.utf8_length(values)).as_py() <= len("2024-01-31")
+            return ColumnProfile(name, "timestamp", values.null_count, days_only=days_only)
         distinct = pc.unique(values.cast(pa.large_string())).drop_null()
         length_mean = (pc.mean(pc.utf8_length(distinct)).as_py() or 0.0) if len(distinct) else 0.0
         return ColumnProfile(name, "text", values.null_count, distinct, 0, length_mean, words_only)
@@ -267,6 +270,21 @@ def _holds_times(values: Any) -> bool:
         if not any(_casts(part, kind) for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))):
             return False
     return True
+
+
+def _tells_days(values: Any) -> bool:
+    """Say whether all times are a day's first moment, by the clock that they were written by."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_date(values.type):
+        return True
+    if values.type.tz is not None:
+        try:
+            values = pc.local_timestamp(values)
+        except pa.ArrowInvalid:  # of a zone that this machine does not know
+            return False
+    return pc.all(pc.equal(pc.floor_temporal(values, unit="day"), values)).as_py() is not False
 
 
 def _casts(values: Any, kind: Any) -> bool:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
+ChangeMark = tuple[int, int, int, int]
+"""Up to where the changes of a table were told, by one generation; what the numbers are is the graph's affair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +80,27 @@ class RowTail:
 
     def __len__(self) -> int:
         """The number of rows."""
+        return len(self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class RowChanges:
+    """Rows of which the graph says something else since a mark, or ever: N entries, by row and time.
+
+    A row has one entry for each distinct visible time of its versions, from the earliest new one on: from then on it
+    may show other cells, links or none. A row that came as an upsert counts as changed; one that was inserted and not
+    changed since has no entry, nor has one that retention dropped or an erasure emptied. Where an erasure left a row
+    some of its versions, it has one for each of these.
+    """
+
+    table: str
+    row: Int64
+    """int64 [N], ascending."""
+    visible_time_us: Int64
+    """int64 [N], ascending within a row; ALWAYS_US for a change without time."""
+    mark: ChangeMark
+    """Where the next look begins."""
+
+    def __len__(self) -> int:
+        """The number of entries."""
         return len(self.row)

@@ -18,7 +18,7 @@ from temporal_graph.columns import columns_link
 from temporal_graph.errors import ArenaError, SchemaMismatchError
 from temporal_graph.generations import CompleteTime, CurrentGeneration, arena_path, complete_path
 from temporal_graph.schema import ColumnKind, Schema
-from temporal_graph.versions import RowTail, TableVersions
+from temporal_graph.versions import ChangeMark, RowChanges, RowTail, TableVersions
 
 Key = int | str | tuple[int | str, ...]
 Int64 = NDArray[np.int64]
@@ -223,7 +223,8 @@ class GraphView:
         """Return what was appended to the table since it had `first` rows: each such row as it arrived, in row order.
 
         One look at the published state where there is nothing new. A row keeps its number and its place; what changes
-        later (a bare row that is inserted, a link that moves) is asked of `rows_at`, `versions` or a sampler.
+        later (a bare row that is inserted, a link that moves) is told by `rows_changed`, and asked of `rows_at`,
+        `versions` or a sampler.
 
         Raises:
             ValueError: `first` is negative.
@@ -238,6 +239,16 @@ class GraphView:
         found = self._native.rows_at(self._table(table), np.ascontiguousarray(rows, dtype=np.int64))
         row, event_time_us, visible_time_us, parents, bare = found
         return RowTail(table, row, event_time_us, visible_time_us, parents, bare.view(np.bool_))
+
+    def rows_changed(self, table: str, since: ChangeMark | None = None) -> RowChanges:
+        """Return the rows that changed since a mark of this generation, or ever, and the next mark.
+
+        What is published is told once. Two loads where nothing has changed; else a look at each row's newest version,
+        or at all versions of the table where one came that is older than its row's newest. An updater of a release that
+        does not count changes has none to tell.
+        """
+        row, visible_time_us, mark = self._native.changed_rows(self._table(table), since)
+        return RowChanges(table, row, visible_time_us, mark)
 
     def versions(self, table: str) -> TableVersions:
         """Return the table as it was at every moment, by row and time; other threads run meanwhile.

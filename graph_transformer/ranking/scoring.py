@@ -18,6 +18,7 @@ from graph_transformer.errors import TaskError
 from graph_transformer.ranking.asked import Asked, Ragged
 from graph_transformer.ranking.candidates import WIDER, Retrieved, Retriever
 from graph_transformer.ranking.catalog import Catalog
+from graph_transformer.ranking.changes import ItemChanges
 from graph_transformer.ranking.features import Features, feature_names
 from graph_transformer.ranking.fusion import Fusion
 from graph_transformer.ranking.index import ItemIndex
@@ -32,6 +33,8 @@ Mask = NDArray[np.bool_]
 Keep = Callable[[Int64, Int64], Mask]
 """Which candidates stay, of their questions and items int64[n] each."""
 
+CHANGES_MAX = 256
+"""States of changed items that are read in one refresh, in about the time of one; others wait for the next."""
 UNTRAINED = "walk_mixed"
 """The feature that ranks where there is no fusion: the walk's score with what contents add."""
 
@@ -97,17 +100,37 @@ class Scorer:
         self._features = Features(self.catalog, task.ranking)
         self._index = None if towers is None else ItemIndex(towers.dimension)
         self._as_of_us = view.watermark_us if as_of_us is None else as_of_us
+        after_us = self._as_of_us if as_of_us is None else None
+        self._changes = None if towers is None else ItemChanges(view, ranked.items, after_us=after_us)
         self.feature_names = feature_names(towers=towers is not None)
 
     def refresh(self) -> None:
-        """Take in what is new in the graph: popularity, counts, new items and their vectors."""
+        """Take in what is new in the graph: popularity, counts, new items, vectors of these and of changed ones."""
+        if self._changes is not None:
+            self._changes.refresh()
         row = self.catalog.refresh()
-        if self._index is None or self.towers is None or not len(row):
+        if self._index is None or self.towers is None or self._changes is None:
             return
-        first_us = self.catalog.first_us(row)
-        seen = first_us < TIME_MAX_US
-        row, first_us = row[seen], first_us[seen]
-        self._index.put(row, self.towers.items(row, np.maximum(first_us, self._as_of_us)), first_us)
+        if len(row):
+            first_us = self.catalog.first_us(row)
+            seen = first_us < TIME_MAX_US
+            row, first_us = row[seen], first_us[seen]
+            read_us = np.maximum(first_us, self._as_of_us)
+            self._index.put(row, self.towers.items(row, read_us), first_us, read_us)
+        if len(self._changes):
+            self._read_again(self.towers, self._index, *self._changes.take(CHANGES_MAX), new=row)
+
+    def _read_again(self, towers: Towers, index: ItemIndex, row: Int64, changed_us: Int64, *, new: Int64) -> None:
+        """Replace vectors of items as of when each changed; those that are `new` were read a moment ago."""
+        last_us = index.read_us(row)
+        kept = (last_us < TIME_MAX_US) & ((changed_us > last_us) | ~np.isin(row, new))
+        row, read_us = row[kept], np.maximum(changed_us, last_us)[kept]
+        if not len(row):
+            return
+        vector = towers.items(row, read_us)
+        again = np.append(False, row[1:] == row[:-1])
+        for each in (~again, again):  # an item has two states at most, the earlier one first
+            index.change(row[each], vector[each], read_us[each])
 
     def scored(self, asked: Asked, keep: Keep | None = None, filtered: Mask | None = None) -> Scored:
         """Return scored candidates; `keep` filters those of the questions bool[B] `filtered`."""

@@ -295,6 +295,8 @@ struct TableHeader {
   std::atomic<i64> latest_event_us;
   std::atomic<Shape> shape;  // widened before what widens it is published
   std::atomic<u8> moved;     // 1 before any row's versions or retention can hide or move it: see STRUCTURAL
+  std::atomic<u16> late_changes;  // versions chained behind a newer one, modulo 2^16; counted before `changes`
+  std::atomic<u32> changes;       // versions chained, published or not, modulo 2^32
   ErasedCounts erased;
 };
 

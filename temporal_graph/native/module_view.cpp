@@ -1,5 +1,6 @@
 // Binds the arena and the read face.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -7,6 +8,7 @@
 
 #include <memory>
 
+#include "changes.hpp"
 #include "module.hpp"
 #include "module_arrays.hpp"
 #include "versions.hpp"
@@ -203,6 +205,25 @@ nb::tuple rows_at(View& view, u32 table_index, In<i64> rows) {
   return arrivals(found, table.link_count);
 }
 
+nb::tuple mark_tuple(const ChangeMark& mark) { return nb::make_tuple(mark.changes, mark.late, mark.unit, mark.sequence); }
+
+// Row, visible time, and the mark for the next call; None: since ever.
+nb::tuple changed_rows_since(View& view, u32 table_index, std::optional<std::tuple<u32, u16, u32, u64>> since) {
+  const TableHeader& table = view.reader.table(table_index);
+  RowChanges found;
+  if (since)
+    found.mark = {std::get<0>(*since), std::get<1>(*since), std::get<2>(*since), std::get<3>(*since)};
+  else
+    found.mark = first_mark(table);
+  if (has_changed(table, found.mark)) {
+    nb::gil_scoped_release released;
+    Reader own(*view.arena);  // the view's is for calls that hold Python's lock
+    const Pinned pinned(own);
+    changed_rows(own, pinned.snapshot, table, pinned.snapshot.row_limit[table_index], found);
+  }
+  return nb::make_tuple(moved(found.row), moved(found.visible_time_us), mark_tuple(found.mark));
+}
+
 nb::object cell_object(const Reader& reader, const TableHeader& table, u32 index, const char* payload) {
   if (payload == nullptr) return nb::none();
   if (index >= table.column_count) {
@@ -322,6 +343,7 @@ void bind_view(nb::module_& module) {
       .def("states", &states, nb::arg("table"))
       .def("rows_from", &rows_from, nb::arg("table"), nb::arg("first"))
       .def("rows_at", &rows_at, nb::arg("table"), nb::arg("rows"))
+      .def("changed_rows", &changed_rows_since, nb::arg("table"), nb::arg("since").none())
       .def("row_versions", &row_versions, nb::arg("table"), nb::arg("row"))
       .def("row_children", &row_children, nb::arg("link"), nb::arg("row"));
 }

@@ -161,6 +161,8 @@ bool Writer::chain_version(TableHeader& table, char* record, u32 unit) {
     point(&head, next(&head));
   }
   arena_.written(&version, sizeof version);
+  if (place != &head) table.late_changes.fetch_add(1, std::memory_order_release);
+  table.changes.fetch_add(1, std::memory_order_release);
   return true;
 }
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,22 @@ def test_units_of_older_checkpoints_are_read() -> None:
     unit = Unit.from_dict(written)
     assert unit.to_dict() == written  # and so the version of such a checkpoint stays
     assert unit.encode(np.array([np.e - 1.0], dtype=np.float32)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("transform", ["identity", "signed_log"])
+def test_what_was_never_below_zero_is_not_decoded_below_it(transform: str) -> None:
+    """Outputs that say less than nothing say nothing; one label below zero in the training, and they say it."""
+    label = np.array([0.0, 0.0, 2.0, 5.0, 9.0], dtype=np.float32)
+    outputs = np.array([[-9.0, -2.0, 0.5]])
+    unit = fit_unit(NUMBER, label, transform)
+    free = replace(unit, least=None)
+    assert free.decode(outputs)[0, 0] < 0.0
+    assert np.array_equal(unit.decode(outputs), np.maximum(free.decode(outputs), 0.0))
+    assert Unit.from_dict(unit.to_dict()) == unit
+    below = fit_unit(NUMBER, np.append(label, np.float32(-0.01)), transform)
+    assert below.least is None
+    assert below.decode(outputs)[0, 0] < 0.0
+    assert "least" not in below.to_dict()
 
 
 def test_a_constant_label_has_a_unit() -> None:

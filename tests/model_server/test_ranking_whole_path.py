@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.ranking.lists import RankQuestion
+from model_server.loading import load_model
 from model_server.settings import ServerSettings
-from nowgraph.client import ListRules, Row
+from nowgraph.client import ListRules, RankedItems, Row
 from protos.nowgraph.v1 import prediction_service_pb2 as service_pb2
 from stream.kafka_source import KafkaSource
 from stream.settings import EVENTS_TOPIC, StreamSettings
@@ -74,6 +78,32 @@ def test_what_just_happened_counts_for_the_real_ranker(
         assert (found.history_count, found.newest_age_us) == (number + 1, 0)
     assert 900 in found.keys
     assert 900 not in client.rank(77, k=60, exclude_seen=True, event_time=click_us).keys
+
+
+def test_an_item_that_changed_is_in_the_next_list_as_what_it_became(
+    shop: Any, settings: ServerSettings, ranking_checkpoint: Path, live: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With the token of the change: found near the user as by a ranker that is loaded afterwards, with its scores."""
+    checkpoint = Checkpoint.load(ranking_checkpoint, shop.schema)
+    config = replace(checkpoint.task.ranking, co_visit=0, far=0, popular=0, new=0, nearest=4)
+    replace(checkpoint, task=replace(checkpoint.task, ranking=config)).save(tmp_path / "near")
+    client = live(shop, INPUTS, settings, checkpoint=tmp_path / "near").client
+    at_us = shop.start_us + 40 * shop.day_us
+
+    def near(found: RankedItems) -> dict[Any, float]:
+        return {item.key: item.score for item in found.items if "nearest" in item.sources}
+
+    before = near(client.rank(k=60, event_time=at_us))
+    for key in range(20):
+        cells = {"color": "green", "tags": ["c"], "price": 1e4 * key, "in_stock": True}
+        token = client.ingest("items", key, cells, event_time=at_us)
+    after = near(client.rank(k=60, freshness_token=token, event_time=at_us))
+    fresh = load_model(tmp_path / "near", shop.graph.view(), settings)
+    (expected,) = fresh.rank([RankQuestion(None, (), at_us, limit=60)]).lists
+
+    assert set(after) != set(before)
+    assert after == pytest.approx(dict(zip(expected.key, expected.score.tolist(), strict=True)), abs=1e-6)
+    assert near(client.rank(k=60, event_time=at_us - 1)) == pytest.approx(before, abs=1e-3)
 
 
 def test_every_list_is_on_the_predictions_topic_with_its_positions(system: Any) -> None:

@@ -177,6 +177,24 @@ def test_clocks_are_chosen_by_name(tmp_path: Path) -> None:
     assert draft(tmp_path, t={"dob": ["1985-01-07", "1977-05-10"], "x": [1.5, 2.5]}).table("t").time_column is None
 
 
+def test_of_two_clocks_the_finer_is_taken(tmp_path: Path) -> None:
+    """A time of the day says more than a date, unless the names say that it is of a later moment, or nobody's clock."""
+    days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    hours = [START + timedelta(hours=17 * i) for i in range(3)]
+
+    def clock(**columns: list[Any]) -> str | None:
+        return draft(tmp_path, t={**columns, "hits": [1.5] * 3}).table("t").time_column
+
+    assert clock(order_date=days, ordered_at=hours) == "ordered_at"
+    assert clock(ordered_at=hours, order_date=days) == "ordered_at"
+    assert clock(order_date=times(3), ordered_at=hours) == "ordered_at"  # midnights
+    assert clock(created_date=days, created_at=hours) == "created_at"
+    assert clock(order_date=hours, ordered_at=hours) == "order_date"
+    assert clock(order_date=days, delivered_at=hours) == "order_date"
+    assert clock(created=days, seen_at=hours) == "created"
+    assert clock(order_date=days, checked=hours) == "order_date"
+
+
 def test_csv(tmp_path: Path) -> None:
     """A CSV file with ISO times is drafted as a Parquet file is."""
     rows = "".join(f"{i},{i % 3},2024-01-0{i + 1}T00:00:00Z,{i * 1.5}\n" for i in range(9))

@@ -58,6 +58,26 @@ def test_families(tmp_path: Path, values: Any, family: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "days_only"),
+    [
+        ([NOON, None], False),
+        ([date(2018, 4, 1), None], True),
+        ([datetime(2018, 4, 1), datetime(2018, 4, 2)], True),
+        ([datetime(2018, 4, 1), datetime(2018, 4, 2, 0, 0, 1)], False),
+        (pa.array([1_522_533_600], pa.timestamp("s", "Europe/Berlin")), True),  # its midnight, not UTC's
+        (pa.array([1_522_540_800], pa.timestamp("s", "Europe/Berlin")), False),
+        (pa.array([1_522_540_800], pa.timestamp("s", "Nowhere/Town")), False),
+        (["2018-04-01", None], True),
+        (["2018-04-01 00:00:00"], False),
+    ],
+)
+def test_a_clock_that_tells_days_alone_is_known_as_one(tmp_path: Path, values: Any, days_only: bool) -> None:
+    """Dates, texts of dates, and times that are all a day's first moment by their own zone."""
+    found = profile_column(tmp_path, values)
+    assert (found.family, found.days_only) == ("timestamp", days_only)
+
+
+@pytest.mark.parametrize(
     ("name", "values", "family"),
     [
         ("created_at", [1_522_540_831, 1_622_540_831], "timestamp"),

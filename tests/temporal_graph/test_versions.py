@@ -298,3 +298,43 @@ def test_rows_arrive_as_their_first_versions(sequence: list[ReferenceEvent]) -> 
             found = {n: (shops[p],) for n, p in zip(("shop", "sold_by"), tail.parents[at], strict=True) if p >= 0}
             assert found == {name: value for name, value in cells.items() if name in ("shop", "sold_by")}
             assert not tail.bare[at]
+
+
+def states_by_row(view: GraphView) -> dict[int, dict[int, object]]:
+    """What each order shows from each of its visible times on."""
+    states = view.versions("orders")
+    found: dict[int, dict[int, object]] = {}
+    for at, (row, from_us) in enumerate(zip(states.row.tolist(), states.valid_from_us.tolist(), strict=True)):
+        shows = (bool(states.deleted[at]), int(states.event_time_us[at]), repr(sorted(shown(view, states, at).items())))
+        found.setdefault(row, {})[from_us] = shows
+    return found
+
+
+def state_at(states: dict[int, object], cutoff_us: int) -> object:
+    """The state that a cut-off sees, None before the first."""
+    return states.get(max((time for time in states if time <= cutoff_us), default=-1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(order_events(), min_size=1, max_size=14), st.integers(0, 14))
+def test_what_shows_another_state_is_told(sequence: list[ReferenceEvent], cut: int) -> None:
+    """A row that says something else at some time is told from that time on, others of the batch at most, and once."""
+    with TemporalGraph.create(SCHEMA, arena_bytes=64 << 20) as graph:
+        view = graph.view()
+        graph.apply([wire(event) for event in sequence[:cut]], backfill=True)
+        before, mark = states_by_row(view), view.rows_changed("orders").mark
+        graph.apply([wire(event) for event in sequence[cut:]], backfill=True)
+        after, told = states_by_row(view), view.rows_changed("orders", mark)
+
+        assert len(view.rows_changed("orders", told.mark)) == 0
+        times = {row: told.visible_time_us[told.row == row].tolist() for row in set(told.row.tolist())}
+        touched = {event.key[0] for event in sequence[cut:]}
+        assert {view.keys("orders", np.array([row]))[0] for row in times} <= touched
+        assert all(each == sorted(set(each)) and set(each) <= set(after[row]) for row, each in times.items())
+        for row in before:
+            for time in sorted({*before[row], *after[row]}):
+                if state_at(before[row], time) != state_at(after[row], time):
+                    assert row in times
+                    assert times[row][0] <= time
+        ever = view.rows_changed("orders")
+        assert set(ever.row.tolist()) >= set(times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +121,71 @@ def test_views_see_up_to_when_the_graph_is_complete(schema: Schema, tmp_path: Pa
         assert [path.name for path in tmp_path.glob("*.complete")] == ["gen-2.complete"]
         (tmp_path / "gen-2.complete").unlink()
         assert GraphView.attach(schema, tmp_path).complete_time_us is None  # a writer that says nothing
+
+
+def test_a_change_that_comes_late_is_told_with_what_follows_it(schema: Schema, payment: Build) -> None:
+    """Behind a newer version of its row it may say something of it too; other rows are not told."""
+    with TemporalGraph.create(schema) as graph:
+        view = graph.view()
+        graph.apply([payment(key, 10 * key) for key in (1, 2, 3)], backfill=True)
+        graph.apply([payment(2, 90, amount=5.0, operation="UPSERT")], backfill=True)
+        mark = view.rows_changed("payments").mark
+
+        graph.apply([payment(2, 50, fraud=True, operation="UPSERT")], backfill=True)
+        graph.apply([payment(4, 60)], backfill=True)
+        told = view.rows_changed("payments", mark)
+
+        assert (told.row.tolist(), told.visible_time_us.tolist()) == ([1, 1], [50, 90])
+        graph.apply([payment(2, 50, fraud=True, operation="UPSERT")], backfill=True)  # once more
+        assert len(view.rows_changed("payments", told.mark)) == 0
+
+
+def test_what_an_erasure_leaves_of_a_row_is_told(schema: Schema, payment: Build) -> None:
+    """It may show less than before from each of its times on; of a row that is gone nothing is told."""
+    with TemporalGraph.create(schema) as graph:
+        view = graph.view()
+        graph.apply([payment(1, 10, amount=1.0), payment(2, 20), payment(3, 30)], backfill=True)
+        graph.apply([payment(1, 70, fraud=True, operation="UPSERT")], backfill=True)
+        mark = view.rows_changed("payments").mark
+        graph.apply([payment(1, 50, operation="ERASE"), payment(2, 50, operation="ERASE")], backfill=True)
+        told = view.rows_changed("payments", mark)
+        assert (told.row.tolist(), told.visible_time_us.tolist()) == ([0], [70])
+        assert len(view.rows_changed("payments", told.mark)) == 0
+
+
+def test_every_change_is_told_while_others_are_made(schema: Schema, payment: Build) -> None:
+    """A reader that looks again and again beside the writer misses none, in order or late, and hears of none twice."""
+    rows, batches = 50, 200
+    with TemporalGraph.create(schema) as graph:
+        view = graph.view()
+        graph.apply([payment(key, 0) for key in range(rows)], backfill=True)
+        told: list[tuple[int, int]] = []
+        done = threading.Event()
+
+        def read() -> None:
+            mark = None
+            while True:
+                last = done.is_set()
+                found = view.rows_changed("payments", mark)
+                mark = found.mark
+                # The first of a row is new; those that follow it may have been told before.
+                first = np.append(True, found.row[1:] != found.row[:-1])[: len(found)]
+                told.extend(zip(found.row[first].tolist(), found.visible_time_us[first].tolist(), strict=True))
+                if last:
+                    return
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        made = []
+        for batch in range(1, batches):
+            time_us = 1000 - batch if batch % 16 == 0 else 1000 + batch
+            key = batch % rows
+            graph.apply([payment(key, time_us, amount=float(batch), operation="UPSERT")], backfill=True)
+            made.append((key, time_us))
+        done.set()
+        reader.join()
+    assert len(told) == len(set(told))
+    assert {row for row, _ in told} == {row for row, _ in made}
+    assert {row: min(t for r, t in told if r == row) for row, _ in made} == {
+        row: min(t for r, t in made if r == row) for row, _ in made
+    }

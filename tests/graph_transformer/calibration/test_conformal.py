@@ -16,6 +16,7 @@ from graph_transformer.calibration.conformal import (
     shifted,
 )
 from graph_transformer.calibration.maps import NO_LINE, Scale
+from graph_transformer.heads import Unit
 from graph_transformer.target import MEDIAN, QUANTILES
 
 Floats = NDArray[np.float64]
@@ -145,6 +146,25 @@ def test_quantiles_that_are_a_sum_too_high_move_by_a_sum_and_not_below_zero() ->
     assert found.shift[3] == pytest.approx(-2.0, abs=0.5)
     assert calibrated.min() == 0.0
     assert np.abs(calibrated[:, 3] - fresh_label).mean() < np.abs(fresh[:, 3] + 2.0 - fresh_label).mean() - 0.3
+
+
+def test_intervals_of_what_is_never_below_zero_hold_and_end_there() -> None:
+    """Quantiles that the unit ends at zero keep what they promise, among labels of which a third are zero."""
+    unit = Unit(least=0.0)
+
+    def spent(seed: int, count: int) -> tuple[Floats, Floats]:
+        raw, label = drawn(count, seed=seed, spread=0.6)
+        return unit.decode(raw), np.maximum(label, 0.0)
+
+    raw, label = spent(0, 4000)
+    fresh, fresh_label = spent(1, 20_000)
+    calibrated = fit_conformal(raw, label)[1].apply(fresh)
+    assert np.mean(fresh_label == 0.0) > 0.3
+    assert calibrated.min() == 0.0
+    assert bool((np.diff(calibrated, axis=1) >= 0).all())
+    for pair in PAIRS:
+        # Where quantiles stand at zero, so do many labels: an interval may hold more than it promises.
+        assert nominal(pair) - 0.02 <= coverage(calibrated, fresh_label, pair)
 
 
 def test_labels_below_zero_or_few_of_them_are_shifted_plainly() -> None:

@@ -2,7 +2,8 @@ import time
 
 import numpy as np
 
-from graph_transformer.ranking.index import ItemIndex
+from graph_transformer.ranking.index import PAST_MIN, ItemIndex
+from temporal_graph.time_rule import TIME_MAX_US
 
 
 def ints(*values: int) -> np.ndarray:
@@ -67,3 +68,54 @@ def test_adding_an_item_takes_less_than_a_millisecond() -> None:
         took.append(time.perf_counter() - start)
         assert row in index.nearest(vector, ints(1), ints(10)).row.tolist()
     assert np.median(took) < 1e-3
+
+
+def test_an_item_that_changed_is_found_by_what_it_was_before() -> None:
+    """From the microsecond of the change on by its new vector, until then by the old one; always once."""
+    index = filled()
+    index.change(ints(7, 3), np.array([[5, 0], [0, 0]], dtype=np.float32), ints(40, 45))
+    user = np.array([[1, 0]], dtype=np.float32)
+
+    def near(cutoff_us: int) -> list[int]:
+        return index.nearest(user, ints(cutoff_us), ints(9)).row.tolist()
+
+    assert near(39) == [5, 3, 7]
+    assert near(40) == near(44) == [7, 5, 3]
+    assert near(45) == [7, 5, 3]
+    assert near(50) == [7, 5, 9, 3]
+    assert index.nearest(user, ints(44), ints(2)).row.tolist() == [7, 5]
+    assert len(index) == 4
+    assert index.read_us(ints(7, 9, 3, 8, 99)).tolist() == [40, 50, 45, TIME_MAX_US, TIME_MAX_US]
+
+
+def test_a_change_of_what_was_read_already_leaves_no_past() -> None:
+    """News of an earlier time replaces the vector as of when its cells were read: since when it is there stays."""
+    index = ItemIndex(2)
+    index.put(ints(7), np.array([[1, 0]], dtype=np.float32), ints(10), ints(60))
+    index.change(ints(7), np.array([[3, 0]], dtype=np.float32), ints(60))
+    user = np.array([[1, 0]], dtype=np.float32)
+
+    assert index.nearest(user, ints(9, 10)[:1], ints(1)).row.tolist() == []
+    assert index.nearest(user, ints(10), ints(1)).row.tolist() == [7]
+    assert index.read_us(ints(7)).tolist() == [60]
+    assert len(index._past._row) == 0
+
+
+def test_an_index_whose_items_change_for_ever_stops_growing() -> None:
+    """It keeps so many vectors of the past and no more; an item whose past was given up is found by no later vector."""
+    index = ItemIndex(2)
+    index.put(np.arange(100), np.zeros((100, 2), dtype=np.float32), np.zeros(100, np.int64))
+    sizes = []
+    for time_us in range(1, 201):
+        index.change(np.arange(100), np.full((100, 2), time_us, dtype=np.float32), np.full(100, time_us))
+        sizes.append(len(index._past._row))
+    user = np.ones((1, 2), dtype=np.float32)
+
+    assert sizes[-1] == sizes[60] == PAST_MIN
+    assert len(index) == 100
+    assert len(index.nearest(user, ints(200), ints(200)).row) == 100
+    assert len(index.nearest(user, ints(199), ints(200)).row) == 100
+    assert len(index.nearest(user, ints(0), ints(200)).row) == 0
+    kept = [len(index.nearest(user, ints(time_us), ints(200)).row) for time_us in range(201)]
+    assert kept == sorted(kept)
+    assert sum(kept[:-1]) == PAST_MIN

@@ -13,6 +13,7 @@ from graph_transformer.ranking.fusion import Fusion, FusionConfig
 from graph_transformer.ranking.lists import ItemFilter, RankedList, RankQuestion, Source
 from graph_transformer.ranking.parts import RankingParts
 from graph_transformer.ranking.ranker import Ranker
+from protos.nowgraph.v1 import row_event_pb2 as pb
 
 from .conftest import ITEMS, USERS, Shop, item_event, order_event
 
@@ -209,3 +210,86 @@ def test_the_past_is_asked_with_an_index_of_the_past(shop: Shop) -> None:
 
     assert np.allclose(vectors[0], vectors[1])
     assert not np.allclose(vectors[0], vectors[2])
+
+
+def near_only(shop: Shop, most: int = 3) -> Checkpoint:
+    """The shop's ranking, whose only candidates are so many of the items nearest to the user's vector."""
+    config = replace(shop.task.ranking, co_visit=0, far=0, popular=0, new=0, nearest=most, exclude_seen=True)
+    return replace(checkpoint_of(shop), task=replace(shop.task, ranking=config))
+
+
+def near(ranker: Ranker, cutoff_time_us: int, user: int | None = 2) -> dict[object, float]:
+    """Items that the index finds for a user, with their scores."""
+    found = one(ranker, cutoff_time_us=cutoff_time_us, user=user)
+    every = zip(found.key, found.score.tolist(), found.source.tolist(), strict=True)
+    return {key: score for key, score, flag in every if flag & Source.NEAREST}
+
+
+def vector_of(ranker: Ranker, row: int) -> np.ndarray:
+    """The vector by which an item is found."""
+    index = ranker._scorer._index
+    assert index is not None
+    return index._vector[index._line[row]]
+
+
+def test_an_item_that_changed_is_found_by_what_it_became(shop: Shop) -> None:
+    """The list after the event finds it as a ranker loaded after it does; a question as of before, as it did before."""
+    ranker = Ranker(near_only(shop), shop.view)
+    was, before = vector_of(ranker, 5).copy(), near(ranker, NOW_US)
+    changed_us = NOW_US + 50
+
+    shop.graph.apply([item_event(f"item {index}", changed_us, 1e4 / (index + 1), "new kind") for index in (5, 6, 7)])
+    after = near(ranker, changed_us)
+    fresh = Ranker(near_only(shop), shop.graph.view())
+
+    assert np.abs(vector_of(ranker, 5) - was).max() > 0.01
+    for row in range(ITEMS):
+        assert np.allclose(vector_of(ranker, row), vector_of(fresh, row), atol=1e-6 if row in (5, 6, 7) else 1e-4)
+    assert after == pytest.approx(near(fresh, changed_us), abs=1e-6)
+    assert set(after) != set(before)
+    past = Ranker(near_only(shop), shop.view, as_of_us=NOW_US)
+    assert near(ranker, changed_us - 1) == pytest.approx(near(past, changed_us - 1), abs=1e-4)
+    assert set(near(ranker, changed_us - 1)) == set(before)
+
+
+def test_what_an_item_points_to_is_part_of_its_vector(shop: Shop) -> None:
+    """A kind that changes moves the vectors of its items, and of no others."""
+    ranker = Ranker(near_only(shop), shop.view)
+    was = [vector_of(ranker, row).copy() for row in range(ITEMS)]
+    kind = pb.RowEvent(table="kinds", operation=pb.OPERATION_UPSERT, event_time_us=NOW_US, known_time_us=NOW_US)
+    kind.key.parts.add(text="book")
+    kind.cells.add(column="taxed", boolean=True)
+
+    shop.graph.apply([kind.SerializeToString()])
+    one(ranker, cutoff_time_us=NOW_US)
+    fresh = Ranker(near_only(shop), shop.graph.view())
+
+    moved = [not np.array_equal(vector_of(ranker, row), was[row]) for row in range(ITEMS)]
+    books = [key for key in range(ITEMS) if key % 2 == 0]
+    rows = shop.view.row_index("items", [f"item {key}" for key in books]).tolist()
+    assert sorted(np.flatnonzero(moved).tolist()) == sorted(rows)
+    for row in rows:
+        assert np.allclose(vector_of(ranker, row), vector_of(fresh, row), atol=1e-6)
+
+
+@pytest.mark.parametrize("loaded_before", [True, False])
+def test_a_change_that_is_known_to_come_waits_for_its_time(shop: Shop, loaded_before: bool) -> None:
+    """Items are found by what they are until then, by the other from then on, whenever the change came."""
+    coming_us, checkpoint = NOW_US + 500, near_only(shop)
+    changes = []
+    for index in (5, 6, 7):
+        change = pb.RowEvent.FromString(item_event(f"item {index}", NOW_US, 1e4 / (index + 1), "new kind"))
+        change.known_time_us = coming_us
+        changes.append(change.SerializeToString())
+    plain = near(Ranker(checkpoint, shop.view), NOW_US)
+    if loaded_before:
+        ranker = Ranker(checkpoint, shop.view)
+        shop.graph.apply(changes, backfill=True)
+    else:
+        shop.graph.apply(changes, backfill=True)
+        ranker = Ranker(checkpoint, shop.graph.view())
+    fresh = Ranker(checkpoint, shop.graph.view(), as_of_us=coming_us)
+
+    assert near(ranker, coming_us - 1) == pytest.approx(plain, abs=1e-3)
+    assert near(ranker, coming_us) == pytest.approx(near(fresh, coming_us), abs=1e-3)
+    assert set(near(ranker, coming_us)) != set(plain)
