@@ -79,8 +79,10 @@ def asked(
             write_labels(table[0], file, view)
             load_files(graph, [file], quiet=quiet)
         task, labels = question.task(view, table)
-        if not quiet and (note := given_away(task, labels)) is not None:
-            progress_console().print(note, highlight=False)
+        top_note = None if question.bound is None else question.bound.top_note
+        for note in () if quiet else (top_note, given_away(task, labels)):
+            if note is not None:
+                progress_console().print(note, highlight=False)
         yield Asked(question, view, task, labels, file)
 
 

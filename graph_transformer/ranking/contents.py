@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.statistics import ELEMENT_SEPARATOR
-from graph_transformer.ranking.asked import offsets, owners, taken
+from graph_transformer.ranking.asked import distinct, offsets, owners, taken
 from online_sampler.plan import SamplingPlan
 from online_sampler.sampler import Sampler
 from temporal_graph.schema import ColumnKind
@@ -177,7 +177,7 @@ class ItemContents:
 
     def cosines(self, left: ItemTokens, right: ItemTokens, cutoff_time_us: int) -> Float32:
         """Return float32[l, r]: the cosine of each of l items with each of r, of tokens weighted by rarity."""
-        vocabulary = np.unique(left.token)
+        vocabulary = distinct(left.token)
         if not len(vocabulary):
             return np.zeros((len(left.there), len(right.there)), dtype=np.float32)
         return self._dense(left, vocabulary, cutoff_time_us) @ self._dense(right, vocabulary, cutoff_time_us).T

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.ranking.asked import Asked, owners
+from graph_transformer.ranking.asked import Asked, distinct, owners
 from graph_transformer.ranking.candidates import Retrieved
 from graph_transformer.ranking.catalog import Catalog
 from graph_transformer.ranking.config import RankingConfig
@@ -210,7 +210,7 @@ def _users(asked: Asked, found: Retrieved) -> list[Float32]:
     some = entries > 0
     newest_us = own.event_time_us[own.offset[:-1][some]]
     idle[some] = np.log1p(_days(asked.asked_time_us[some] - newest_us))
-    items = np.unique(question * np.int64(found.evidence.span + 1) + own.item + 1)
+    items = distinct(question * np.int64(found.evidence.span + 1) + own.item + 1)
     different = np.bincount(items // (found.evidence.span + 1), minlength=len(asked))
     columns = [
         np.log1p(count),

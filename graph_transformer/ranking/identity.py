@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.batch import Batch
+from graph_transformer.ranking.asked import distinct
 
 if TYPE_CHECKING:
     from online_sampler.neighborhood import Neighborhood
@@ -52,8 +53,8 @@ class Identities:
 
 def identities_of(view: GraphView, table: str, row: Ints) -> Identities:
     """Return identities for rows int64[n] of a table, each once, in their order; the first IDENTITIES_MAX."""
-    distinct = np.unique(row[row >= 0])[:IDENTITIES_MAX]
-    return Identities(table, tuple(key for key in view.keys(table, distinct) if key is not None))
+    known = distinct(row[row >= 0])[:IDENTITIES_MAX]
+    return Identities(table, tuple(key for key in view.keys(table, known) if key is not None))
 
 
 class BoundIdentities:

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from nowgraph.commands.options import AsJson, History, LabelFolder, QueryText, Quiet, SchemaPath, TaskPath
-from nowgraph.report import emit, time_text
+from nowgraph.report import emit, progress_console, time_text
 from temporal_graph.duration import format_duration
 from temporal_graph.schema import load_schema
 
@@ -52,6 +52,9 @@ def labels(
         found, splits = _made(question, view)
         write_labels(found, output, view)
     rows = _split_rows(found, splits)
+    note = None if question.bound is None else question.bound.top_note
+    if note is not None and not quiet:
+        progress_console().print(note, highlight=False)
     document = {
         "output": str(output),
         "task": question.name,
@@ -151,6 +154,7 @@ def _understood(bound: BoundQuery) -> list[dict[str, Any]]:
         "steps": bound.steps if bound.steps > 1 else None,
         "items": bound.query.top,
         "past labels": _past_labels(bound),
+        "note": bound.top_note,
     }
     return [{"what": name, "understood as": value} for name, value in facts.items() if value is not None]
 

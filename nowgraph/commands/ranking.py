@@ -38,6 +38,7 @@ def train_ranking(
     arena: Path | None,
     *,
     plan: Path | None,
+    budget_s: float | None,
     seed: int,
     floors: bool,
     shown: Shown,
@@ -57,6 +58,7 @@ def train_ranking(
                 task,
                 output,
                 questions=found.questions,
+                budget_s=budget_s,
                 seed=seed,
                 progress=progress,
                 floors=floors,
@@ -87,7 +89,12 @@ def _report_training(result: RankingResult, file: Path, shown: Shown) -> None:
         as_json=shown.as_json,
         document=result.to_dict() | {"questions": str(file)},
     )
-    if shown.as_json or not rankers:
+    if shown.as_json:
+        return
+    if result.cuts and not shown.quiet:
+        cut = "; ".join(map(str, result.cuts))
+        progress_console().print(f"Cut to the budget: {cut}", highlight=False)
+    if not rankers:
         return
     emit(table_of_parts(rankers), title=f"{split}: parts of the items, ranked among themselves", as_json=False)
     recall = [{"candidates": name, "recall": f"{share:.4f}"} for name, share in result.recall.get(split, {}).items()]

@@ -63,14 +63,15 @@ def train(
 
     torch.set_num_threads(threads)
     question = question_of(load_schema(schema), task=task, query=text_of(query), labels=labels)
+    budget_s = None if budget is None else duration_s(budget)
     if question.target.kind is Kind.RANKING:
         _one_process("a ranking is fitted by one process")
-        refuse = {"budget": budget, "search": search, "baseline": baseline, "pretrained": pretrained, "resume": resume}
-        refuse_options(question.name, **refuse, compile=compiled)
-        how = Shown(quiet=quiet, as_json=as_json)
-        train_ranking(question, output, history or [], arena, plan=plan, seed=seed, floors=floors, shown=how)
+        refuse = {"search": search, "baseline": baseline, "pretrained": pretrained, "resume": resume}
+        refuse |= {"samplers": samplers > 1, "compile": compiled, "device": device != "cpu", "size": size != "cpu"}
+        refuse_options(question.name, **refuse)
+        options: dict[str, Any] = {"budget_s": budget_s, "seed": seed, "floors": floors, "plan": plan}
+        train_ranking(question, output, history or [], arena, shown=Shown(quiet=quiet, as_json=as_json), **options)
         return
-    budget_s = None if budget is None else duration_s(budget)
     if search and budget_s is None:
         raise UsageError("--search spends the time of --budget: give one, such as --budget 10m")
     if search:
@@ -85,7 +86,7 @@ def train(
         if search and budget_s is not None:
             planned = search_plan(found, planned, budget_s=budget_s, seed=seed, quiet=not shown, runtime=runtime)
             text = plan_text(planned)
-        options: dict[str, Any] = {"baseline": baseline, "floors": floors, "pretrained": pretrained, "seed": seed}
+        options = {"baseline": baseline, "floors": floors, "pretrained": pretrained, "seed": seed}
         options["budget_s"] = None if search else budget_s
         result = _fitted(found, planned, output, runtime, shown=shown, options=options)
         if ranks.is_first:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from graph_transformer.finetune.query.calendar import horizon_bound_us
-from graph_transformer.finetune.query.syntax import Aggregation, Column, Function, Query, Window, operands_of
+from graph_transformer.finetune.query.syntax import (
+    Aggregation,
+    Column,
+    Function,
+    Query,
+    Window,
+    operands_of,
+    quoted_name,
+)
 from graph_transformer.target import Kind, Ranked, Target
 from temporal_graph.schema import Column as SchemaColumn
 from temporal_graph.schema import ColumnKind, KeyType, Link, Schema
@@ -120,6 +128,27 @@ class BoundQuery:
     def horizon_us(self) -> int:
         """Where the last window ends after t; of calendar months the longest they can be."""
         return max((horizon_bound_us(window) for window in self.windows), default=0)
+
+    @property
+    def top_note(self) -> str | None:
+        """What RANK TOP k comes to where values are listed, not linked rows; None where it ranks rows or is not there.
+
+        A list of a column's values is a task of classes, as it is elsewhere in this language.
+        """
+        top, target = self.query.top, self.query.target
+        if top is None or self.kind is Kind.RANKING:
+            return None
+        bound = self.aggregations[target] if isinstance(target, Aggregation) else None
+        column = target.column if isinstance(target, Aggregation) else target
+        note = (
+            f"RANK TOP {top}: {column} is no link, so the task is {self.kind.value}: every value gets a probability, "
+            f"and the {top} largest are the caller's to take."
+        )
+        links = self.schema.table(bound.table).links if bound is not None else ()
+        others = [link.name for link in links if bound is not None and link.name != bound.link.name]
+        if bound is None or not others:
+            return note
+        return f"{note} Rows are ranked by LIST_DISTINCT({quoted_name(bound.table)}.{quoted_name(others[0])}, ...)."
 
     def target(self, task_name: str, classes: Sequence[str] = ()) -> Target:
         """Return the target of a task of this name; `classes` where the kind has some."""

@@ -5,6 +5,7 @@ RankingQuestions ─► Asked ─► Scorer, some at a time ─► lists, recall
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.session_events import session_events
-from graph_transformer.ranking.asked import Asked, Ragged, among, offsets, owners
+from graph_transformer.ranking.asked import Asked, Ragged, among, distinct, offsets, owners
 from graph_transformer.ranking.candidates import Retrieved
+from graph_transformer.ranking.evidence import largest
 from graph_transformer.ranking.lists import Source
 from graph_transformer.ranking.scoring import Scored, Scorer, Towers
 from graph_transformer.target import Ranked
@@ -66,7 +68,7 @@ class KeptTowers:
             more = top - len(self._known)
             self._vector = np.concatenate([self._vector, np.zeros((more, self.dimension), dtype=np.float32)])
             self._known = np.concatenate([self._known, np.zeros(more, dtype=bool)])
-        missing = np.unique(row[~self._known[row]])
+        missing = distinct(row[~self._known[row]])
         if len(missing):
             shown_us = np.maximum(self._first_us(missing), self._as_of_us)
             self._vector[missing] = self._towers.items(missing, shown_us)
@@ -81,11 +83,18 @@ def together(count: int) -> Iterator[Int64]:
         yield np.arange(start, min(start + TOGETHER, count))
 
 
-def scored_parts(scorer: Scorer, asked: Asked) -> Iterator[tuple[Int64, Scored]]:
-    """Yield (positions of questions, their scored candidates), TOGETHER at a time."""
+def scored_parts(scorer: Scorer, asked: Asked, *, most_s: float | None = None) -> Iterator[tuple[Int64, Scored]]:
+    """Yield (positions of questions, their scored candidates), TOGETHER at a time.
+
+    With `most_s` those questions at first, drawn alike, that so many seconds suffice for; at least once TOGETHER.
+    """
+    ends_s = None if most_s is None else time.monotonic() + most_s
     scorer.refresh()
+    order = np.arange(len(asked)) if ends_s is None else np.random.default_rng(0).permutation(len(asked))
     for places in together(len(asked)):
-        yield places, scorer.scored(asked.select(places))
+        yield order[places], scorer.scored(asked.select(order[places]))
+        if ends_s is not None and time.monotonic() >= ends_s:
+            return
 
 
 def right_ones(part: RankingQuestions, found: Retrieved) -> Mask:
@@ -122,11 +131,11 @@ class Recall:
 def best_items(offset: Int64, item: Int64, score: Float32, width: int) -> Int64:
     """Return int64[n, width]: each question's items of the largest scores, ties by row, -1 where there is no more."""
     question = owners(offset)
-    order = np.lexsort((item, -score, question))
-    rank = np.arange(len(order)) - offset[:-1][question]
+    best = largest(question, score, item, np.full(len(offset) - 1, width))
+    question = question[best]
+    rank = np.arange(len(best)) - np.searchsorted(question, question)
     listed = np.full((len(offset) - 1, width), -1, dtype=np.int64)
-    shown = rank < width
-    listed[question[shown], rank[shown]] = item[order[shown]]
+    listed[question, rank] = item[best]
     return listed
 
 

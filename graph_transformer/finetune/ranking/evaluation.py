@@ -25,7 +25,7 @@ from graph_transformer.finetune.ranking.asking import (
     scored_parts,
     together,
 )
-from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX, FusionLists, learned_lists
+from graph_transformer.finetune.ranking.fusion_fit import LISTS_MAX, FusionLists, Told, learned_lists, untold
 from graph_transformer.finetune.ranking.metrics import ndcg_of
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.result import OURS
@@ -121,16 +121,28 @@ def graph_columns(names: tuple[str, ...], features: NDArray[FloatT]) -> NDArray[
 
 
 def fusion_lists(
-    source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, seed: int
+    source: RowSource,
+    ranked: Ranked,
+    scorer: Scorer,
+    questions: RankingQuestions,
+    *,
+    seed: int,
+    most_s: float | None = None,
+    told: Told = untold,
 ) -> FusionLists:
-    """Return what a fusion learns from questions: of LISTS_MAX of them at most, drawn at random."""
+    """Return what a fusion learns from questions: of LISTS_MAX of them at most, drawn at random.
+
+    Of fewer where `most_s` seconds do not suffice; `told` hears how many, and of how many.
+    """
     random = np.random.default_rng(seed)
     questions = questions.drawn(LISTS_MAX, random)
     asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
-    parts = []
-    for places, scored in scored_parts(scorer, asked):
+    parts, done = [], 0
+    for places, scored in scored_parts(scorer, asked, most_s=most_s):
         right = right_ones(questions.select(places), scored.found)
         parts.append(learned_lists(scorer.feature_names, scored.found.offset, scored.features, right, random))
+        done += len(places)
+    told(done, len(questions))
     return FusionLists.joined(parts)
 
 
@@ -144,17 +156,28 @@ class Judged:
     """Questions whose scored candidates are kept, to judge fusions by: NDCG of their first `top`."""
 
     def __init__(
-        self, source: RowSource, ranked: Ranked, scorer: Scorer, questions: RankingQuestions, *, top: int, seed: int
+        self,
+        source: RowSource,
+        ranked: Ranked,
+        scorer: Scorer,
+        questions: RankingQuestions,
+        *,
+        top: int,
+        seed: int,
+        most_s: float | None = None,
+        told: Told = untold,
     ) -> None:
+        """Score CHOICE_MAX questions at most, fewer where `most_s` seconds do not suffice; `told` as `fusion_lists`."""
         questions = questions.drawn(CHOICE_MAX, np.random.default_rng(seed))
         asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
         self._parts = []
-        for places, scored in scored_parts(scorer, asked):
+        for places, scored in scored_parts(scorer, asked, most_s=most_s):
             part = questions.select(places)
             right = right_ones(part, scored.found)
             wanted = np.diff(part.item_offset)
             self._parts.append((scored.found.offset, scored.features.astype(np.float16), right, wanted))
         self._top = top
+        told(sum(len(wanted) for *_, wanted in self._parts), len(questions))
 
     @torch.inference_mode()
     def ndcg(self, fusion: Fusion) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.finetune.ranking.histories import Histories, Interactions
 from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.ranking.asked import distinct
 from graph_transformer.ranking.popularity import SNAPSHOT_ITEMS, Popularity
 
 Int64 = NDArray[np.int64]
@@ -24,7 +25,7 @@ class Columns:
     """The items that a floor can list, numbered without gaps: those of any interaction."""
 
     def __init__(self, interactions: Interactions) -> None:
-        self.item: Int64 = np.unique(interactions.item)
+        self.item: Int64 = distinct(interactions.item)
 
     def __len__(self) -> int:
         """The number of items."""

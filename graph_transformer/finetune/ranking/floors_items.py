@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.linalg
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from graph_transformer.finetune.ranking.floors_counts import Columns, Scores
 from graph_transformer.finetune.ranking.histories import Histories, Interactions
 from graph_transformer.finetune.ranking.questions import RankingQuestions
+from graph_transformer.ranking.asked import distinct
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -33,6 +35,8 @@ HISTORY_MAX = 20
 """The newest interactions of a history that co-visitation reads."""
 EASE_PENALTY = 250.0
 """The L2 penalty of EASE, of the order of the paper's choices."""
+MIRRORED = 512
+"""Rows copied at a time."""
 EASE_ITEMS_MAX = 12_500
 """EASE inverts a matrix of all items: of more, the most frequent. 12,500 take half a minute of one core."""
 
@@ -66,11 +70,13 @@ class ItemFloor:
 def item_neighbors(columns: Columns, visible: Interactions) -> ItemFloor:
     """Return item-kNN: cosine of the sets of users, an item its own neighbor; each item of the history once."""
     had = _had(columns, visible)
-    together = (had.T @ had).tocoo()
+    together = scipy.sparse.csr_array(had.T @ had)
     degree = had.sum(axis=0)
-    norm = np.sqrt(degree[together.row] * degree[together.col]) + COSINE_SHRINK
-    weights = scipy.sparse.csr_array((together.data / norm, (together.row, together.col)), shape=together.shape)
-    return ItemFloor(columns, weights.astype(np.float32), _once)
+    # In place, a row at a time: tens of millions of pairs are there where users had many items.
+    for row, (low, high) in enumerate(pairwise(together.indptr.tolist())):
+        norm = np.sqrt(degree[row] * degree[together.indices[low:high]]) + COSINE_SHRINK
+        together.data[low:high] /= norm
+    return ItemFloor(columns, together.astype(np.float32, copy=False), _once)
 
 
 def co_visitation(columns: Columns, visible: Interactions) -> ItemFloor:
@@ -106,21 +112,33 @@ def ease(columns: Columns, visible: Interactions) -> ItemFloor:
     chosen = np.sort(np.argsort(-degree, kind="stable")[:EASE_ITEMS_MAX])
     chosen = chosen[degree[chosen] > 0]
     part = scipy.sparse.csr_array(had[:, chosen])
-    gram = np.asfortranarray((part.T @ part).toarray(), dtype=np.float32)
+    gram = (part.T @ part).astype(np.float32, copy=False).toarray(order="F")
     gram[np.diag_indices(len(chosen))] += EASE_PENALTY
     factor, _ = scipy.linalg.lapack.spotrf(gram, lower=True, overwrite_a=True)
     inverse, _ = scipy.linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    inverse /= -np.diag(inverse).copy()
-    np.fill_diagonal(inverse, 0.0)
-    return ItemFloor(columns, np.ascontiguousarray(inverse), _once, chosen)
+    _mirror(inverse)
+    scale = -np.diag(inverse).copy()
+    # The transpose is the same matrix, and lies in memory row by row.
+    weights = inverse.T
+    weights /= scale
+    np.fill_diagonal(weights, 0.0)
+    return ItemFloor(columns, weights, _once, chosen)
+
+
+def _mirror(matrix: NDArray[np.float32]) -> None:
+    """Copy what lies below the diagonal above it, in place: a copy of the whole is half a gigabyte."""
+    for low in range(0, len(matrix), MIRRORED):
+        high = min(low + MIRRORED, len(matrix))
+        block = matrix[low:high, low:high]
+        block[...] = np.tril(block) + np.tril(block, -1).T
+        matrix[low:high, high:] = matrix[high:, low:high].T
 
 
 def _had(columns: Columns, visible: Interactions) -> scipy.sparse.csr_array:
     """Return who had what, float32 [users, columns] of 0 and 1."""
     known = visible.user >= 0
     user, at = visible.user[known], columns.of(visible.item[known])
-    pair = np.unique(user * np.int64(max(len(columns), 1)) + at)
+    pair = distinct(user * np.int64(max(len(columns), 1)) + at)
     user, at = np.divmod(pair, np.int64(max(len(columns), 1)))
     shape = (int(user.max(initial=-1)) + 1, len(columns))
     return scipy.sparse.csr_array((np.ones(len(pair), dtype=np.float32), (user, at)), shape=shape)

@@ -8,9 +8,9 @@ The lists are of questions that the towers did not learn from: what their scores
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -40,6 +40,12 @@ WARM_UP = 0.1
 SPREAD_MIN = 1e-3
 
 Judge = Callable[[Fusion], float]
+Told = Callable[[int, int], None]
+"""Hears how much there was time for, and of how much."""
+
+
+def untold(done: int, wanted: int) -> None:
+    """Hear nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +97,14 @@ def fit_fusion(
     judge: Judge | None = None,
     looks: int = 3,
     seed: int = 0,
+    most_s: float | None = None,
+    told: Told = untold,
 ) -> tuple[Fusion, int]:
     """Return a fusion fitted to lists and for how many steps; of `looks` looks the one that `judge` likes best.
 
-    `steps` defaults to PASSES passes over the lists, the task's number at most. Equal seeds on one machine and thread
-    count give equal weights.
+    `steps` defaults to `steps_wanted`; they are fewer, and the schedule shorter, where `most_s` seconds do not suffice:
+    `told` hears how many were taken, and of how many.
+    Equal seeds on one machine and thread count give equal weights, unless time ends them.
 
     Raises:
         NotEnoughExamples: fewer than LISTS_MIN lists.
@@ -103,15 +112,16 @@ def fit_fusion(
     """
     if len(lists) < LISTS_MIN:
         raise NotEnoughExamples(f"{len(lists)} lists of candidates hold a right answer: {LISTS_MIN} are needed")
-    most = min(config.fusion_steps, max(STEPS_MIN, PASSES * len(lists) // BATCH))
-    total = most if steps is None else steps
+    total = steps_wanted(lists, config) if steps is None else steps
+    clock = _Clock(total, most_s)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = Fusion(_shape(lists, config, members))
         optimizer = torch.optim.AdamW(fusion.parameters(), lr=RATE, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_share, total=total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, clock.share)
         best: tuple[float, int, dict[str, Tensor]] | None = None
-        at = {round(total * (look + 1) / looks) for look in range(looks)}
+        at = [round(total * (look + 1) / looks) for look in range(looks)]
+        step = 0
         for step, chosen in enumerate(_drawn(len(lists), total, seed), start=1):
             fusion.train()
             loss = _loss(fusion, lists, chosen)
@@ -121,14 +131,24 @@ def fit_fusion(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if judge is not None and step in at:
+            reached = clock.reached(step)
+            if judge is not None and at and reached >= at[0]:
+                at = [each for each in at if each > reached]
                 value = judge(fusion.eval())
                 if best is None or value > best[0]:
                     best = (value, step, {name: kept.clone() for name, kept in fusion.state_dict().items()})
+            if reached >= total:
+                break
+    told(step, total)
     if best is not None:
         fusion.load_state_dict(best[2])
-        total = best[1]
-    return fusion.eval(), total
+        step = best[1]
+    return fusion.eval(), step
+
+
+def steps_wanted(lists: FusionLists, config: RankingConfig) -> int:
+    """Return the steps of PASSES passes over the lists, the task's number at most."""
+    return min(config.fusion_steps, max(STEPS_MIN, PASSES * len(lists) // BATCH))
 
 
 def _shape(lists: FusionLists, config: RankingConfig, members: int) -> FusionConfig:
@@ -144,6 +164,24 @@ def _shape(lists: FusionLists, config: RankingConfig, members: int) -> FusionCon
         members,
         config.fusion_dropout,
     )
+
+
+class _Clock:
+    """How far a fitting of `total` steps is: by its steps or, where that is farther, by its time."""
+
+    def __init__(self, total: int, most_s: float | None) -> None:
+        self._total, self._most_s, self._began_s = total, most_s, time.monotonic()
+
+    def reached(self, step: int) -> int:
+        """Return the step of the schedule that is reached after `step` steps."""
+        if self._most_s is None:
+            return step
+        spent = (time.monotonic() - self._began_s) / max(self._most_s, 1e-9)
+        return max(step, int(min(1.0, spent) * self._total))
+
+    def share(self, step: int) -> float:
+        """Return the share of the rate at a step."""
+        return _share(self.reached(step), self._total)
 
 
 def _share(step: int, total: int) -> float:

@@ -19,7 +19,7 @@ from graph_transformer.finetune.metrics.base import Metrics, shown
 from graph_transformer.finetune.ranking.histories import Histories, Interactions
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
-from graph_transformer.ranking.asked import among
+from graph_transformer.ranking.asked import among, distinct
 
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -157,7 +157,7 @@ class Measured:
         rows = len(self.presence.first_us)
         last_us = int(self.questions.cutoff_time_us.max(initial=0))
         exist = int(self.presence.at(np.arange(rows), np.full(1, last_us)).sum())
-        return len(np.unique(lists[lists >= 0])) / exist if exist else np.nan
+        return len(distinct(lists[lists >= 0])) / exist if exist else np.nan
 
     def _new(self, lists: Int64) -> float:
         if self.presence.timeless or not (lists >= 0).any():

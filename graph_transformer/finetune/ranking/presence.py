@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.finetune.query.rows import RowSource
+from graph_transformer.ranking.asked import distinct
 from temporal_graph.time_rule import ALWAYS_US, TIME_MAX_US
 
 Int64 = NDArray[np.int64]
@@ -18,7 +19,7 @@ class Presence:
         versions = source.versions(table)
         self.timeless = source.schema.table(table).time_column is None
         self._row, self._deleted = versions.row, versions.deleted
-        self._times = np.unique(versions.valid_from_us)
+        self._times = distinct(versions.valid_from_us)
         self._place = self._placed(versions.row, versions.valid_from_us)
         self.first_us: Int64 = np.full(source.row_count(table), ALWAYS_US if self.timeless else TIME_MAX_US)
         """int64 [rows]: when each row was first visible; TIME_MAX_US for one that never was."""

@@ -24,7 +24,7 @@ from graph_transformer.finetune.query.rows import RowSource, States
 from graph_transformer.finetune.query.syntax import Aggregation
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.task_file import Anchors
-from graph_transformer.ranking.asked import offsets, owners, spans, taken
+from graph_transformer.ranking.asked import distinct, offsets, owners, spans, taken
 from graph_transformer.splits import Interval
 from graph_transformer.target import Kind, Ranked, Target
 from temporal_graph.time_rule import cutoff_for_event
@@ -177,7 +177,7 @@ def questions_before(
     keep &= cutoff_us >= (cutoff_us.min(initial=0) if anchors.first_us is None else anchors.first_us)
     user, cutoff_us, ends_us = user[keep], cutoff_us[keep], ends_us[keep]
     # Both ends of each window among the rows of its user, which stand by user and time.
-    times = np.unique(event_us)
+    times = distinct(event_us)
     place = entity * np.int64(len(times) + 1) + np.searchsorted(times, event_us, side="right")
 
     def bounds(time_us: Int64) -> Int64:
@@ -224,7 +224,7 @@ def _listed(found: Contributions, order: Int64, low: Int64, high: Int64, asked: 
     stands = found.final[at]
     items = found.value.data[at[stands]].astype(np.int64)
     span = np.int64(items.max(initial=0) + 1)
-    pair = np.unique(owner[stands] * span + items)
+    pair = distinct(owner[stands] * span + items)
     owner, items = np.divmod(pair, span)
     count = np.bincount(owner, minlength=len(low))
     made = RankingQuestions(user, cutoff_us, cutoff_us, known_us, offsets(count), items)

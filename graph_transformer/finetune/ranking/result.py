@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graph_transformer.finetune.ranking.metrics import RankingMetrics
+from graph_transformer.finetune.ranking.time_budget import Cut
 from graph_transformer.task import Task
 
 OURS = "nowgraph"
@@ -20,6 +21,7 @@ class RankingResult:
 
     metrics: by split (`validation`, `test`) and ranker: `OURS`, its parts alone (the ablation), floors. recall: by
     split and source of candidates, the share of the items that are among them; `union` is of all together.
+    cuts: what there was no time for, where there was a budget.
     """
 
     folder: Path
@@ -28,6 +30,7 @@ class RankingResult:
     metrics: Mapping[str, Mapping[str, RankingMetrics]]
     recall: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
+    cuts: tuple[Cut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -38,6 +41,7 @@ class RankingResult:
             "seconds": self.seconds,
             "metrics": metrics_to_dict(self.metrics),
             "recall": {split: dict(sources) for split, sources in self.recall.items()},
+            "cuts": [cut.to_dict() for cut in self.cuts],
         }
 
 

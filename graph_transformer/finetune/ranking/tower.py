@@ -5,6 +5,7 @@ questions ─► statistics, identities, start ─► Loop (TowerFed ─► soft
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 STATISTICS_QUESTIONS = 2048
 STATISTICS_SEEDS = 256
+BUDGET_LEAST_S = 0.1
+"""Of the steps themselves, where making ready took a budget's time: one step is always taken."""
 
 Int64 = NDArray[np.int64]
 
@@ -89,6 +92,8 @@ def fit_towers(
 ) -> FittedTowers:
     """Fit new towers to questions; the step is chosen on `later` ones where there are any.
 
+    A budget of `limits` counts from here: what is made ready before the first step takes its part of it.
+
     Nothing that was not known by `known_by_us` is learned from: by default the time when the last of the questions'
     items were known. Items without an interaction by then have no identity. `pretrained` weights replace the new
     model's where name and shape agree. Equal seeds on one machine and thread count give equal weights.
@@ -98,6 +103,7 @@ def fit_towers(
         TaskError: the task is no ranking.
         StateMismatch, TrainingDiverged: as `finetune.loop.fit`.
     """
+    began_s = time.monotonic()
     runtime = Runtime() if runtime is None else runtime
     ranked, training = task.target.ranked, task.training
     if ranked is None:
@@ -115,16 +121,12 @@ def fit_towers(
     with dice_kept(runtime.device):
         torch.manual_seed(seed)
         model = build_ranking(encoding, task, identities.count)
-    if task.ranking.start == "svd":
-        codes, width = bound.codes(learned.item), task.model.width
-        model.start_at(svd_start(learned, codes, identities.count, width, task.ranking))
-    if pretrained is not None:
-        take_weights(model, pretrained)
+    _begin(model, task, learned, bound, pretrained)
     pool = ItemPool.of(presence.first_us, asked)
     feed = TowerFeed(asked, pool, task.ranking.negatives, runtime.ranks, seed)
     batches = TowerBatches(view, task, encoding, bound)
     scorer = TowerScorer(task, batches, interactions, presence, pool, runtime.device)
-    limits = Limits(training.steps) if limits is None else limits
+    limits = _limits_left(Limits(training.steps) if limits is None else limits, time.monotonic() - began_s)
     fitted = Loop(
         steps=Steps(model, _loss_on(runtime.device), training, seed=seed, runtime=runtime),
         source=lambda first: tower_feed(view, task, feed, encoding, bound, samplers=runtime.samplers, first=first),
@@ -166,6 +168,28 @@ def answerable(questions: RankingQuestions, presence: Presence) -> RankingQuesti
         return questions
     count = np.bincount(owner[there], minlength=len(questions))
     return replace(questions, item_offset=offsets(count), item=questions.item[there]).select(count > 0)
+
+
+def _begin(
+    model: RankingModel,
+    task: Task,
+    learned: Interactions,
+    bound: BoundIdentities,
+    pretrained: Mapping[str, Tensor] | None,
+) -> None:
+    """Put identities where the task says that they begin, and pre-trained weights where there are any."""
+    if task.ranking.start == "svd":
+        codes, width = bound.codes(learned.item), task.model.width
+        model.start_at(svd_start(learned, codes, bound.identities.count, width, task.ranking))
+    if pretrained is not None:
+        take_weights(model, pretrained)
+
+
+def _limits_left(limits: Limits, spent_s: float) -> Limits:
+    """Return the limits with what is left of their budget."""
+    if limits.budget_s is None:
+        return limits
+    return replace(limits, budget_s=max(limits.budget_s - spent_s, BUDGET_LEAST_S))
 
 
 def _choice(scorer: TowerScorer, view: GraphView, later: RankingQuestions | None, seed: int) -> Choice | None:

@@ -7,8 +7,9 @@ spans ─► towers before the fusion's span ─► lists ─► fusion, chosen 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,24 @@ from graph_transformer.finetune.ranking.evaluation import (
     wide_recall,
 )
 from graph_transformer.finetune.ranking.floors import measure_floors
-from graph_transformer.finetune.ranking.fusion_fit import LISTS_MIN, FusionLists, fit_fusion
+from graph_transformer.finetune.ranking.fusion_fit import LISTS_MIN, FusionLists, Judge, fit_fusion
 from graph_transformer.finetune.ranking.histories import Interactions
 from graph_transformer.finetune.ranking.metrics import LISTED, Measured, RankingMetrics
 from graph_transformer.finetune.ranking.presence import Presence
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.result import RankingResult, metrics_to_dict
 from graph_transformer.finetune.ranking.spans import Span, Spans
+from graph_transformer.finetune.ranking.time_budget import (
+    AGAIN,
+    EARLIER,
+    FINAL,
+    FUSIONS,
+    JUDGED,
+    LISTS,
+    MORE_LISTS,
+    TOWERS,
+    TimeBudget,
+)
 from graph_transformer.finetune.ranking.tower import FittedTowers, fit_towers
 from graph_transformer.heads import Unit
 from graph_transformer.ranking.config import RankingConfig
@@ -82,13 +94,16 @@ def train(
     output: Path,
     *,
     questions: RankingQuestions,
+    budget_s: float | None = None,
     seed: int = 0,
     progress: Report = silent,
     floors: bool = True,
 ) -> RankingResult:
     """Fit a ranking to questions whose items are known; save it, with figures of it, its parts and floors, in `output`.
 
-    Equal seeds on one machine and thread count give equal weights.
+    `budget_s` bounds the seconds of fitting: towers take fewer steps, and the fusion sees fewer lists; what was cut is
+    in the result. Measuring comes on top. Equal seeds on one machine and thread count give equal weights, unless there
+    is a budget.
 
     Raises:
         TaskError, SchemaError, PlanError: the task does not fit the schema, or its spans leave nothing to train on.
@@ -101,14 +116,15 @@ def train(
     ranked = task.target.ranked
     if ranked is None:
         raise TaskError("kind", "ranking", task.target.kind.value)
-    training = Training(view, task, ranked, questions, seed=seed, progress=progress, floors=floors)
+    training = Training(view, task, ranked, questions, budget_s=budget_s, seed=seed, progress=progress, floors=floors)
     figures = Figures()
     towers, fusions = training.validated(figures)
     towers, fusions = training.final(towers, fusions)
     if task.splits.test is not None:
         training.measure("test", task.splits.test, towers, fusions, figures)
     version = _checkpoint(schema, task, towers, fusions.whole, figures).save(output)
-    return RankingResult(output, version, task, figures.metrics, figures.recall, time.monotonic() - started_s)
+    seconds = time.monotonic() - started_s
+    return RankingResult(output, version, task, figures.metrics, figures.recall, seconds, tuple(training.time.cuts))
 
 
 class Training:
@@ -124,29 +140,27 @@ class Training:
         seed: int,
         progress: Report,
         floors: bool,
+        budget_s: float | None = None,
     ) -> None:
         self.view, self.task, self.ranked, self.questions = view, task, ranked, questions
         self.seed, self.progress, self.floors = seed, progress, floors
         self.spans = Spans.of(task.splits, task.ranking.fusion_span_us)
+        first = (
+            (EARLIER, LISTS, FUSIONS) if self.spans.validation is None else (TOWERS, EARLIER, LISTS, JUDGED, FUSIONS)
+        )
+        last = (FINAL, MORE_LISTS, AGAIN) if self.spans.validation is not None else (FINAL,)
+        self.time = TimeBudget(budget_s, (*first, *last) if self.spans.refits else first)
         self.interactions = Interactions.of(view, ranked)
         self.presence = Presence(view, ranked.items)
 
     def validated(self, figures: Figures) -> tuple[FittedTowers | None, Fusions]:
         """Fit what is known before validation and measure it there; None where there is no validation split."""
-        spans, limits = self.spans, None
-        towers = None
+        spans, towers = self.spans, None
         if spans.validation is not None:
             later = self._asked(spans.validation.interval)
-            towers = self._towers("towers", spans.validation.known_by_us, later=later)
-            limits = Limits(max(1, towers.fitted.step))
-        earlier = self._towers("towers before the fusion", spans.fusion.known_by_us, limits=limits)
-        lists = fusion_lists(
-            self.view,
-            self.ranked,
-            self.scorer(earlier, spans.fusion),
-            self._asked(spans.fusion.interval),
-            seed=self.seed,
-        )
+            towers = self._towers(TOWERS, spans.validation.known_by_us, later=later)
+        earlier = self._towers(EARLIER, spans.fusion.known_by_us, after=towers)
+        lists = self._lists(LISTS, self.scorer(earlier, spans.fusion), self._asked(spans.fusion.interval), self.seed)
         if len(lists) < LISTS_MIN:
             raise NotEnoughExamples(
                 f"{len(lists)} of the questions in the fusion's span (ranking.fusion_span) have an item among their "
@@ -154,14 +168,17 @@ class Training:
             )
         if towers is None or spans.validation is None:
             return None, self._fusions(lists, None)
-        judged = Judged(
-            self.view,
-            self.ranked,
-            self.scorer(towers, spans.validation),
-            self._asked(spans.validation.interval),
-            top=self.ranked.top,
-            seed=self.seed,
-        )
+        with self.time.phase(JUDGED) as most_s:
+            judged = Judged(
+                self.view,
+                self.ranked,
+                self.scorer(towers, spans.validation),
+                self._asked(spans.validation.interval),
+                top=self.ranked.top,
+                seed=self.seed,
+                most_s=most_s,
+                told=partial(self.time.told, JUDGED, unit="questions"),
+            )
         fusions = self._fusions(lists, judged)
         self.measure("validation", spans.validation.interval, towers, fusions, figures)
         return towers, fusions
@@ -171,15 +188,14 @@ class Training:
         spans = self.spans
         if towers is not None and not spans.refits:
             return towers, fusions
-        limits = None if towers is None else Limits(max(1, towers.fitted.step))
-        last = self._towers("final towers", spans.final_by_us, limits=limits)
+        last = self._towers(FINAL, spans.final_by_us, after=towers)
         if towers is None or spans.validation is None:
             return last, fusions
         newest = self._asked(spans.validation.interval).known_by(spans.final_by_us)
         if not len(newest):
             return last, fusions
         scorer = self.scorer(towers, spans.validation)
-        more = fusion_lists(self.view, self.ranked, scorer, newest, seed=self.seed + 1)
+        more = self._lists(MORE_LISTS, scorer, newest, self.seed + 1)
         return last, self._refitted(fusions, FusionLists.joined([fusions.lists, more]))
 
     def measure(self, split: str, interval: Interval, towers: FittedTowers, fusions: Fusions, figures: Figures) -> None:
@@ -193,6 +209,9 @@ class Training:
         found = answers(self.view, self.ranked, scorer, questions, graph=fusions.graph, width=max(LISTED, top))
         measured = self._measured(interval, questions)
         own = {name: measured.measure(lists, top) for name, lists in found.lists.items()}
+        if split == "validation" and self.time.limited:  # what chooses nothing waits for the test
+            figures.metrics[split], figures.recall[split] = own, found.recall
+            return
         config = self.task.ranking
         config = replace(config, co_visit=WIDE, far=WIDE if config.far else 0, nearest=WIDE)
         wide = wide_recall(self.view, self.ranked, self.scorer(towers, span, config=config), questions, seed=self.seed)
@@ -213,34 +232,69 @@ class Training:
         return self.spans.asked(self.questions, interval, self.view, self.ranked)
 
     def _towers(
-        self, phase: str, known_by_us: int, *, later: RankingQuestions | None = None, limits: Limits | None = None
+        self,
+        phase: str,
+        known_by_us: int,
+        *,
+        later: RankingQuestions | None = None,
+        after: FittedTowers | None = None,
     ) -> FittedTowers:
-        return fit_towers(
-            self.view,
-            self.task,
-            self.spans.learned(self.questions, known_by_us),
-            later=later,
-            known_by_us=known_by_us,
-            phase=phase,
-            limits=limits,
-            seed=self.seed,
-            report=self.progress,
-        )
+        """Fit towers; `after` others for the steps that were chosen of these, on the same schedule."""
+        task, began_s = self.task if after is None else after.task, time.monotonic()
+        steps = task.training.steps if after is None else max(1, after.fitted.step)
+        with self.time.phase(phase) as most_s:
+            found = fit_towers(
+                self.view,
+                task,
+                self.spans.learned(self.questions, known_by_us),
+                later=later,
+                known_by_us=known_by_us,
+                phase=phase,
+                limits=Limits(steps, most_s),
+                seed=self.seed,
+                report=self.progress,
+            )
+        taken = found.fitted.losses[-1][0]
+        if most_s is None or time.monotonic() - began_s < most_s or taken == steps:
+            return found
+        self.time.told(phase, taken, steps, "steps")
+        return replace(found, task=replace(task, training=replace(task.training, steps=taken)))
+
+    def _lists(self, phase: str, scorer: Scorer, questions: RankingQuestions, seed: int) -> FusionLists:
+        told = partial(self.time.told, phase, unit="questions")
+        with self.time.phase(phase) as most_s:
+            return fusion_lists(self.view, self.ranked, scorer, questions, seed=seed, most_s=most_s, told=told)
 
     def _fusions(self, lists: FusionLists, judged: Judged | None) -> Fusions:
         """Fit both fusions, each for as many steps as validation likes best."""
-        config, judge = self.task.ranking, None if judged is None else judged.ndcg
-        whole, steps = fit_fusion(lists, config, members=MEMBERS, judge=judge, seed=self.seed)
-        graph, graph_steps = fit_fusion(graph_lists(lists), config, members=MEMBERS, judge=judge, seed=self.seed)
+        judge = None if judged is None else judged.ndcg
+        with self.time.phase(FUSIONS) as most_s:
+            fit = self._fit(FUSIONS, judge, most_s)
+            whole, steps = fit(lists)
+            graph, graph_steps = fit(graph_lists(lists))
         return Fusions(whole, graph, steps, graph_steps, lists)
 
     def _refitted(self, fusions: Fusions, lists: FusionLists) -> Fusions:
         """Fit both again to more lists, for as many passes over them."""
-        config, ratio = self.task.ranking, len(lists) / len(fusions.lists)
+        ratio = len(lists) / len(fusions.lists)
         steps, graph_steps = round(fusions.steps * ratio), round(fusions.graph_steps * ratio)
-        whole, _ = fit_fusion(lists, config, members=MEMBERS, steps=steps, seed=self.seed)
-        graph, _ = fit_fusion(graph_lists(lists), config, members=MEMBERS, steps=graph_steps, seed=self.seed)
+        with self.time.phase(AGAIN) as most_s:
+            fit = self._fit(AGAIN, None, most_s)
+            whole, _ = fit(lists, steps=steps)
+            graph, _ = fit(graph_lists(lists), steps=graph_steps)
         return Fusions(whole, graph, steps, graph_steps, lists)
+
+    def _fit(self, phase: str, judge: Judge | None, most_s: float | None) -> Callable[..., tuple[Fusion, int]]:
+        """Return what fits each of two fusions, in half of the time each."""
+        return partial(
+            fit_fusion,
+            config=self.task.ranking,
+            members=MEMBERS,
+            judge=judge,
+            seed=self.seed,
+            most_s=None if most_s is None else most_s / 2,
+            told=partial(self.time.told, phase, unit="steps"),
+        )
 
     def _measured(self, interval: Interval, questions: RankingQuestions) -> Measured:
         return Measured.of(

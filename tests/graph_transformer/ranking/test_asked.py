@@ -1,6 +1,6 @@
 import numpy as np
 
-from graph_transformer.ranking.asked import Asked, Ragged, offsets, taken
+from graph_transformer.ranking.asked import Asked, Ragged, among, distinct, offsets, taken
 
 
 def ints(*values: int) -> np.ndarray:
@@ -23,6 +23,20 @@ def test_sizes_and_positions_of_parts() -> None:
 
     assert (count.tolist(), at.tolist()) == ([3, 2], [2, 3, 4, 0, 1])
     assert taken(offsets(ints(2)), ints())[1].tolist() == []
+
+
+def test_numbers_once_and_rising() -> None:
+    """Each number stands once, in order; of none there are none."""
+    assert distinct(ints(5, -1, 5, 3, -1)).tolist() == [-1, 3, 5]
+    assert distinct(ints()).tolist() == []
+
+
+def test_pairs_among_others() -> None:
+    """A pair is found by both of its parts, listed once or twice; an item below 0 never is."""
+    owner, item = np.array([[0], [1]]), np.array([[4, 7, -1], [4, 9, -1]])
+    found = among(owner, item, ints(0, 1, 1, 1, 0), ints(7, 9, 9, -1, -1))
+    assert found.tolist() == [[False, True, False], [False, True, False]]
+    assert not among(owner, item, ints(), ints()).any()
 
 
 def test_chosen_questions_keep_what_is_theirs() -> None:

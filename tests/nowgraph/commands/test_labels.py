@@ -52,6 +52,19 @@ def test_query_shows_what_was_understood(run_json: Callable, run_command: Callab
     assert "just before it happens" in shown
 
 
+def test_rank_top_of_values_is_explained(run_json: Callable, example: Path, tmp_path: Path) -> None:
+    """Who asks for a list of a column's values reads that it is a task of classes; of another query nothing is said."""
+    text = "PREDICT transactions.tx_fraud RANK TOP 3 FOR EACH transactions.transaction_id"
+    (tmp_path / "schema.yaml").write_text(
+        (example / "schema.yaml")
+        .read_text()
+        .replace("{kind: boolean, outcome: true}", "{kind: categorical, outcome: true}")
+    )
+    found = run_json("query", text, "--schema", tmp_path / "schema.yaml")
+    assert "the task is multiclass" in found["note"]
+    assert "note" not in run_json("query", FRAUD, "--schema", tmp_path / "schema.yaml")
+
+
 def test_an_error_shows_its_place(run_command: Callable, example: Path) -> None:
     """The query's line with a mark under what is wrong, and the nearest name."""
     text = SPENT.replace("tx_amount", "tx_amont")

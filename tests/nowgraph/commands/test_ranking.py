@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,11 @@ def test_options_of_other_trainings_are_refused(
     """What would be ignored is named; what was not given is not."""
     (tmp_path / "task.yaml").write_text(TASK)
     options = ("--schema", example / "schema.yaml", "--history", town[0], "--task", tmp_path / "task.yaml")
-    error = run_command("train", *options, "-o", tmp_path / "out", "--baseline", "--budget", "3m", exit_code=2).stderr
-    assert "--baseline" in error
-    assert "--budget" in error
-    assert "--search" not in error
+    given = ("--search", "--budget", "3m", "--device", "cuda", "--samplers", 2, "--size", "gpu")
+    error = run_command("train", *options, "-o", tmp_path / "out", *given, exit_code=2).stderr
+    assert all(name in error for name in ("--search", "--device", "--samplers", "--size"))
+    assert "--budget" not in error
+    assert "--baseline" not in error
     assert "ranking" in run_command("plan", *options, exit_code=2).stderr
     refuse_options("x", budget=None, search=False)
     with pytest.raises(UsageError, match="--resume is not"):
@@ -116,6 +118,18 @@ def test_a_ranking_is_trained_and_measured_with_its_floors(made: Any, shop: Path
     assert made["recall"]["test"]["union"] > 0.5
     files = {path.name for path in (shop / "out").iterdir()}
     assert files >= {"checkpoint.json", "weights.safetensors", "schema.yaml", "plan.yaml", "next_order.parquet"}
+
+
+def test_a_budget_is_kept_and_what_it_cut_is_said(shop: Path, tmp_path: Path) -> None:
+    """With hardly any time the steps are cut and the ranking is measured all the same; a person reads what was cut."""
+    options = ["--schema", shop / "schema.yaml", "--task", shop / "task.yaml", "--history", shop / "orders.parquet"]
+    arguments = ["train", *options, "--output", tmp_path / "out", "--budget", "0.001", "--no-floors"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, (result.output, result.stderr, result.exception)
+    assert "Cut to the budget: " in result.stderr
+    assert re.search(r"towers: [1-5]\s+of\s+6\s+steps", result.stderr)
+    assert "nowgraph" in result.stdout
+    assert (tmp_path / "out" / "checkpoint.json").is_file()
 
 
 def test_the_ranker_that_serves_is_as_good_as_it_was_measured(made: Any, shop: Path, run_json: Callable) -> None:

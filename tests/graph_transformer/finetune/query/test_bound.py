@@ -56,3 +56,18 @@ def test_names_keep_their_meaning(bound: Bind) -> None:
     )
     roles = {name: found.columns[Column("orders", name)].role for name in ("price", "at", "order_id", "user_id")}
     assert roles == {"price": Role.CELL, "at": Role.TIME, "order_id": Role.KEY, "user_id": Role.LINK}
+
+
+def test_rank_top_of_values_is_explained(bound: Bind) -> None:
+    """Values that are listed are classes, and the nearest list of rows is named; else there is nothing to say."""
+    users = "FOR EACH users.user_id"
+    listed = bound(f"PREDICT LIST_DISTINCT(orders.status, 0, 30) RANK TOP 5 {users}").top_note
+    assert listed is not None
+    assert listed.startswith("RANK TOP 5: orders.status is no link, so the task is multilabel")
+    assert listed.endswith("Rows are ranked by LIST_DISTINCT(orders.item_id, ...).")
+    of_row = bound("PREDICT orders.status RANK TOP 2 FOR EACH orders.order_id").top_note
+    assert of_row is not None
+    assert "the task is multiclass" in of_row
+    assert "LIST_DISTINCT" not in of_row
+    assert bound(f"PREDICT LIST_DISTINCT(orders.item_id, 0, 30) RANK TOP 5 {users}").top_note is None
+    assert bound(f"PREDICT LIST_DISTINCT(orders.status, 0, 30) {users}").top_note is None

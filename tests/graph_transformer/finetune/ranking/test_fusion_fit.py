@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,46 @@ def test_steps_grow_with_the_lists_and_end_with_the_tasks() -> None:
 
     assert few == fusion_fit.STEPS_MIN
     assert many == 1500 * fusion_fit.PASSES // fusion_fit.BATCH
+
+
+def test_time_ends_the_steps_and_shortens_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 steps ten are taken where a second is a step: the rate falls to zero by then, and the last is judged."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    rates: list[float] = []
+    told: list[tuple[int, int]] = []
+    share = fusion_fit._share
+
+    def shared(step: int, total: int) -> float:
+        rates.append(share(step, total))
+        return rates[-1]
+
+    monkeypatch.setattr(fusion_fit, "_share", shared)
+
+    def loss(fusion: Fusion, *_: object) -> torch.Tensor:
+        now[0] += 1.0
+        return sum(parameter.square().sum() for parameter in fusion.parameters())  # type: ignore[return-value]
+
+    monkeypatch.setattr(fusion_fit, "_loss", loss)
+    values = iter([0.1, 0.2, 0.3])
+    _, steps = fit_fusion(
+        lists(20), CONFIG, members=1, judge=lambda _: next(values), most_s=10.0, told=lambda *each: told.append(each)
+    )
+    assert (steps, told) == (10, [(10, fusion_fit.STEPS_MIN)])
+    assert next(values, None) is None
+    assert rates[-1] == 0.0
+    assert max(rates) == pytest.approx(1.0, abs=0.05)
+
+
+def test_time_enough_changes_nothing() -> None:
+    """With more seconds than it takes, the weights are those without a limit, and all steps are told."""
+    told = []
+    free, steps = fit_fusion(lists(20), CONFIG, members=1, steps=9, seed=1)
+    kept, same = fit_fusion(
+        lists(20), CONFIG, members=1, steps=9, seed=1, most_s=1e6, told=lambda *each: told.append(each)
+    )
+    assert (same, told) == (steps, [(9, 9)])
+    assert all(torch.equal(one, other) for one, other in zip(free.parameters(), kept.parameters(), strict=True))
 
 
 def test_too_few_lists_are_refused() -> None:

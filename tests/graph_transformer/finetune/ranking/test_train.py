@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from graph_transformer.config import ModelConfig
-from graph_transformer.finetune.ranking import evaluation
+from graph_transformer.finetune.ranking import asking, evaluation
 from graph_transformer.finetune.ranking.evaluation import GRAPH, SEQUENCE, WALK
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.result import OURS, RankingResult
+from graph_transformer.finetune.ranking.time_budget import FUSIONS, JUDGED, LISTS, TOWERS
 from graph_transformer.finetune.ranking.train import train
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.ranking.lists import RankQuestion, Source
@@ -111,6 +113,43 @@ def test_what_was_saved_ranks_the_same(trained: RankingResult, graph: TemporalGr
     right = [found.key[0] == (user * 7 + 11) % ITEMS for user, found in enumerate(lists)]
     assert np.mean(right) > 0.8
     assert all(found.source[0] & (Source.CO_VISIT | Source.NEAREST) for found in lists)
+
+
+def test_a_budget_cuts_steps_and_lists_and_says_so(
+    graph: TemporalGraph, shop: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any time each phase does the least it can; what is left out is told, and the model serves."""
+    monkeypatch.setattr(asking, "TOGETHER", 16)
+    splits = Splits(
+        train=Interval(0, at(9)),
+        validation=Interval(at(9), at(10)),
+        refit=Interval(0, at(11)),
+        test=Interval(at(11), at(12)),
+    )
+    view, folder = graph.view(), tmp_path / "model"
+    task = task_of(view, splits)
+    task = replace(task, training=replace(task.training, steps=4_000))
+    result = train(view, shop, task, folder, questions=questions(view), budget_s=1e-3)
+    cut = {each.phase: (each.done, each.wanted) for each in result.cuts}
+    assert cut[TOWERS][0] < 200
+    assert cut[TOWERS][1] == 4_000
+    assert cut[LISTS] == (16, 2 * USERS)
+    assert cut[JUDGED] == (16, USERS)
+    assert cut[FUSIONS] == (1, 60)
+    assert {OURS, "popular", "ease"} <= set(result.metrics["test"])
+    assert "ease" not in result.metrics["validation"]
+    assert Ranker.load(folder, view).rank([RankQuestion(0, (), at(11) + 999, limit=3)]).lists[0].key
+
+
+def test_a_budget_that_suffices_cuts_nothing(graph: TemporalGraph, shop: Schema, tmp_path: Path) -> None:
+    """Steps and lists are those of a training without one."""
+    splits = Splits(train=Interval(0, at(9)), validation=Interval(at(9), at(10)), test=Interval(at(10), at(11)))
+    view = graph.view()
+    result = train(
+        view, shop, task_of(view, splits), tmp_path / "m", questions=questions(view), budget_s=3600.0, floors=False
+    )
+    assert result.cuts == ()
+    assert result.metrics["test"][OURS].ndcg > 0.9
 
 
 def test_a_frozen_test_is_asked_with_sessions(
