@@ -199,10 +199,13 @@ _DECIDING = (
     "ranking",
 )  # fmt: skip
 """What of a task decides an answer."""
+_ABSENT = {"tallies": False}
+"""Options that say nothing with this value, so that a checkpoint from before there was a choice keeps its version."""
 
 
 def _version(manifest: Mapping[str, Any]) -> str:
     decides = {key: value for key, value in manifest.items() if key not in ("metrics", "version", "task")}
+    decides["model"] = {key: value for key, value in manifest["model"].items() if (key, value) not in _ABSENT.items()}
     task = manifest["task"]
     decides["task"] = {key: task[key] for key in _DECIDING if key in task}
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))

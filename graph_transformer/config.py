@@ -40,7 +40,8 @@ class ModelConfig:
 
     width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). per_path: each
     link path of events has as many heads of its own. sums: gated sums beside them, 0 for none. counts: the seed reads
-    how many rows of each path there are by age. cells: how a row's cells become one vector, `sum` or `attention`.
+    how many rows of each path there are by age. tallies: and what happened on each path of events in growing windows,
+    and how long ago. cells: how a row's cells become one vector, `sum` or `attention`.
     centroids: learned points of the whole graph that the seed attends to. mutual: blocks in which rows attend to each
     other first. dropout: on row vectors, block outputs and the head. token_dropout: in training each neighborhood loses
     a share of its rows drawn from 0 to this. members: models whose outputs are averaged. The defaults are those of a
@@ -57,6 +58,7 @@ class ModelConfig:
     per_path: bool = False
     sums: int = 4
     counts: bool = True
+    tallies: bool = False
     cells: str = "sum"
     centroids: int = 0
     mutual: int = 0

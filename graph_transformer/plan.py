@@ -40,6 +40,7 @@ MEANINGS = {
     "model.per_path": "each link path of events has so many heads of its own, beside those that see all rows",
     "model.sums": "gated sums beside the heads; 0: none",
     "model.counts": "the model reads how many rows of each path there are, by age",
+    "model.tallies": "and rows, visits, sums, known outcomes of each path in growing windows, ages of the last visits",
     "model.cells": "how a row's cells become one vector: sum or attention",
     "model.centroids": "learned points of the whole graph that a question attends to",
     "model.mutual": "rounds in which rows attend to each other first",

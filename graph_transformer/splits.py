@@ -6,7 +6,7 @@ Times are ISO dates or date-times (UTC); an interval holds its start and not its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any
@@ -50,6 +50,12 @@ class Splits:
     def trained_by_us(self) -> int | None:
         """The time the finished model stands for; None: everything in the graph is known."""
         return self.known_by_us if self.known_by_us is not None else (self.test.start_us if self.test else None)
+
+    def refitted(self) -> Splits:
+        """Return the splits with a refit on all that trains and chooses; the same where nothing chooses or measures."""
+        if self.validation is None or self.test is None:
+            return self
+        return replace(self, refit=Interval(self.train.start_us, self.validation.end_us))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form `splits_from_dict` reads."""

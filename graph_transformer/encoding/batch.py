@@ -47,7 +47,8 @@ class Batch:
     over a link (of those that have some); seed float32[B, S] (calendar of the cut-off, how old the graph was); counts
     float32[B, C]: log1p of the rows per path, outcome state and step of age.
 
-    `also` is `path` itself where no row has a second path.
+    `also` is `path` itself where no row has a second path. tallies float32[B, W]: those of `tallies`, None where the
+    model has none.
 
     identity_node, identity_code int64[I]: the rows that have an identity of their own (the items of a ranking), rising,
     and which; 0 is the one of all that training did not know. None where the model has none.
@@ -76,6 +77,7 @@ class Batch:
     links: tuple[LinkBatch, ...]
     identity_node: Tensor | None = None
     identity_code: Tensor | None = None
+    tallies: Tensor | None = None
 
     @property
     def nodes(self) -> int:
@@ -146,6 +148,7 @@ class Batch:
             links=tuple(links),
             identity_node=identity_node,
             identity_code=identity_code,
+            tallies=None if self.tallies is None else self.tallies[seed : seed + 1].clone(),
         )
 
     def to(self, device: torch.device | str) -> Batch:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.encoding.clock import CALENDAR_WIDTH, calendar, log_age
 from graph_transformer.encoding.codes import TEXT_BUCKETS, CategoryIndex, CodeVectors, bag_vectors, ngram_vectors
+from graph_transformer.encoding.fields import CODED, NULL_CELLS, field_of
 from graph_transformer.encoding.layout import TableLayout
 from graph_transformer.encoding.quantile import BINS, Bins, signed_log
 from graph_transformer.encoding.statistics import ColumnStatistics, Strings, sentence_encoder
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from online_sampler.neighborhood import TableColumns
 
 Floats = NDArray[np.float32]
-BOOLEAN_NULL = 2
 _ONE_HOT = np.eye(3, dtype=np.float32)
-_CODED = (ColumnKind.CATEGORICAL, ColumnKind.MULTICATEGORICAL, ColumnKind.TEXT)
 
 
 class Cells(NamedTuple):
@@ -69,7 +68,7 @@ class CellEncoder:
             self._vectors(column, strings)
         categorical = by_kind[ColumnKind.CATEGORICAL]
         self._categories = [CategoryIndex(c.table, c.column, c.values, strings) for c in categorical]
-        self._category_at = self._positions(categorical, *_CODED)
+        self._category_at = self._positions(categorical, *CODED)
         self._pairs = len(numbers) if seed_outcome is not None else 0
         start = sum(width for width, _ in self._writers)
         self.dense_width = start + 2 * self._pairs
@@ -208,7 +207,7 @@ class CellEncoder:
         else:
             width, read = TEXT_BUCKETS, ngram_vectors
         vectors = CodeVectors(statistics.table, statistics.column, strings, width, read)
-        (at,) = self._positions([statistics], *_CODED)
+        (at,) = self._positions([statistics], *CODED)
 
         def write(cells: Cells, out: Floats) -> None:
             codes = cells.coded[:, at]
@@ -216,21 +215,6 @@ class CellEncoder:
             out[:, 1:] = vectors.of(codes, cells.unseen)
 
         self._add(1 + vectors.width, write)
-
-
-NULL_CELLS = {"numerical": np.nan, "coded": 0, "boolean": BOOLEAN_NULL, "timestamp": ALWAYS_US, "embedding": np.nan}
-
-
-def field_of(table: Table, column: str) -> tuple[str, slice]:
-    """Return which array of `Cells` holds a column, and where."""
-    kind = table.column(column).kind
-    if kind is ColumnKind.EMBEDDING:
-        before = [c.dim for c in table.columns if c.kind is kind]
-        start = sum(before[: [c.name for c in table.columns if c.kind is kind].index(column)])
-        return "embedding", slice(start, start + table.column(column).dim)
-    kinds = _CODED if kind in _CODED else (kind,)
-    at = [c.name for c in table.columns if c.kind in kinds].index(column)
-    return ("coded" if kind in _CODED else kind.value), slice(at, at + 1)
 
 
 def _hide(cells: Cells, field: str, where: slice, seed: NDArray[np.int64]) -> Cells:

@@ -3,7 +3,8 @@
 Neighborhood ─► link paths ─┐
              ─► clock      ─┤
              ─► structure  ─┼─► Batch        no loop over rows: hops, tables, links and columns only
-             ─► cells      ─┘
+             ─► cells      ─┤
+             ─► tallies    ─┘
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from graph_transformer.encoding.batch import Batch, LinkBatch, TableBatch
 from graph_transformer.encoding.clock import CALENDAR_WIDTH, clock, log_age
 from graph_transformer.encoding.encoding import Encoding
 from graph_transformer.encoding.layout import STATES, Layout, TableLayout
+from graph_transformer.encoding.outcomes import states
 from graph_transformer.encoding.structure import counts, degrees, edges_of, ranks
+from graph_transformer.encoding.tallies import Read
 
 if TYPE_CHECKING:
     from online_sampler.neighborhood import Neighborhood
@@ -58,7 +61,9 @@ def collate(
     features, days, dates = clock(neighborhood.event_time_us, cutoff, encoding.age_bins, asked)
     path = encoding.paths.of_nodes(neighborhood)
     also = encoding.paths.of_edges(neighborhood, path)
-    state, tables = _cells(neighborhood, encoding, cutoff, sample)
+    state = states(neighborhood, encoding.outcomes)
+    read = Read(sample, path, also, state, cutoff)
+    tables = _cells(neighborhood, encoding, cutoff, sample)
     edges = edges_of(neighborhood, encoding.edge_types)
     degree_node, degree_link, degree = degrees(edges)
     slot = encoding.slots[path * STATES + state]
@@ -87,15 +92,15 @@ def collate(
             for link, (start, end) in enumerate(pairwise(edges.bounds))
             if end > start
         ),
+        tallies=None if (tallied := encoding.tallies) is None else _tensor(tallied.of(neighborhood, read)),
     )
 
 
 def _cells(
     neighborhood: Neighborhood, encoding: Encoding, cutoff: NDArray[np.int64], sample: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], tuple[TableBatch, ...]]:
-    """Return what is known of each row's outcome int64[N], and the encoded cells per table."""
+) -> tuple[TableBatch, ...]:
+    """Return the encoded cells per table, of rows seen at their cut-offs and of the samples int64[N] both."""
     seeds = neighborhood.seed_offset[:-1]
-    state = np.zeros(len(cutoff), dtype=np.int64)
     tables = []
     for name, encoder in encoding.encoders.items():
         columns = neighborhood.columns.get(name)
@@ -105,14 +110,10 @@ def _cells(
         at_seed = name == encoding.statistics.seed_table
         # Nodes of a table come in rising order, so a seed's place among them is found by search.
         seed = np.searchsorted(node, seeds)[sample[node]] if at_seed else None
-        outcome = encoding.outcomes.get(name)
-        if outcome is not None:
-            state[node] = outcome.of(columns)
         if encoder.dense_width or encoder.category_sizes:
             dense, category = encoder.encode(columns, cutoff[node], seed, neighborhood.unseen)
             tables.append(TableBatch(name, _tensor(node.astype(np.int64)), _tensor(dense), _tensor(category)))
-    state[seeds] = 0
-    return state, tuple(tables)
+    return tuple(tables)
 
 
 def _seed(

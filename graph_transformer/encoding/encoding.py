@@ -8,47 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_transformer.encoding.cells import NULL_CELLS, CellEncoder, field_of
+from graph_transformer.encoding.cells import CellEncoder
 from graph_transformer.encoding.clock import CALENDAR_WIDTH, clock_width
 from graph_transformer.encoding.layout import AGE_STEPS, STATES, Layout, LinkLayout, PathLayout
+from graph_transformer.encoding.outcomes import outcomes_of
 from graph_transformer.encoding.paths import PathTable
 from graph_transformer.encoding.quantile import Bins
 from graph_transformer.encoding.statistics import Statistics, Strings
 from graph_transformer.encoding.structure import EdgeTypes
-from temporal_graph.schema import ColumnKind, Schema, Table
-
-if TYPE_CHECKING:
-    from online_sampler.neighborhood import TableColumns
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeCells:
-    """Reads what is known of the outcome of rows of a table."""
-
-    field: str
-    at: int
-    is_boolean: bool
-
-    @property
-    def states(self) -> int:
-        """How many states there are."""
-        return STATES if self.is_boolean else STATES - 1
-
-    def of(self, columns: TableColumns) -> NDArray[np.int64]:
-        """Return int64[n]: 0 not known, 1 known (and false, of a boolean), 2 known and true."""
-        cells = getattr(columns, self.field)[:, self.at]
-        if self.is_boolean:
-            state: NDArray[np.int64] = (cells.astype(np.int64) + 1) % STATES
-            return state
-        null = NULL_CELLS[self.field]
-        known: NDArray[np.bool_] = ~np.isnan(cells) if isinstance(null, float) else cells != null
-        return known.astype(np.int64)
+from graph_transformer.encoding.tallies import Tallies
+from temporal_graph.schema import Schema
 
 
 class Encoding:
@@ -76,14 +49,12 @@ class Encoding:
         self.age_bins = Bins([statistics.age_edges])
         self.age_ends = (statistics.age_edges[0], statistics.age_edges[-1])
         self.encoders: dict[str, CellEncoder] = {}
-        self.outcomes: dict[str, OutcomeCells] = {}
+        self.outcomes = outcomes_of(schema, statistics.tables())
         for name in statistics.tables():
             table = schema.table(name)
             columns = [c for c in statistics.columns if c.table == name]
             hidden = statistics.outcome if name == statistics.seed_table else None
             self.encoders[name] = CellEncoder(table, columns, texts, seed_outcome=hidden)
-            if table.outcome is not None:
-                self.outcomes[name] = _outcome(table, table.outcome.name)
         self._names = list(self.encoders)
         known = {name: position for position, name in enumerate(self._names)}
         self.table_at = np.array([known.get(table.name, len(known)) for table in schema.tables], dtype=np.int64)
@@ -95,6 +66,7 @@ class Encoding:
         forward = {link.name for link in self._links}
         self.is_token = np.array([p.hop < 2 or p.links[-1] not in forward for p in self.paths.paths] + [True])
         self.slots, self.slots_count = self._slots()
+        self.tallies = Tallies(statistics.tallies, statistics.paths) if statistics.tallies else None
 
     def over(self, strings: Strings) -> Encoding:
         """Return the same for another graph of this schema: its strings have other codes."""
@@ -110,6 +82,7 @@ class Encoding:
             clock_width=clock_width(self.age_bins),
             seed_width=CALENDAR_WIDTH + 1,
             counts_width=(self.slots_count - 1) * AGE_STEPS,
+            tallies_width=0 if self.tallies is None else self.tallies.width,
         )
 
     def _path_layouts(self) -> tuple[PathLayout, ...]:
@@ -158,11 +131,6 @@ class Encoding:
         for table in range(len(self._names)):
             visit(table)
         return tuple(order)
-
-
-def _outcome(table: Table, name: str) -> OutcomeCells:
-    field, where = field_of(table, name)
-    return OutcomeCells(field, where.start, table.column(name).kind is ColumnKind.BOOLEAN)
 
 
 def _links(statistics: Statistics, schema: Schema, known: dict[str, int]) -> tuple[LinkLayout, ...]:

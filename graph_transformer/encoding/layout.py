@@ -53,6 +53,7 @@ class Layout:
 
     `folded` are the links, in order, by which a row takes in the row it points to: a parent's own parents first.
     `identities`: how many identities rows may have, that of all unknown ones (0) counted; 0 where the model has none.
+    `tallies_width` is 0 where nothing is tallied.
     """
 
     paths: tuple[PathLayout, ...]
@@ -63,6 +64,7 @@ class Layout:
     seed_width: int
     counts_width: int
     identities: int = 0
+    tallies_width: int = 0
 
     @property
     def outcome_paths(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graph_transformer.encoding.clock import log_age
 from graph_transformer.encoding.paths import LinkPath, fit_paths
 from graph_transformer.encoding.quantile import even_edges, quantile_edges, signed_log
+from graph_transformer.encoding.tallies import PathTally, fit_tallies
 from graph_transformer.importing import load_object
 from graph_transformer.target import Target
 from temporal_graph.schema import Column, ColumnKind, Schema
@@ -60,7 +61,8 @@ class ColumnStatistics:
 class Statistics:
     """Everything `collate` needs beside the schema: plain values, kept in the checkpoint as JSON.
 
-    `outcome` is the column of an event-level task, which no seed may show; None at entity level.
+    `outcome` is the column of an event-level task, which no seed may show; None at entity level. `tallies` is empty
+    where the model reads none.
     """
 
     seed_table: str
@@ -68,6 +70,7 @@ class Statistics:
     columns: tuple[ColumnStatistics, ...]
     paths: tuple[LinkPath, ...]
     age_edges: tuple[float, ...]
+    tallies: tuple[PathTally, ...] = ()
 
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Return the tables a model of these statistics reads, each with its columns."""
@@ -75,8 +78,11 @@ class Statistics:
         return {name: tuple(c.column for c in self.columns if c.table == name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; without `tallies` where there are none, as checkpoints had it before there were."""
+        values = asdict(self)
+        if not self.tallies:
+            del values["tallies"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Statistics:
@@ -92,6 +98,7 @@ class Statistics:
             columns=tuple(columns),
             paths=tuple(paths),
             age_edges=tuple(values["age_edges"]),
+            tallies=tuple(PathTally.from_dict(each) for each in values.get("tallies", ())),
         )
 
 
@@ -102,11 +109,12 @@ def fit_statistics(
     *,
     target: Target,
     text_encoder: str | None = None,
+    tallies: bool = False,
 ) -> Statistics:
     """Learn scales, bins, vocabularies and link paths from neighborhoods of a target's training examples.
 
-    `text_encoder` is that of `ModelConfig`. Every row counts as often as it was sampled, which is how often the model
-    will read it.
+    `text_encoder` and `tallies` are those of `ModelConfig`. Every row counts as often as it was sampled, which is how
+    often the model will read it.
     """
     paths = fit_paths(neighborhoods, schema, target.table)
     columns = tuple(
@@ -116,7 +124,8 @@ def fit_statistics(
     )
     age_edges = even_edges(_joined([_ages(n) for n in neighborhoods]))
     hidden = target.column if target.event_level else None
-    return Statistics(target.table, hidden, columns, paths, age_edges)
+    tallied = fit_tallies(neighborhoods, schema, paths) if tallies else ()
+    return Statistics(target.table, hidden, columns, paths, age_edges, tallied)
 
 
 def _ages(neighborhood: Neighborhood) -> NDArray[np.float64]:

@@ -156,9 +156,13 @@ class CutFit:
                 sample(sampler, task.target, asked.select(np.arange(start, min(start + STATISTICS_SEEDS, len(asked)))))
                 for start in range(0, len(asked), STATISTICS_SEEDS)
             ]
-            encoder = task.model.text_encoder
             statistics = fit_statistics(
-                neighborhoods, view.schema, view.strings, target=task.target, text_encoder=encoder
+                neighborhoods,
+                view.schema,
+                view.strings,
+                target=task.target,
+                text_encoder=task.model.text_encoder,
+                tallies=task.model.tallies,
             )
             self.kept[key] = Encoding(statistics, view.schema, view.strings)
         return self.kept[key]

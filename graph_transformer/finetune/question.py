@@ -141,6 +141,8 @@ class Question:
     def task(self, view: GraphView, table: tuple[LabelTable, Splits] | None) -> tuple[Task, Labels]:
         """Return the task and its labels; its sampling plan holds no neighbors where the file has none.
 
+        Where the file has no splits, those found have a refit: the newest labels come closest to what will be asked.
+
         Raises:
             TaskError: a part of the plan that the file has is none.
             NotEnoughExamples: there are too few labels to split by time.
@@ -153,7 +155,7 @@ class Question:
         elif self.bound is not None:
             whole = make_labels(view, self.bound, np.empty(0, dtype=np.int64))
             target = replace(target, classes=whole.target.classes)
-            splits = self.file.splits or default_splits(self.bound, whole)
+            splits = self.file.splits or default_splits(self.bound, whole).refitted()
             labels = QueryLabels(view, self.bound, target, {None: whole.to_examples()})
         else:
             labels = OutcomeLabels(view, target)
@@ -190,9 +192,9 @@ class Question:
 
 
 def _merged(written: Splits | None, found: Splits) -> Splits:
-    """Return the splits that files of labels give, with what the task says beside them; raises TaskError."""
+    """Return the splits that were found, with what the task says beside them; raises TaskError."""
     if written is None:
-        return found
+        return found.refitted()
     if written.train != NEVER:
         return written
     merged = replace(found, refit=written.refit, known_by_us=written.known_by_us, frozen_us=written.frozen_us)

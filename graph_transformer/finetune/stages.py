@@ -17,9 +17,11 @@ from graph_transformer.finetune.evaluation import Evaluation, Scorer, test_split
 from graph_transformer.finetune.examples import Examples, Labels, examples_of
 from graph_transformer.finetune.feed import rare_share, sample
 from graph_transformer.finetune.loop import Fitted, Limits, Report, fit
+from graph_transformer.finetune.refit import kept_back
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.heads import Unit, fit_unit
 from graph_transformer.pretrain.pretrained import Pretrained
+from graph_transformer.splits import Interval
 from graph_transformer.target import Kind
 from graph_transformer.task import Task
 from online_sampler.sampler import Sampler
@@ -90,12 +92,9 @@ class Stages:
             calibration = fit_calibration(target, scorer.raw(part), part.label, prior=stage.prior)
             evaluations["validation"] = scorer.measured(calibration, part)
         if splits.refit is not None:
-            rows = examples_of(self.labels, target, splits.refit, known_by_us=splits.trained_by_us)
-            again = self.stage("refit", rows, None, Limits(stage.fitted.step, budget_s))
-            # What was calibrated carries over from the model that validation saw; the prior is the new rows' own.
-            calibration = replace(calibration, prior=again.prior)
-            kept = replace(again.fitted, validations=stage.fitted.validations, losses=stage.fitted.losses)
-            stage = replace(again, fitted=kept)
+            again, calibration = self._refit(splits.refit, calibration, Limits(stage.fitted.step, budget_s))
+            fitted = replace(again.fitted, validations=stage.fitted.validations, losses=stage.fitted.losses)
+            stage = replace(again, fitted=fitted)
         if test is not None:
             evaluations["test"] = self._scorer(stage, splits.frozen_us).measured(calibration, test)
         return Outcome(stage, calibration, evaluations)
@@ -127,6 +126,21 @@ class Stages:
         )
         return Stage(fitted, statistics, encoding, unit, _prior(task, examples))
 
+    def _refit(self, interval: Interval, calibration: Calibration, limits: Limits) -> tuple[Stage, Calibration]:
+        """Fit the recipe again on later rows; return it with its calibration, fitted on what it kept back."""
+        splits, target = self.task.splits, self.task.target
+        rows = examples_of(self.labels, target, interval, known_by_us=splits.trained_by_us)
+        kept = np.zeros(len(rows), dtype=bool)
+        if splits.validation is not None:
+            kept = kept_back(target, rows, splits.validation, seed=self.seed)
+        again = self.stage("refit", rows.select(~kept), None, limits)
+        if not kept.any():
+            # What was calibrated carries over from the model that validation saw; the prior is the new rows' own.
+            return again, replace(calibration, prior=again.prior)
+        part = self._part(rows.select(kept))
+        raw = self._scorer(again, self._frozen_us()).raw(part)
+        return again, fit_calibration(target, raw, part.label, prior=again.prior)
+
     def _statistics(self, examples: Examples) -> Statistics:
         if self.pretrained is not None:
             # Its weights mean what they mean in its own scales, bins and vocabularies.
@@ -138,8 +152,10 @@ class Stages:
             sample(sampler, target, examples.select(np.sort(chosen[start : start + STATISTICS_SEEDS])))
             for start in range(0, len(chosen), STATISTICS_SEEDS)
         ]
-        view, text_encoder = self.view, self.task.model.text_encoder
-        return fit_statistics(neighborhoods, view.schema, view.strings, target=target, text_encoder=text_encoder)
+        schema, strings, model = self.view.schema, self.view.strings, self.task.model
+        return fit_statistics(
+            neighborhoods, schema, strings, target=target, text_encoder=model.text_encoder, tallies=model.tallies
+        )
 
     def _part(self, examples: Examples) -> Examples:
         """Return at most CALIBRATION_EXAMPLES of them, drawn alike from all so that shares stay."""

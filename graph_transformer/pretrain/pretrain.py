@@ -294,8 +294,14 @@ def _statistics(view: GraphView, task: Task, seeds: Seeds, seed: int) -> Statist
         sample(sampler, task.target, seeds.at(np.sort(chosen[start : start + SEEDS])))
         for start in range(0, len(chosen), SEEDS)
     ]
+    model = task.model
     return fit_statistics(
-        neighborhoods, view.schema, view.strings, target=task.target, text_encoder=task.model.text_encoder
+        neighborhoods,
+        view.schema,
+        view.strings,
+        target=task.target,
+        text_encoder=model.text_encoder,
+        tallies=model.tallies,
     )
 
 

@@ -76,9 +76,10 @@ def _report(name: str, proposal: Proposal, output: Path | None, text: str, *, as
         "plan": proposal.plan.to_dict(),
         "output": None if output is None else str(output),
     }
+    models = "" if model.members == 1 else f"{model.members} models of "
     title = (
-        f"{name}: {rows.mean:.0f} rows a question (p95 {rows.p95:.0f}), width {model.width}, {model.layers} layers, "
-        f"{training.steps} steps of {training.batch}, from {proposal.counts.examples:,} labels"
+        f"{name}: {rows.mean:.0f} rows a question (p95 {rows.p95:.0f}), {models}width {model.width}, "
+        f"{model.layers} layers, {training.steps} steps of {training.batch}, from {proposal.counts.examples:,} labels"
     )
     emit(proposal.table(), title=title, as_json=as_json, document=document)
     if not as_json:

@@ -43,6 +43,19 @@ def test_the_version_is_of_what_decides_an_answer(checkpoint: Checkpoint) -> Non
     assert replace(checkpoint, task=named).version == checkpoint.version
 
 
+def test_what_was_saved_before_there_were_tallies_loads_as_it_was(saved: Path, payments_schema: Schema) -> None:
+    """A manifest that says nothing of tallies has the version it had, and the same weights, statistics and answers."""
+    before = json.loads((saved / MANIFEST_NAME).read_text(encoding="utf-8"))
+    assert "tallies" not in before["statistics"]
+    del before["model"]["tallies"]
+    del before["task"]["model"]["tallies"]
+    (saved / MANIFEST_NAME).write_text(json.dumps(before), encoding="utf-8")
+    loaded = Checkpoint.load(saved, payments_schema)
+    assert (loaded.version, loaded.model.tallies, loaded.statistics.tallies) == (before["version"], False, ())
+    tallied = replace(loaded, model=replace(loaded.model, tallies=True))
+    assert tallied.version != loaded.version
+
+
 def test_saving_again_replaces_whole(checkpoint: Checkpoint, saved: Path, payments_schema: Schema) -> None:
     """A second checkpoint in the same folder is the one that is read, and nothing else is left there."""
     other = replace(checkpoint, calibration=Calibration(prior=0.5))

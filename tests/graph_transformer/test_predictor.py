@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 import torch
 
 from graph_transformer.checkpoint import Checkpoint
+from graph_transformer.encoding.encoding import Encoding
+from graph_transformer.encoding.statistics import fit_statistics
 from graph_transformer.errors import CheckpointMismatch
+from graph_transformer.model import build_model
 from graph_transformer.predictor import Predictor
 from online_sampler.sampler import Sampler
 from temporal_graph.graph import TemporalGraph
@@ -65,6 +69,22 @@ def test_fixed_shape_gives_equal_bits(folder: Path, payments: Any, draw_history:
     torch.set_num_threads(threads)
     usual = Predictor.load(folder, payments).predict(draw_history(payments, 3, 40)).logit[0]
     assert abs(usual - alone) < 1e-5
+
+
+def test_tallies_give_equal_bits(checkpoint: Checkpoint, payments: Any, draw_history: Callable[..., Any]) -> None:
+    """A model that reads tallies answers with the same bits alone and in company, as replays ask."""
+    neighborhood = draw_history(payments, 20, 40)
+    statistics = fit_statistics(
+        [neighborhood], payments.schema, payments.strings, target=checkpoint.task.target, tallies=True
+    )
+    model = build_model(Encoding(statistics, payments.schema, payments.strings).layout(), checkpoint.model, 1)
+    weights = {name: torch.randn_like(weight) * 0.1 for name, weight in model.state_dict().items()}
+    tallied = replace(checkpoint, statistics=statistics, weights=weights, model=replace(checkpoint.model, tallies=True))
+    exact = Predictor(tallied, payments, fixed_shape=True)
+    found = [exact.predict(draw_history(payments, size, 40)).logit[0] for size in (1, 3, 20)]
+    assert [value.tobytes() for value in found] == [found[0].tobytes()] * 3
+    usual = Predictor(tallied, payments).predict(draw_history(payments, 3, 40)).logit[0]
+    assert abs(usual - found[0]) < 1e-5
 
 
 def test_no_seeds_no_answers(folder: Path, payments: Any) -> None:

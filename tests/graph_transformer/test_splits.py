@@ -40,6 +40,13 @@ def test_the_model_stands_for_the_start_of_the_test_unless_told() -> None:
     assert splits_from_dict({"train": TRAIN}).trained_by_us is None
 
 
+def test_a_refit_takes_all_that_trains_and_chooses() -> None:
+    """From the first training time to the end of the validation; nothing is fitted again where nothing chose."""
+    splits = splits_from_dict({"train": TRAIN, "validation": LATER, "test": TEST})
+    assert splits.refitted().refit == Interval(at(2018, 7, 11), at(2018, 8, 1))
+    assert splits_from_dict({"train": TRAIN, "test": TEST}).refitted().refit is None
+
+
 @pytest.mark.parametrize(
     ("values", "path"),
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_statistics_travel_as_plain_values(orders: Any) -> None:
     """Statistics read back from a checkpoint's JSON are the same, to the last digit."""
     statistics = fitted(orders, [orders_drawn(orders)])
     assert Statistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
+
+
+def test_tallies_are_fitted_where_they_are_asked_for(orders: Any) -> None:
+    """They travel with the rest; without them the values are those of statistics that knew of none."""
+    drawn = [orders_drawn(orders)]
+    found = fit_statistics(drawn, orders.schema, orders.strings, target=RETURNED, tallies=True)
+    assert [tally.columns for tally in found.tallies] == [("total", "weight")]
+    assert Statistics.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    plain = fitted(orders, drawn)
+    assert plain == replace(found, tallies=())
+    assert "tallies" not in plain.to_dict()
 
 
 def test_a_model_reads_the_tables_of_its_paths(orders: Any) -> None:

@@ -122,6 +122,7 @@ def test_labels_and_splits_come_from_the_graph(shop: Schema, graph: TemporalGrap
     train = examples.select(examples.time_us < task.splits.train.end_us)
     assert (train.visible_time_us <= task.splits.validation.start_us).all()
     assert task.splits.validation.end_us + 4 * DAY_US <= task.splits.test.start_us
+    assert task.splits.refit == Interval(task.splits.train.start_us, task.splits.validation.end_us)
     assert task.query == CHURN
 
 
@@ -175,7 +176,10 @@ def test_what_a_task_file_says_of_a_plan_lies_over_a_proposal(shop: Schema, grap
 def test_labels_of_files_may_be_refitted_and_measured_on_a_frozen_graph(
     shop: Schema, graph: TemporalGraph, tmp_path: Path
 ) -> None:
-    """The files give the splits, the task until when the graph may be read for the test, and what is fitted last."""
+    """The files give the splits, the task until when the graph may be read for the test, and what is fitted last.
+
+    Without a word of the task all that trains and chooses is fitted last; splits that say nothing of it have no refit.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -203,6 +207,9 @@ def test_labels_of_files_may_be_refitted_and_measured_on_a_frozen_graph(
     assert task.splits.refit == Interval(START_US, START_US + 31 * DAY_US)
     assert task.splits.train.start_us == START_US + 10 * DAY_US
     assert labels.known(None).label.tolist() == [0.0, 1.0] * 3
+    for said, refit in ((None, Interval(START_US + 10 * DAY_US, START_US + 25 * DAY_US + 1)), ({}, None)):
+        asked = ask(task_file_from_dict({**values, "splits": said}, folder=tmp_path), shop)
+        assert asked.task(graph.view(), table)[0].splits.refit == refit
     values["splits"] = {"refit": {"start": "2024-01-01", "end": "2024-03-01"}}
     with pytest.raises(TaskError) as refused:
         ask(task_file_from_dict(values, folder=tmp_path), shop).task(graph.view(), table)

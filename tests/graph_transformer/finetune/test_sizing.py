@@ -16,10 +16,10 @@ NUMBER = Target(Kind.REGRESSION, "drivers", event_level=False, horizon_us=DAY_US
 
 
 def test_a_week_of_rare_frauds() -> None:
-    """600 positives among 67,000: width 32, one layer, dropout .3 and .5, 600 steps that see each 24 times."""
+    """600 positives among 67,000: three of width 32, one layer, dropout .3 and .5, 600 steps that see each 24 times."""
     sized = size_of(BINARY, Counts(67_000, 600))
     model, training = sized.model, sized.training
-    assert (model.width, model.layers, model.dropout, model.token_dropout) == (32, 1, 0.3, 0.5)
+    assert (model.width, model.layers, model.members, model.dropout, model.token_dropout) == (32, 1, 3, 0.3, 0.5)
     assert (training.steps, training.batch, training.rare_share, training.weight_decay) == (600, 192, 0.125, 0.1)
     assert (training.learning_rate, training.ema) == (2e-3, 0.995)
     assert "24 times" in sized.reasons["training.steps"]
@@ -34,15 +34,15 @@ def test_months_of_rare_frauds() -> None:
 
 
 def test_a_small_even_task_and_a_number() -> None:
-    """11,400 examples, 12 % of them one kind: width 48, two layers, under 250 steps of 512; a number more."""
+    """11,400 examples, 12 % of them one kind: two of width 48, two layers, 130 steps of 512; a number more."""
     even = size_of(BINARY, Counts(11_400, 1_400))
     assert (even.model.width, even.model.layers, even.model.dropout, even.model.token_dropout) == (48, 2, 0.3, 0.4)
-    assert even.training.batch == 512
-    assert 150 <= even.training.steps <= 250
+    assert (even.model.members, even.training.batch) == (2, 512)
+    assert 100 <= even.training.steps <= 160
     number = size_of(NUMBER, Counts.of(NUMBER, np.arange(7_450, dtype=np.float32)))
     assert (number.model.width, number.training.batch) == (48, 512)
     assert 0.1 <= number.model.dropout <= 0.2
-    assert 200 <= number.training.steps <= 300
+    assert 140 <= number.training.steps <= 170
 
 
 @pytest.mark.parametrize("target", [BINARY, NUMBER])
@@ -54,6 +54,9 @@ def test_more_labels_never_mean_a_smaller_model(target: Target) -> None:
     assert dropouts == sorted(dropouts, reverse=True)
     assert all(100 <= s.training.steps <= 6_000 for s in sized)
     assert all(s.training.evaluate_every <= s.training.steps // 4 for s in sized)
+    members = [s.model.members for s in sized]
+    assert members == sorted(members, reverse=True)
+    assert (members[0], members[-1]) == (3, 1)
     gpu = [size_of(target, Counts(10**n, 10**n // 2), size="gpu") for n in range(1, 8)]
     assert all(large.model.width >= small.model.width for large, small in zip(gpu, sized, strict=True))
     assert all(large.training.bfloat16 for large in gpu)
@@ -110,3 +113,13 @@ def test_labels_whose_windows_overlap_count_once() -> None:
     of_week = Target(Kind.BINARY, "customers", event_level=False, horizon_us=7 * day_us)
     assert len(apart(of_week, examples)) == 30
     assert len(apart(Target(Kind.BINARY, "orders", event_level=True, column="paid"), examples)) == 30
+
+
+@pytest.mark.parametrize("counts", [Counts(4_500, 1_500), Counts(67_000, 600), Counts(1_000_000, 500_000)])
+def test_looks_take_a_small_part_of_the_fitting(counts: Counts) -> None:
+    """Eight looks end with the last step, and ask at most half as many examples as all steps learn from."""
+    training = size_of(BINARY, counts).training
+    looks = -(-training.steps // training.evaluate_every)
+    assert looks == 8
+    assert 2_000 <= training.validation_examples <= 10_000
+    assert looks * training.validation_examples <= 0.55 * training.steps * training.batch

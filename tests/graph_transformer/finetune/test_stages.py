@@ -9,7 +9,7 @@ import pytest
 from graph_transformer.calibration import Calibration
 from graph_transformer.errors import NotEnoughExamples
 from graph_transformer.finetune import stages
-from graph_transformer.finetune.examples import Labels
+from graph_transformer.finetune.examples import Examples, Labels
 from graph_transformer.finetune.loop import silent
 from graph_transformer.finetune.stages import Outcome, Stages
 from graph_transformer.target import Target
@@ -70,6 +70,35 @@ def test_calibration_sees_a_bounded_part(world: Any, quick: Task, monkeypatch: p
     assert len(examples) == 100
     assert bool((np.diff(examples.time_us) >= 0).all())
     assert 0 < examples.label.mean() < 0.5
+
+
+def test_a_refit_is_calibrated_on_what_it_kept_back(world: Any, quick: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows kept back are fitted by nobody; the map is of the refitted model's answers to them, or carries over."""
+    splits, validation = quick.splits, quick.splits.validation
+    assert validation is not None
+    task = replace(quick, splits=replace(splits, refit=Interval(splits.train.start_us, validation.end_us)))
+    fitted: list[Examples] = []
+    calibrated: list[int] = []
+    original_fit, original_calibration = stages.fit, stages.fit_calibration
+
+    def fit(view: Any, task: Task, examples: Examples, *rest: Any, **options: Any) -> Any:
+        fitted.append(examples)
+        return original_fit(view, task, examples, *rest, **options)
+
+    def fit_calibration(target: Target, raw: Any, label: Any, **options: Any) -> Calibration:
+        calibrated.append(len(label))
+        return original_calibration(target, raw, label, **options)
+
+    monkeypatch.setattr(stages, "fit", fit)
+    monkeypatch.setattr(stages, "fit_calibration", fit_calibration)
+    run(world, task)
+    assert fitted[-1].time_us.max() >= validation.start_us
+    assert len(calibrated) == 1
+    monkeypatch.setattr(stages, "kept_back", lambda _, examples, interval, seed: examples.time_us >= interval.start_us)
+    outcome = run(world, task)
+    assert fitted[-1].time_us.max() < validation.start_us
+    assert calibrated[1:] == [calibrated[0]] * 2
+    assert outcome.calibration.prior == outcome.stage.prior
 
 
 def test_a_split_without_labels_is_refused(world: Any, quick: Task) -> None:
