@@ -41,6 +41,8 @@ WIDTHS: dict[Size, tuple[tuple[int, int, int], ...]] = {
 MEMBERS = ((0, 3), (1_000, 2), (20_000, 1))
 """(labels of the rarer side from here on, models that answer together): the fewer labels, the more models differ. Three
 of one layer, or two of two layers, take about 2.5 ms for a score on one core."""
+TALLIES_LEAST = 1_000
+"""Labels of the rarer side from which on an entity's kind is told by tallies too; of four data sets none lost by them."""
 RARE_SHARE = 0.125
 RARE_BATCH = 192
 RARE = 0.06
@@ -117,6 +119,7 @@ def size_of(target: Target, counts: Counts, *, size: Size = "cpu", stale_days: f
         dropout=round(between(DROPOUT, rarer), 2),
         token_dropout=round(between(TOKEN_DROPOUT, rarer), 2),
         members=members,
+        tallies=rarer >= TALLIES_LEAST and not target.event_level and not target.is_number,
     )
     if is_rare:
         batch, steps = RARE_BATCH, between(RARE_STEPS, rarer)
@@ -150,6 +153,10 @@ def size_of(target: Target, counts: Counts, *, size: Size = "cpu", stale_days: f
         "training.evaluate_every": f"{LOOKS} looks at the validation split",
         "training.validation_examples": "most examples of a look: all looks take about a sixth of the fitting",
     }
+    if model.tallies:
+        reasons["model.tallies"] = (
+            "how often and how lately, in growing windows: for kinds of entities, with labels enough"
+        )
     if is_rare:
         share = rarer / max(1, counts.examples)
         reasons["training.rare_share"] = (

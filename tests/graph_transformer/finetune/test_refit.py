@@ -24,12 +24,12 @@ def weekly(customers: int, times: range = range(0, 100, 5)) -> Examples:
 
 def test_customers_of_the_validation_are_kept_back_whole() -> None:
     """Two of five customers, with all their questions at the validation's times and none at the training's."""
-    examples = weekly(400)
+    examples = weekly(600)
     kept = kept_back(SPEND, examples, VALIDATION, seed=0)
     asked = examples.select(kept)
     assert asked.time_us.min() == VALIDATION.start_us
     assert asked.time_us.max() < VALIDATION.end_us
-    assert len(np.unique(asked.row)) == SHARE * 400
+    assert len(np.unique(asked.row)) == SHARE * 600
     fitted = examples.select(~kept & (examples.time_us >= VALIDATION.start_us))
     assert not np.isin(fitted.row, asked.row).any()
     assert (kept_back(SPEND, examples, VALIDATION, seed=0) == kept).all()
@@ -39,15 +39,15 @@ def test_customers_of_the_validation_are_kept_back_whole() -> None:
 @pytest.mark.parametrize("kind", [Kind.BINARY, Kind.MULTICLASS])
 def test_kinds_are_fitted_on_everything(kind: Kind) -> None:
     """Nothing is kept back where the answers are kinds."""
-    assert not kept_back(replace(SPEND, kind=kind), weekly(400), VALIDATION, seed=0).any()
+    assert not kept_back(replace(SPEND, kind=kind), weekly(600), VALIDATION, seed=0).any()
 
 
 def test_nothing_is_kept_back_that_would_be_too_few_or_too_much() -> None:
-    """Just enough examples are kept back, one customer fewer are not; nor is a large part of a short history."""
+    """Just enough customers are kept back, one fewer are not, however often asked; nor a large part of a short history."""
     times = 4  # of the validation
-    enough = round(LEAST / SHARE / times)
-    assert kept_back(SPEND, weekly(enough), VALIDATION, seed=0).sum() == LEAST
+    enough = round(LEAST / SHARE)
+    assert kept_back(SPEND, weekly(enough), VALIDATION, seed=0).sum() == times * LEAST
     assert not kept_back(SPEND, weekly(enough - 3), VALIDATION, seed=0).any()
-    short = weekly(400, range(70, 100, 5))
+    short = weekly(2 * enough, range(70, 100, 5))
     assert times * SHARE > MOST * 6
     assert not kept_back(SPEND, short, VALIDATION, seed=0).any()

@@ -62,6 +62,19 @@ def test_more_labels_never_mean_a_smaller_model(target: Target) -> None:
     assert all(large.training.bfloat16 for large in gpu)
 
 
+def test_kinds_of_entities_have_tallies() -> None:
+    """From a thousand labels of the rarer side on; not the kinds of single events, and not numbers."""
+    churn = Target(Kind.BINARY, "customers", event_level=False, horizon_us=DAY_US)
+    sized = size_of(churn, Counts(5_000, 1_000))
+    assert sized.model.tallies
+    assert "model.tallies" in sized.reasons
+    few = size_of(churn, Counts(5_000, 999))
+    assert not few.model.tallies
+    assert "model.tallies" not in few.reasons
+    assert not size_of(BINARY, Counts(5_000, 1_000)).model.tallies
+    assert not size_of(NUMBER, Counts(5_000, 2_500)).model.tallies
+
+
 def test_labels_are_counted_on_the_rarer_side() -> None:
     """The rarer of two kinds, all but the commonest of several, the middle of several at once, half of numbers."""
 

@@ -63,9 +63,9 @@ def test_a_row_has_its_own_time(bound: Bind) -> None:
 
 
 def labels(anchors: np.ndarray, late_us: int = 0, late_share: float = 0.0, window_us: int = 7 * DAY_US) -> LabelTable:
-    """A hundred labels at each anchor, a share of them known late."""
-    anchor = np.repeat(anchors, 100)
-    late = np.tile(np.arange(100) < 100 * late_share, len(anchors)) * late_us
+    """Two hundred labels at each anchor, a share of them known late."""
+    anchor = np.repeat(anchors, 200)
+    late = np.tile(np.arange(200) < 200 * late_share, len(anchors)) * late_us
     target = Target(Kind.BINARY, "users", event_level=False)
     return LabelTable(target, np.arange(len(anchor)), anchor, anchor + window_us + late, np.zeros(len(anchor)))
 
