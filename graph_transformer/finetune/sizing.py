@@ -42,7 +42,7 @@ MEMBERS = ((0, 3), (1_000, 2), (20_000, 1))
 """(labels of the rarer side from here on, models that answer together): the fewer labels, the more models differ. Three
 of one layer, or two of two layers, take about 2.5 ms for a score on one core."""
 TALLIES_LEAST = 1_000
-"""Labels of the rarer side from which on an entity's kind is told by tallies too; of four data sets none lost by them."""
+"""Labels of the rarer side from which on a kind of entities has tallies; of four data sets none lost by them."""
 RARE_SHARE = 0.125
 RARE_BATCH = 192
 RARE = 0.06

@@ -43,7 +43,7 @@ def test_kinds_are_fitted_on_everything(kind: Kind) -> None:
 
 
 def test_nothing_is_kept_back_that_would_be_too_few_or_too_much() -> None:
-    """Just enough customers are kept back, one fewer are not, however often asked; nor a large part of a short history."""
+    """Just enough customers are kept back, one fewer are not, however often asked; nor much of a short history."""
     times = 4  # of the validation
     enough = round(LEAST / SHARE)
     assert kept_back(SPEND, weekly(enough), VALIDATION, seed=0).sum() == times * LEAST
