@@ -229,7 +229,7 @@ def test_snapshots_are_listed_and_checked(
     assert all(not row["unusable"] for row in run_json("snapshots", "verify", place))
     with (place / listed[0]["snapshot"] / IMAGE).open("r+b") as file:
         file.truncate(66_000)
-    result = run_command("snapshots", "verify", place, "--name", listed[0]["snapshot"], exit_code=1)
+    result = run_command("snapshots", "verify", place, "--name", listed[0]["snapshot"], "--json", exit_code=1)
     assert "cut off" in result.stdout
     result = run_command("snapshots", "verify", place, "--name", "nothing", exit_code=2)
     assert "no snapshot nothing" in result.stderr
