@@ -153,8 +153,7 @@ class Tallies:
         return out
 
     def _rows(self, neighborhood: Neighborhood, read: Read) -> _Rows:
-        event, place = neighborhood.event_time_us, self._place
-        happened = (event <= read.asked_time_us) & (event != ALWAYS_US)
+        event, place, happened = neighborhood.event_time_us, self._place, _happened(neighborhood, read)
         at = place[read.path]
         row = np.flatnonzero((at >= 0) & happened)
         at = at[row]
@@ -225,7 +224,8 @@ def fit_tallies(
 ) -> tuple[PathTally, ...]:
     """Return what is tallied, with windows and scales of training neighborhoods; nothing where no path has events."""
     outcomes = outcomes_of(schema, dict.fromkeys(path.table for path in paths))
-    found = [_read(neighborhood, PathTable(paths, schema), outcomes) for neighborhood in neighborhoods]
+    table_of_paths = PathTable(paths, schema)
+    found = [_read(neighborhood, table_of_paths, outcomes) for neighborhood in neighborhoods]
     tallied = []
     for position in _tallied(paths, schema):
         table = paths[position].table
@@ -261,10 +261,16 @@ def _read(neighborhood: Neighborhood, table: PathTable, outcomes: Mapping[str, O
     return Read(sample, path, also, states(neighborhood, outcomes), neighborhood.cutoff_time_us[sample])
 
 
-def _ages_us(neighborhood: Neighborhood, read: Read, position: int) -> Ints:
+def _happened(neighborhood: Neighborhood, read: Read) -> NDArray[np.bool_]:
+    """Return which rows count, bool[N]: those with a time that is not still to come."""
     event = neighborhood.event_time_us
-    happened = (read.path == position) & (event <= read.asked_time_us) & (event != ALWAYS_US)
-    ages: Ints = (read.asked_time_us - event)[happened]
+    happened: NDArray[np.bool_] = (event <= read.asked_time_us) & (event != ALWAYS_US)
+    return happened
+
+
+def _ages_us(neighborhood: Neighborhood, read: Read, position: int) -> Ints:
+    counted = (read.path == position) & _happened(neighborhood, read)
+    ages: Ints = (read.asked_time_us - neighborhood.event_time_us)[counted]
     return ages
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,11 @@ def distinct(number: Int64) -> Int64:
     """Return the numbers int64[n], each once, rising. It sorts: `numpy.unique` hashes, which takes 20 times as long."""
     found = np.sort(number)
     return found[np.append(True, found[1:] != found[:-1])] if len(found) else found
+
+
+def longer(array: NDArray[ScalarT], more: int) -> NDArray[ScalarT]:
+    """Return an array [n, ...] with so many lines of zeros behind it."""
+    return np.concatenate([array, np.zeros((more, *array.shape[1:]), dtype=array.dtype)])
 
 
 def among(owner: Int64, item: Int64, list_owner: Int64, listed: Int64) -> Mask:

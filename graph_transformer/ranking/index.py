@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graph_transformer.ranking.asked import Ragged, offsets
+from graph_transformer.ranking.asked import Ragged, longer, offsets
 from temporal_graph.time_rule import TIME_MAX_US
 
 Int64 = NDArray[np.int64]
@@ -55,9 +55,9 @@ class ItemIndex:
         need = self._size + len(new)
         if need > len(self._row):
             room = max(need, int(len(self._row) * GROWTH)) - len(self._row)
-            self._vector = np.concatenate([self._vector, np.zeros((room, self._vector.shape[1]), dtype=np.float32)])
+            self._vector = longer(self._vector, room)
             self._row, self._from_us, self._read_us = (
-                np.append(each, np.zeros(room, np.int64)) for each in (self._row, self._from_us, self._read_us)
+                longer(each, room) for each in (self._row, self._from_us, self._read_us)
             )
         self._line[new] = np.arange(self._size, need)
         self._size = need
@@ -125,9 +125,9 @@ class _Past:
         room = min(most, max(self._next + count, int(len(self._row) * GROWTH)))
         if self._next + count > len(self._row) and room > len(self._row):
             more = room - len(self._row)
-            self._vector = np.concatenate([self._vector, np.zeros((more, self._vector.shape[1]), dtype=np.float32)])
+            self._vector = longer(self._vector, more)
             self._row, self._from_us, self._to_us = (
-                np.append(each, np.zeros(more, np.int64)) for each in (self._row, self._from_us, self._to_us)
+                longer(each, more) for each in (self._row, self._from_us, self._to_us)
             )
         line = (self._next + np.arange(count)) % len(self._row)
         self._vector[line], self._row[line] = vector[start:], row[start:]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graph_transformer.finetune.query.rows import RowSource
 from graph_transformer.finetune.ranking.questions import RankingQuestions
 from graph_transformer.finetune.ranking.session_events import session_events
-from graph_transformer.ranking.asked import Asked, Ragged, among, distinct, offsets, owners
+from graph_transformer.ranking.asked import Asked, Ragged, among, distinct, longer, offsets, owners
 from graph_transformer.ranking.candidates import Retrieved
 from graph_transformer.ranking.evidence import largest
 from graph_transformer.ranking.lists import Source
@@ -66,8 +66,7 @@ class KeptTowers:
         top = int(row.max(initial=-1)) + 1
         if top > len(self._known):
             more = top - len(self._known)
-            self._vector = np.concatenate([self._vector, np.zeros((more, self.dimension), dtype=np.float32)])
-            self._known = np.concatenate([self._known, np.zeros(more, dtype=bool)])
+            self._vector, self._known = longer(self._vector, more), longer(self._known, more)
         missing = distinct(row[~self._known[row]])
         if len(missing):
             shown_us = np.maximum(self._first_us(missing), self._as_of_us)

@@ -6,7 +6,7 @@ questions ─► Scorer, some at a time ─┬─► best items of each ranker, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -136,14 +136,32 @@ def fusion_lists(
     """
     random = np.random.default_rng(seed)
     questions = questions.drawn(LISTS_MAX, random)
-    asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
-    parts, done = [], 0
+    parts = [
+        learned_lists(scorer.feature_names, scored.found.offset, scored.features, right, random)
+        for _, scored, right in _with_answers(source, ranked, scorer, questions, most_s=most_s, told=told)
+    ]
+    return FusionLists.joined(parts)
+
+
+def _with_answers(
+    source: RowSource,
+    ranked: Ranked,
+    scorer: Scorer,
+    questions: RankingQuestions,
+    *,
+    most_s: float | None,
+    told: Told,
+) -> Iterator[tuple[RankingQuestions, Scored, NDArray[np.bool_]]]:
+    """Yield questions in parts, with their scored candidates and which of these are right, as `scored_parts`.
+
+    `told` hears in the end how many there was time for, and of how many.
+    """
+    asked, done = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen), 0
     for places, scored in scored_parts(scorer, asked, most_s=most_s):
-        right = right_ones(questions.select(places), scored.found)
-        parts.append(learned_lists(scorer.feature_names, scored.found.offset, scored.features, right, random))
+        part = questions.select(places)
+        yield part, scored, right_ones(part, scored.found)
         done += len(places)
     told(done, len(questions))
-    return FusionLists.joined(parts)
 
 
 def graph_lists(lists: FusionLists) -> FusionLists:
@@ -169,15 +187,11 @@ class Judged:
     ) -> None:
         """Score CHOICE_MAX questions at most, fewer where `most_s` seconds do not suffice; `told` as `fusion_lists`."""
         questions = questions.drawn(CHOICE_MAX, np.random.default_rng(seed))
-        asked = asked_of_past(source, ranked, questions, exclude_seen=scorer.task.ranking.exclude_seen)
-        self._parts = []
-        for places, scored in scored_parts(scorer, asked, most_s=most_s):
-            part = questions.select(places)
-            right = right_ones(part, scored.found)
-            wanted = np.diff(part.item_offset)
-            self._parts.append((scored.found.offset, scored.features.astype(np.float16), right, wanted))
+        self._parts = [
+            (scored.found.offset, scored.features.astype(np.float16), right, np.diff(part.item_offset))
+            for part, scored, right in _with_answers(source, ranked, scorer, questions, most_s=most_s, told=told)
+        ]
         self._top = top
-        told(sum(len(wanted) for *_, wanted in self._parts), len(questions))
 
     @torch.inference_mode()
     def ndcg(self, fusion: Fusion) -> float:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from graph_transformer.ranking.asked import Asked, Ragged, among, distinct, offsets, taken
+from graph_transformer.ranking.asked import Asked, Ragged, among, distinct, longer, offsets, taken
 
 
 def ints(*values: int) -> np.ndarray:
@@ -15,6 +15,13 @@ def test_lists_are_kept_side_by_side() -> None:
     picked = lists.select(ints(2, 1, 0))
     assert (picked.offset.tolist(), picked.row.tolist()) == ([0, 1, 1, 3], [7, 4, 2])
     assert Ragged.none(2).question.tolist() == []
+
+
+def test_lines_of_zeros_are_put_behind_an_array() -> None:
+    """Of the array's own kind and width; what was there stays as it is."""
+    assert longer(np.array([True]), 2).tolist() == [True, False, False]
+    vectors = longer(np.ones((1, 2), dtype=np.float32), 1)
+    assert (vectors.dtype, vectors.tolist()) == (np.float32, [[1.0, 1.0], [0.0, 0.0]])
 
 
 def test_sizes_and_positions_of_parts() -> None:
