@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 _PACKAGES = (
     "nowgraph", "model_server", "graph_transformer", "online_sampler", "graph_updater", "stream", "temporal_graph",
 )  # fmt: skip
@@ -23,6 +21,8 @@ def explain(error: Exception) -> str | None:
     Mendable are the operating errors of our own packages (every class they define), files that cannot be opened, and
     settings that pydantic refuses.
     """
+    from pydantic import ValidationError
+
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from temporal_graph.time_rule import datetime_from_time_us
-
 _PIPE_COLUMNS = 180
 Row = Mapping[str, Any]
 
@@ -89,6 +87,8 @@ def cell_text(value: Any) -> str:
 
 def time_text(time_us: int) -> str:
     """A time in UTC as a person reads it: a dash for one that no calendar has, such as before anything was seen."""
+    from temporal_graph.time_rule import datetime_from_time_us
+
     try:
         return f"{datetime_from_time_us(time_us):%Y-%m-%d %H:%M:%S} UTC"
     except OverflowError:
@@ -97,6 +97,8 @@ def time_text(time_us: int) -> str:
 
 def iso_text(time_us: int) -> str | None:
     """A time as machines read it, exact; None for one that no calendar has."""
+    from temporal_graph.time_rule import datetime_from_time_us
+
     try:
         return datetime_from_time_us(time_us).isoformat()
     except OverflowError:

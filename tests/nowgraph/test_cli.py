@@ -5,9 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
 
 import nowgraph
+from nowgraph.cli import SHORT_HELP, app
+
+# What commands compute with and speak by: help needs none of it.
+LIBRARIES = {"torch", "grpc", "numpy", "pyarrow", "confluent_kafka", "google.protobuf", "prometheus_client", "fsspec"}
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -55,10 +65,46 @@ def test_a_wrong_log_level_is_refused(run_command: Callable) -> None:
     assert "loud" in result.stderr
 
 
-def test_the_command_starts_without_loading_the_model() -> None:
-    """Asking for help or checking a schema does not import torch: it would take seconds."""
-    code = "import sys, nowgraph, nowgraph.cli; sys.exit('torch' in sys.modules or 'grpc' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+@pytest.mark.parametrize(
+    ("arguments", "imported", "libraries"),
+    [
+        (["--help"], set(), LIBRARIES | {"pydantic", "structlog"}),
+        (["serve", "--help"], {"serve"}, LIBRARIES),
+        (["models", "push", "--help"], {"models"}, LIBRARIES),
+    ],
+)
+def test_help_imports_only_the_command_it_is_of(arguments: list[str], imported: set[str], libraries: set[str]) -> None:
+    """No module of another command, no library that takes long: a worker of `serve` pays for its own imports only."""
+    code = "import sys; from nowgraph.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=True
+    )
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert all(map(find_spec, libraries))
+    assert modules & libraries == set()
+    commands = {f"nowgraph.commands.{name.replace('-', '_')}" for name in SHORT_HELP}
+    assert modules & commands == {f"nowgraph.commands.{name}" for name in imported}
+
+
+def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with() -> None:
+    """The line that is there without the command's module is the first paragraph of the help in the module."""
+    group: Any = typer.main.get_group(app)
+    assert {name: command.help.partition("\n\n")[0] for name, command in group.commands.items()} == SHORT_HELP
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("nowgraph dem", ["demo", "demo-rank"]),
+        ("nowgraph models pr", ["promote"]),
+        ("nowgraph serve --wo", ["--workers"]),
+    ],
+)
+def test_a_shell_completes_commands_and_what_is_theirs(typed: str, offered: list[str]) -> None:
+    """Names of commands from the list; commands of commands and options from the command's module."""
+    told = {"_NOWGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    result = CliRunner(env=told).invoke(app, prog_name="nowgraph")
+    assert result.stdout.split() == offered
 
 
 def test_the_client_is_imported_when_it_is_asked_for() -> None:
