@@ -51,11 +51,11 @@ class Membership:
 def keep_in_store(member: Membership, stop: Stop) -> dict[str, object]:
     """Reads and writes until it is time to stop; returns what it did.
 
-    A member that lost its partitions or its store joins again: it claims anew, and where Redis has lost a part of the
-    graph it begins it anew, from the log's begin.
+    A member that lost its partitions or its store joins again, also while it starts: it claims anew, and where Redis
+    has lost a part of the graph it begins it anew, from the log's begin.
 
     Raises:
-        StoreError, StreamError: before the first batch, whatever is wrong; later, what does not pass.
+        StoreError, StreamError: before the first batch, whatever else is wrong; later, what does not pass.
     """
     joined = False
     while True:
@@ -70,7 +70,7 @@ def keep_in_store(member: Membership, stop: Stop) -> dict[str, object]:
                     _keep(member, updater, running, stop)
                 return _state(member, graph)
         except (StoreLostError, StaleWriterError, StoreUnavailableError) as error:
-            if not joined:
+            if not joined and isinstance(error, StoreUnavailableError):
                 raise
             log.warning("this member joins again", reason=str(error))
             if stop.wait(_PAUSE_S):

@@ -60,7 +60,7 @@ def server(model: Path, arena: Path, port: int, secret: str, variables: dict[str
     )  # fmt: skip
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=60)
+            grpc.channel_ready_future(channel).result(timeout=120)
         yield f"127.0.0.1:{port}"
     finally:
         process.kill()

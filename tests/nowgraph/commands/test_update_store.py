@@ -14,6 +14,7 @@ from typing import Any
 import confluent_kafka
 import numpy as np
 import pytest
+import redis
 
 from nowgraph.commands.update_store import GROUP
 from online_sampler import Sampler, SamplingPlan
@@ -25,6 +26,7 @@ from stream.producer import EventProducer
 from stream.settings import StreamSettings
 from temporal_graph.graph import TemporalGraph
 from temporal_graph.redis.errors import StoreError
+from temporal_graph.redis.graph import RedisGraph
 from temporal_graph.redis.view import RedisView
 from temporal_graph.schema import Schema, parse_schema
 
@@ -151,6 +153,32 @@ def test_a_member_alone_keeps_the_whole_graph(
         assert again["applied"] == 700
         assert again["store"] != first["store"]
         assert answers(RedisSampler(view, PLAN)) == expected
+
+
+def test_a_store_that_is_emptied_while_a_member_starts_is_filled(
+    run_json: Callable,
+    redis_server: Any,
+    kafka_settings: StreamSettings,
+    topic: str,
+    schema_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever replaced the graph that the member has just opened: it joins again, and reads the whole log."""
+    publish(kafka_settings, topic, range(50))
+    expect, emptied = RedisGraph.expect, []
+
+    def emptied_before(graph: RedisGraph, ends: dict[tuple[str, int], int]) -> None:
+        if not emptied:
+            with redis.Redis.from_url(redis_server.url) as client:
+                emptied.append(client.flushdb())
+        expect(graph, ends)
+
+    monkeypatch.setattr(RedisGraph, "expect", emptied_before)
+    found = run_json(
+        "update", "--schema", schema_path, "--store", redis_server.url, "--until-caught-up", "--quiet",
+        "--bootstrap-servers", kafka_settings.kafka_bootstrap, "--metrics-port", 0,
+    )  # fmt: skip
+    assert (emptied, found["applied"]) == ([True], 50)
 
 
 def test_two_graphs_of_one_log_each_hold_all_of_it(
