@@ -199,7 +199,7 @@ _DECIDING = (
     "ranking",
 )  # fmt: skip
 """What of a task decides an answer."""
-_ABSENT = {"tallies": False}
+_ABSENT = {"tallies": False, "comparisons": False}
 """Options that say nothing with this value, so that a checkpoint from before there was a choice keeps its version."""
 
 

@@ -41,11 +41,12 @@ class ModelConfig:
     width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). per_path: each
     link path of events has as many heads of its own. sums: gated sums beside them, 0 for none. counts: the seed reads
     how many rows of each path there are by age. tallies: and what happened on each path of events in growing windows,
-    and how long ago. cells: how a row's cells become one vector, `sum` or `attention`.
-    centroids: learned points of the whole graph that the seed attends to. mutual: blocks in which rows attend to each
-    other first. dropout: on row vectors, block outputs and the head. token_dropout: in training each neighborhood loses
-    a share of its rows drawn from 0 to this. members: models whose outputs are averaged. The defaults are those of a
-    week of payments; longer histories bear width 64, two layers and less dropout.
+    and how long ago. comparisons: and how its own numbers compare with those of its paths' rows. cells: how a row's
+    cells become one vector, `sum` or `attention`. centroids: learned points of the whole graph that the seed attends
+    to. mutual: blocks in which rows attend to each other first. dropout: on row vectors, block outputs and the head.
+    token_dropout: in training each neighborhood loses a share of its rows drawn from 0 to this. members: models whose
+    outputs are averaged. The defaults are those of a week of payments; longer histories bear width 64, two layers and
+    less dropout.
 
     compile: blocks go through torch.compile, which takes a minute at the start. text_encoder: import path of a function
     from n texts to float32[n, d] that reads text columns, in the place of hashed n-grams. module: import path of a
@@ -59,6 +60,7 @@ class ModelConfig:
     sums: int = 4
     counts: bool = True
     tallies: bool = False
+    comparisons: bool = False
     cells: str = "sum"
     centroids: int = 0
     mutual: int = 0

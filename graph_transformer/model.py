@@ -54,8 +54,9 @@ class GraphTransformer(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.width, outputs),
         )
-        # Last, so that the other parts begin with the same weights with and without it.
-        self.tallies = _of_tallies(layout.tallies_width, config) if layout.tallies_width else None
+        # Last, so that the other parts begin with the same weights with and without them.
+        self.tallies = _beside(layout.tallies_width, config) if layout.tallies_width else None
+        self.comparisons = _beside(layout.comparisons_width, config) if layout.comparisons_width else None
         if config.compile:
             for part in (*self.mutual, *self.blocks):
                 part.compile(dynamic=True)
@@ -76,6 +77,8 @@ class GraphTransformer(nn.Module):
             asked.append(self.counts(batch.counts))
         if self.tallies is not None:
             asked.append(self.tallies(batch.tallies))
+        if self.comparisons is not None:
+            asked.append(self.comparisons(batch.comparisons))
         of_rows = [rows, *(block.rows(batch) for block in self.blocks)]  # type: ignore[operator]  # all are SeedAttention
         parts = parts_of(batch)
         if parts is None:
@@ -140,8 +143,8 @@ class GraphTransformer(nn.Module):
         return None if hidden is None else hidden.unsqueeze(1)
 
 
-def _of_tallies(inputs: int, config: ModelConfig) -> nn.Sequential:
-    """Return what makes of tallies something to add to the seed: nothing at first."""
+def _beside(inputs: int, config: ModelConfig) -> nn.Sequential:
+    """Return what makes of a seed's own numbers, tallies or comparisons, something to add to it: nothing at first."""
     last = nn.Linear(config.width, config.width, bias=False)
     nn.init.zeros_(last.weight)
     return nn.Sequential(nn.Linear(inputs, config.width), nn.GELU(), nn.Dropout(config.dropout), last)

@@ -48,7 +48,7 @@ class Batch:
     float32[B, C]: log1p of the rows per path, outcome state and step of age.
 
     `also` is `path` itself where no row has a second path. tallies float32[B, W]: those of `tallies`, None where the
-    model has none.
+    model has none; and comparisons likewise.
 
     identity_node, identity_code int64[I]: the rows that have an identity of their own (the items of a ranking), rising,
     and which; 0 is the one of all that training did not know. None where the model has none.
@@ -78,6 +78,7 @@ class Batch:
     identity_node: Tensor | None = None
     identity_code: Tensor | None = None
     tallies: Tensor | None = None
+    comparisons: Tensor | None = None
 
     @property
     def nodes(self) -> int:
@@ -149,6 +150,7 @@ class Batch:
             identity_node=identity_node,
             identity_code=identity_code,
             tallies=None if self.tallies is None else self.tallies[seed : seed + 1].clone(),
+            comparisons=None if self.comparisons is None else self.comparisons[seed : seed + 1].clone(),
         )
 
     def to(self, device: torch.device | str) -> Batch:

@@ -4,7 +4,8 @@ Neighborhood ─► link paths ─┐
              ─► clock      ─┤
              ─► structure  ─┼─► Batch        no loop over rows: hops, tables, links and columns only
              ─► cells      ─┤
-             ─► tallies    ─┘
+             ─► tallies    ─┤
+             ─► comparisons─┘
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def collate(
             if end > start
         ),
         tallies=None if (tallied := encoding.tallies) is None else _tensor(tallied.of(neighborhood, read)),
+        comparisons=None if (compared := encoding.comparisons) is None else _tensor(compared.of(neighborhood, read)),
     )
 
 

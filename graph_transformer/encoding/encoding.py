@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.encoding.cells import CellEncoder
 from graph_transformer.encoding.clock import CALENDAR_WIDTH, clock_width
+from graph_transformer.encoding.comparisons import Comparisons
 from graph_transformer.encoding.layout import AGE_STEPS, STATES, Layout, LinkLayout, PathLayout
 from graph_transformer.encoding.outcomes import outcomes_of
 from graph_transformer.encoding.paths import PathTable
@@ -67,6 +68,8 @@ class Encoding:
         self.is_token = np.array([p.hop < 2 or p.links[-1] not in forward for p in self.paths.paths] + [True])
         self.slots, self.slots_count = self._slots()
         self.tallies = Tallies(statistics.tallies, statistics.paths) if statistics.tallies else None
+        compared = Comparisons(statistics, schema) if statistics.comparisons else None
+        self.comparisons = compared if compared is not None and compared.width else None
 
     def over(self, strings: Strings) -> Encoding:
         """Return the same for another graph of this schema: its strings have other codes."""
@@ -83,6 +86,7 @@ class Encoding:
             seed_width=CALENDAR_WIDTH + 1,
             counts_width=(self.slots_count - 1) * AGE_STEPS,
             tallies_width=0 if self.tallies is None else self.tallies.width,
+            comparisons_width=0 if self.comparisons is None else self.comparisons.width,
         )
 
     def _path_layouts(self) -> tuple[PathLayout, ...]:

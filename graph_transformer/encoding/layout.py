@@ -53,7 +53,7 @@ class Layout:
 
     `folded` are the links, in order, by which a row takes in the row it points to: a parent's own parents first.
     `identities`: how many identities rows may have, that of all unknown ones (0) counted; 0 where the model has none.
-    `tallies_width` is 0 where nothing is tallied.
+    `tallies_width` and `comparisons_width` are 0 where the model reads none.
     """
 
     paths: tuple[PathLayout, ...]
@@ -65,6 +65,7 @@ class Layout:
     counts_width: int
     identities: int = 0
     tallies_width: int = 0
+    comparisons_width: int = 0
 
     @property
     def outcome_paths(self) -> tuple[int, ...]:

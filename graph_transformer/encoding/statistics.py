@@ -62,7 +62,7 @@ class Statistics:
     """Everything `collate` needs beside the schema: plain values, kept in the checkpoint as JSON.
 
     `outcome` is the column of an event-level task, which no seed may show; None at entity level. `tallies` is empty
-    where the model reads none.
+    and `comparisons` false where the model reads none.
     """
 
     seed_table: str
@@ -71,6 +71,7 @@ class Statistics:
     paths: tuple[LinkPath, ...]
     age_edges: tuple[float, ...]
     tallies: tuple[PathTally, ...] = ()
+    comparisons: bool = False
 
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Return the tables a model of these statistics reads, each with its columns."""
@@ -78,11 +79,9 @@ class Statistics:
         return {name: tuple(c.column for c in self.columns if c.table == name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; without `tallies` where there are none, as checkpoints had it before there were."""
-        values = asdict(self)
-        if not self.tallies:
-            del values["tallies"]
-        return values
+        """Return plain JSON values; of what the model does not read nothing, as checkpoints had it before there was."""
+        unread = [name for name in ("tallies", "comparisons") if not getattr(self, name)]
+        return {name: value for name, value in asdict(self).items() if name not in unread}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Statistics:
@@ -99,6 +98,7 @@ class Statistics:
             paths=tuple(paths),
             age_edges=tuple(values["age_edges"]),
             tallies=tuple(PathTally.from_dict(each) for each in values.get("tallies", ())),
+            comparisons=values.get("comparisons", False),
         )
 
 
@@ -110,11 +110,12 @@ def fit_statistics(
     target: Target,
     text_encoder: str | None = None,
     tallies: bool = False,
+    comparisons: bool = False,
 ) -> Statistics:
     """Learn scales, bins, vocabularies and link paths from neighborhoods of a target's training examples.
 
-    `text_encoder` and `tallies` are those of `ModelConfig`. Every row counts as often as it was sampled, which is how
-    often the model will read it.
+    `text_encoder`, `tallies` and `comparisons` are those of `ModelConfig`. Every row counts as often as it was
+    sampled, which is how often the model will read it.
     """
     paths = fit_paths(neighborhoods, schema, target.table)
     columns = tuple(
@@ -125,7 +126,7 @@ def fit_statistics(
     age_edges = even_edges(_joined([_ages(n) for n in neighborhoods]))
     hidden = target.column if target.event_level else None
     tallied = fit_tallies(neighborhoods, schema, paths) if tallies else ()
-    return Statistics(target.table, hidden, columns, paths, age_edges, tallied)
+    return Statistics(target.table, hidden, columns, paths, age_edges, tallied, comparisons)
 
 
 def _ages(neighborhood: Neighborhood) -> NDArray[np.float64]:

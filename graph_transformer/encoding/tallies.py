@@ -153,14 +153,8 @@ class Tallies:
         return out
 
     def _rows(self, neighborhood: Neighborhood, read: Read) -> _Rows:
-        event, place, happened = neighborhood.event_time_us, self._place, _happened(neighborhood, read)
-        at = place[read.path]
-        row = np.flatnonzero((at >= 0) & happened)
-        at = at[row]
-        if read.also is not read.path:
-            second = np.flatnonzero((read.also != read.path) & (place[read.also] >= 0) & happened)
-            row, at = np.concatenate([row, second]), np.concatenate([at, place[read.also[second]]])
-        age_us = read.asked_time_us[row] - event[row]
+        row, at = counted(neighborhood, read, self._place)
+        age_us = read.asked_time_us[row] - neighborhood.event_time_us[row]
         group = read.sample[row] * self._count + at
         # One key sorts faster than two, most of all rows that are nearly in order, as the newest of a parent are.
         span = int(age_us.max(initial=0)) + 1
@@ -217,6 +211,21 @@ class Tallies:
         ages = np.full((size * self._count, AGES), np.nan)
         ages[rows.group[visit[first]]] = np.log1p(found * 1e-6) * (1.0 / AGE_SCALE)
         return ages.reshape(size, self._count * AGES)
+
+
+def counted(neighborhood: Neighborhood, read: Read, place: Ints) -> tuple[Ints, Ints]:
+    """Return the rows that happened and are on a path with a place, int64[n], and that place.
+
+    A row on two paths is there twice. `place` int64[paths + 1] is -1 of the other paths, OTHER's comes last.
+    """
+    happened = _happened(neighborhood, read)
+    at = place[read.path]
+    row = np.flatnonzero((at >= 0) & happened)
+    at = at[row]
+    if read.also is not read.path:
+        second = np.flatnonzero((read.also != read.path) & (place[read.also] >= 0) & happened)
+        row, at = np.concatenate([row, second]), np.concatenate([at, place[read.also[second]]])
+    return row, at
 
 
 def fit_tallies(

@@ -163,6 +163,7 @@ class CutFit:
                 target=task.target,
                 text_encoder=task.model.text_encoder,
                 tallies=task.model.tallies,
+                comparisons=task.model.comparisons,
             )
             self.kept[key] = Encoding(statistics, view.schema, view.strings)
         return self.kept[key]

@@ -154,7 +154,13 @@ class Stages:
         ]
         schema, strings, model = self.view.schema, self.view.strings, self.task.model
         return fit_statistics(
-            neighborhoods, schema, strings, target=target, text_encoder=model.text_encoder, tallies=model.tallies
+            neighborhoods,
+            schema,
+            strings,
+            target=target,
+            text_encoder=model.text_encoder,
+            tallies=model.tallies,
+            comparisons=model.comparisons,
         )
 
     def _part(self, examples: Examples) -> Examples:

@@ -302,6 +302,7 @@ def _statistics(view: GraphView, task: Task, seeds: Seeds, seed: int) -> Statist
         target=task.target,
         text_encoder=model.text_encoder,
         tallies=model.tallies,
+        comparisons=model.comparisons,
     )
 
 

@@ -43,17 +43,20 @@ def test_the_version_is_of_what_decides_an_answer(checkpoint: Checkpoint) -> Non
     assert replace(checkpoint, task=named).version == checkpoint.version
 
 
-def test_what_was_saved_before_there_were_tallies_loads_as_it_was(saved: Path, payments_schema: Schema) -> None:
-    """A manifest that says nothing of tallies has the version it had, and the same weights, statistics and answers."""
+@pytest.mark.parametrize(("name", "none"), [("tallies", ()), ("comparisons", False)])
+def test_what_was_saved_before_there_was_a_choice_loads_as_it_was(
+    saved: Path, payments_schema: Schema, name: str, none: object
+) -> None:
+    """A manifest that says nothing of an option has its old version, and the same weights, statistics and answers."""
     before = json.loads((saved / MANIFEST_NAME).read_text(encoding="utf-8"))
-    assert "tallies" not in before["statistics"]
-    del before["model"]["tallies"]
-    del before["task"]["model"]["tallies"]
+    assert name not in before["statistics"]
+    del before["model"][name]
+    del before["task"]["model"][name]
     (saved / MANIFEST_NAME).write_text(json.dumps(before), encoding="utf-8")
     loaded = Checkpoint.load(saved, payments_schema)
-    assert (loaded.version, loaded.model.tallies, loaded.statistics.tallies) == (before["version"], False, ())
-    tallied = replace(loaded, model=replace(loaded.model, tallies=True))
-    assert tallied.version != loaded.version
+    assert (loaded.version, getattr(loaded.model, name)) == (before["version"], False)
+    assert getattr(loaded.statistics, name) == none
+    assert replace(loaded, model=replace(loaded.model, **{name: True})).version != loaded.version
 
 
 def test_saving_again_replaces_whole(checkpoint: Checkpoint, saved: Path, payments_schema: Schema) -> None:

@@ -20,11 +20,11 @@ TOLERANCE = 1e-5
 
 
 def encoded(
-    drawing: Any, neighborhood: Any, table: str = "transactions", outcome: str = "fraud", *, tallies: bool = False
+    drawing: Any, neighborhood: Any, table: str = "transactions", outcome: str = "fraud", **reads: bool
 ) -> Encoding:
     """Statistics of the neighborhood, bound to its dictionaries."""
     target = Target(Kind.BINARY, table, event_level=True, column=outcome)
-    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, target=target, tallies=tallies)
+    statistics = fit_statistics([neighborhood], drawing.schema, drawing.strings, target=target, **reads)
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
@@ -57,26 +57,28 @@ def test_a_logit_does_not_depend_on_its_company(payments: Any, draw_history: Cal
         assert float(together.std()) > 10 * TOLERANCE
 
 
-def test_tallies_are_added_to_the_seed_and_say_nothing_at_first(
-    payments: Any, draw_history: Callable[..., Any]
+@pytest.mark.parametrize("name", ["tallies", "comparisons"])
+def test_numbers_of_a_seed_are_added_to_it_and_say_nothing_at_first(
+    payments: Any, draw_history: Callable[..., Any], name: str
 ) -> None:
     """A new model with them answers as one without; what it then learns is the same in any company and any part."""
     neighborhood = draw_history(payments, 12, 60)
-    encoding = encoded(payments, neighborhood, tallies=True)
+    encoding = encoded(payments, neighborhood, **{name: True})
     batch, plain = collate(neighborhood, encoding), encoded(payments, neighborhood)
     model = built(encoding, layers=2)
     assert isinstance(model, GraphTransformer)
-    assert model.tallies is not None
+    added = getattr(model, name)
+    assert added is not None
     with torch.inference_mode():
         start = model(batch)
         assert torch.equal(start, built(plain, layers=2)(collate(neighborhood, plain)))
-        torch.nn.init.normal_(model.tallies[-1].weight)
+        torch.nn.init.normal_(added[-1].weight)
         learned = model(batch)
         assert float((learned - start).abs().max()) > 1e-2
         alone = torch.cat([model(batch.alone(neighborhood.seed_offset, seed)) for seed in range(12)])
         assert float((learned - alone).abs().max()) < TOLERANCE
     model.train()(batch).sum().backward()
-    assert all(weight.grad is not None for weight in model.tallies.parameters())
+    assert all(weight.grad is not None for weight in added.parameters())
 
 
 @pytest.mark.parametrize("options", [{"layers": 2}, {"mutual": 1}])

@@ -71,19 +71,21 @@ def test_fixed_shape_gives_equal_bits(folder: Path, payments: Any, draw_history:
     assert abs(usual - alone) < 1e-5
 
 
-def test_tallies_give_equal_bits(checkpoint: Checkpoint, payments: Any, draw_history: Callable[..., Any]) -> None:
-    """A model that reads tallies answers with the same bits alone and in company, as replays ask."""
+def test_numbers_of_a_seed_give_equal_bits(
+    checkpoint: Checkpoint, payments: Any, draw_history: Callable[..., Any]
+) -> None:
+    """A model that reads tallies and comparisons answers with the same bits alone and in company, as replays ask."""
     neighborhood = draw_history(payments, 20, 40)
-    statistics = fit_statistics(
-        [neighborhood], payments.schema, payments.strings, target=checkpoint.task.target, tallies=True
-    )
+    target, reads = checkpoint.task.target, {"tallies": True, "comparisons": True}
+    statistics = fit_statistics([neighborhood], payments.schema, payments.strings, target=target, **reads)
     model = build_model(Encoding(statistics, payments.schema, payments.strings).layout(), checkpoint.model, 1)
     weights = {name: torch.randn_like(weight) * 0.1 for name, weight in model.state_dict().items()}
-    tallied = replace(checkpoint, statistics=statistics, weights=weights, model=replace(checkpoint.model, tallies=True))
-    exact = Predictor(tallied, payments, fixed_shape=True)
+    model_config = replace(checkpoint.model, **reads)
+    told = replace(checkpoint, statistics=statistics, weights=weights, model=model_config)
+    exact = Predictor(told, payments, fixed_shape=True)
     found = [exact.predict(draw_history(payments, size, 40)).logit[0] for size in (1, 3, 20)]
     assert [value.tobytes() for value in found] == [found[0].tobytes()] * 3
-    usual = Predictor(tallied, payments).predict(draw_history(payments, 3, 40)).logit[0]
+    usual = Predictor(told, payments).predict(draw_history(payments, 3, 40)).logit[0]
     assert abs(usual - found[0]) < 1e-5
 
 

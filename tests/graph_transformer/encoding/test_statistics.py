@@ -73,15 +73,15 @@ def test_statistics_travel_as_plain_values(orders: Any) -> None:
     assert Statistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
 
 
-def test_tallies_are_fitted_where_they_are_asked_for(orders: Any) -> None:
-    """They travel with the rest; without them the values are those of statistics that knew of none."""
+def test_numbers_of_a_seed_are_told_where_they_are_asked_for(orders: Any) -> None:
+    """Both travel with the rest; without them the values are those of statistics that knew of none."""
     drawn = [orders_drawn(orders)]
-    found = fit_statistics(drawn, orders.schema, orders.strings, target=RETURNED, tallies=True)
+    found = fit_statistics(drawn, orders.schema, orders.strings, target=RETURNED, tallies=True, comparisons=True)
     assert [tally.columns for tally in found.tallies] == [("total", "weight")]
     assert Statistics.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     plain = fitted(orders, drawn)
-    assert plain == replace(found, tallies=())
-    assert "tallies" not in plain.to_dict()
+    assert plain == replace(found, tallies=(), comparisons=False)
+    assert plain.to_dict().keys() == found.to_dict().keys() - {"tallies", "comparisons"}
 
 
 def test_a_model_reads_the_tables_of_its_paths(orders: Any) -> None:

@@ -86,17 +86,18 @@ def test_equal_seeds_give_equal_models(world: Any, payments_schema: Schema, quic
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_model_with_tallies_is_trained_saved_and_served(
+def test_a_model_with_numbers_of_the_seed_is_trained_saved_and_served(
     world: Any, payments_schema: Schema, quick: Task, tmp_path: Path
 ) -> None:
-    """Two members that read tallies: equal seeds give one version, and the saved one answers as the fitted one did."""
-    model = replace(quick.model, tallies=True, members=2)
+    """Two members: equal seeds give one version, and the saved one answers as the fitted one did."""
+    model = replace(quick.model, tallies=True, comparisons=True, members=2)
     short = replace(quick, model=model, splits=Splits(quick.splits.train, test=quick.splits.test))
     first, again = (train(world.view, payments_schema, short, tmp_path / name) for name in ("a", "b"))
     assert first.version == again.version
     loaded = Checkpoint.load(first.folder, payments_schema)
     assert loaded.statistics.tallies
-    assert any("tallies" in name for name in loaded.weights)
+    assert loaded.statistics.comparisons
+    assert all(any(part in name for name in loaded.weights) for part in ("tallies", "comparisons"))
     assert evaluate(world.view, loaded).metrics == first.metrics["test"]
 
 

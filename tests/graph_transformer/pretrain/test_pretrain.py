@@ -83,17 +83,20 @@ def test_a_task_begins_with_it(shop: Any, task: Task, labels: OutcomeLabels, res
     assert begun.fitted.losses != fresh.fitted.losses
 
 
-def test_tallies_go_on_from_pre_training(shop: Any, task: Task, labels: OutcomeLabels, tmp_path: Path) -> None:
-    """What was pre-trained with tallies is fine-tuned with them, in the same windows and scales."""
+def test_numbers_of_a_seed_go_on_from_pre_training(
+    shop: Any, task: Task, labels: OutcomeLabels, tmp_path: Path
+) -> None:
+    """What was pre-trained with tallies and comparisons is fine-tuned with them, in the same windows and scales."""
     short = replace(
         task,
-        model=replace(task.model, tallies=True),
+        model=replace(task.model, tallies=True, comparisons=True),
         training=replace(task.training, steps=2, evaluate_every=2),
         splits=Splits(task.splits.train),
     )
     begun = pretrain(shop.view, shop.view.schema, short, tmp_path / "pre").pretrained
     assert begun.statistics.tallies
-    assert any(name.startswith("tallies.") for name in begun.weights)
+    assert begun.statistics.comparisons
+    assert all(any(name.startswith(part) for name in begun.weights) for part in ("tallies.", "comparisons."))
     stage = Stages(shop.view, short, labels, silent, pretrained=begun).run().stage
     assert stage.statistics == begun.statistics
 
