@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from graph_transformer.calibration import Calibration
-from graph_transformer.config import ModelConfig
+from graph_transformer.config import ABSENT, ModelConfig
 from graph_transformer.encoding.collate import Encoding
 from graph_transformer.encoding.statistics import Statistics, Strings
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch, TaskError
@@ -80,7 +80,7 @@ class Checkpoint:
             "task": self.task.to_dict(),
             "fingerprint": self.fingerprint,
             "statistics": self.statistics.to_dict(),
-            "model": self.model.to_dict(),
+            "model": self.model.to_saved(),
             "unit": self.unit.to_dict(),
             "calibration": self.calibration.to_dict(),
             "metrics": dict(self.metrics),
@@ -199,13 +199,11 @@ _DECIDING = (
     "ranking",
 )  # fmt: skip
 """What of a task decides an answer."""
-_ABSENT = {"tallies": False, "comparisons": False}
-"""Options that say nothing with this value, so that a checkpoint from before there was a choice keeps its version."""
 
 
 def _version(manifest: Mapping[str, Any]) -> str:
     decides = {key: value for key, value in manifest.items() if key not in ("metrics", "version", "task")}
-    decides["model"] = {key: value for key, value in manifest["model"].items() if (key, value) not in _ABSENT.items()}
+    decides["model"] = {key: value for key, value in manifest["model"].items() if (key, value) not in ABSENT.items()}
     task = manifest["task"]
     decides["task"] = {key: task[key] for key in _DECIDING if key in task}
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))

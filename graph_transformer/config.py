@@ -25,6 +25,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 CELLS = ("sum", "attention")
+ABSENT = {"tallies": False, "comparisons": False}
+"""Options that say nothing with this value: checkpoints and runs from before there was a choice stay what they were."""
 _RANGES = (
     ("layers", 1, 16),
     ("sums", 0, 64),
@@ -41,12 +43,12 @@ class ModelConfig:
     width: floats per row vector. layers: attention blocks. heads: attention heads (divides width). per_path: each
     link path of events has as many heads of its own. sums: gated sums beside them, 0 for none. counts: the seed reads
     how many rows of each path there are by age. tallies: and what happened on each path of events in growing windows,
-    and how long ago. comparisons: and how its own numbers compare with those of its paths' rows. cells: how a row's
-    cells become one vector, `sum` or `attention`. centroids: learned points of the whole graph that the seed attends
-    to. mutual: blocks in which rows attend to each other first. dropout: on row vectors, block outputs and the head.
-    token_dropout: in training each neighborhood loses a share of its rows drawn from 0 to this. members: models whose
-    outputs are averaged. The defaults are those of a week of payments; longer histories bear width 64, two layers and
-    less dropout.
+    and how long ago. comparisons: and how its own numbers compare with those of its paths' rows of the same table.
+    cells: how a row's cells become one vector, `sum` or `attention`. centroids: learned points of the whole graph that
+    the seed attends to. mutual: blocks in which rows attend to each other first. dropout: on row vectors, block outputs
+    and the head. token_dropout: in training each neighborhood loses a share of its rows drawn from 0 to this. members:
+    models whose outputs are averaged. The defaults are those of a week of payments; longer histories bear width 64, two
+    layers and less dropout.
 
     compile: blocks go through torch.compile, which takes a minute at the start. text_encoder: import path of a function
     from n texts to float32[n, d] that reads text columns, in the place of hashed n-grams. module: import path of a
@@ -97,6 +99,10 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+    def to_saved(self) -> dict[str, Any]:
+        """Return `to_dict` without what says nothing and older programs do not know (`ABSENT`)."""
+        return {name: value for name, value in self.to_dict().items() if (name, value) not in ABSENT.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:

@@ -54,7 +54,7 @@ class GraphTransformer(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.width, outputs),
         )
-        # Last, so that the other parts begin with the same weights with and without them.
+        # Last, so that a model's other parts begin with the same weights with and without them.
         self.tallies = _beside(layout.tallies_width, config) if layout.tallies_width else None
         self.comparisons = _beside(layout.comparisons_width, config) if layout.comparisons_width else None
         if config.compile:

@@ -41,7 +41,7 @@ MEANINGS = {
     "model.sums": "gated sums beside the heads; 0: none",
     "model.counts": "the model reads how many rows of each path there are, by age",
     "model.tallies": "and rows, visits, sums, known outcomes of each path in growing windows, ages of the last visits",
-    "model.comparisons": "and how its own numbers compare with those of its paths' rows",
+    "model.comparisons": "and how the row's own numbers compare with those of its paths' rows of the same table",
     "model.cells": "how a row's cells become one vector: sum or attention",
     "model.centroids": "learned points of the whole graph that a question attends to",
     "model.mutual": "rounds in which rows attend to each other first",

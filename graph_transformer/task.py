@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from graph_transformer.config import ModelConfig
+from graph_transformer.config import ABSENT, ModelConfig
 from graph_transformer.errors import TaskError
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.splits import Interval, Splits, iso_time, parse_time, splits_from_dict
@@ -103,6 +103,9 @@ class Task:
         ):
             if interactions.link(link).parent != parent:
                 raise TaskError(f"ranked.{name}", f"a link of {ranked.interactions} to {parent}", link)
+        for name in ABSENT:
+            if getattr(self.model, name):
+                raise TaskError(f"model.{name}", "false, as towers of a ranking read none", True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form `task_from_dict` reads."""
@@ -121,7 +124,7 @@ class Task:
             else iso_time(self.exclude_known_since_us),
             "splits": self.splits.to_dict(),
             "sampling_plan": self.sampling_plan.to_dict(),
-            "model": self.model.to_dict(),
+            "model": self.model.to_saved(),
             "training": self.training.to_dict(),
             **ranking,
         }

@@ -1,7 +1,7 @@
 """How a row's own numbers compare with those of the rows of its table that its link paths lead to.
 
-    numbers of the seed ─┐   ┌─► logarithm of it to their mean and to their largest
-    rows of a path ──────┴───┼─► from their mean in standard deviations
+    numbers of the seed ─┐   ┌─► its logarithm less that of their mean, and less that of their largest
+    rows of a path ──────┴───┼─► how many standard deviations it lies from their mean, halved
                              ├─► how many of them are below, against how many are above ─► float32[B, W]
                              └─► whether there are any
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_transformer.encoding.fields import field_of
 from graph_transformer.encoding.quantile import signed_log
 from graph_transformer.encoding.tallies import NUMBERS_MAX, PATHS_MAX, Read, counted
 from temporal_graph.schema import ColumnKind, Schema
@@ -30,7 +31,7 @@ VALUES = 5
 DEVIATION_LEAST = 0.1
 """Of the mean: rows that are all alike make nothing infinitely far."""
 FARTHEST = 5.0
-"""Values are cut here; distances in standard deviations at twice as many."""
+"""Values are cut here: ten standard deviations, or five of the column's own in logarithms."""
 TINY = 1e-9
 """Zeros are divided by this, not by zero."""
 LARGEST = 1e100
@@ -44,10 +45,13 @@ class Comparisons:
     def __init__(self, statistics: Statistics, schema: Schema) -> None:
         table, paths = statistics.seed_table, statistics.paths
         self._table = table
-        numbers = [c.name for c in schema.table(table).columns if c.kind is ColumnKind.NUMERICAL]
-        self._at = [at for at, name in enumerate(numbers) if name != statistics.outcome][:NUMBERS_MAX]
-        std = {c.column: c.std for c in statistics.columns if c.table == table}
-        self._scale = np.array([1.0 / std[numbers[at]] for at in self._at])
+        numbers = [
+            c
+            for c in statistics.columns
+            if (c.table, c.kind) == (table, ColumnKind.NUMERICAL) and c.column != statistics.outcome
+        ][:NUMBERS_MAX]
+        self._at = [field_of(schema.table(table), c.column)[1].start for c in numbers]
+        self._scale = np.array([1.0 / c.std for c in numbers])
         compared = [at for at, path in enumerate(paths) if path.hop and path.table == table]
         compared.sort(key=lambda at: (paths[at].hop, -paths[at].share))
         self._paths = len(compared[:PATHS_MAX])
@@ -86,7 +90,7 @@ class Comparisons:
         mean, largest = own - far, np.full(math.prod(shape), -np.inf)
         np.maximum.at(largest, cell, np.where(known, number, -np.inf).ravel())
         log = signed_log(own)
-        out = np.empty((*shape, VALUES), dtype=np.float32)
+        out = np.empty((*shape, VALUES))
         out[..., 0] = (log - signed_log(mean)) * self._scale
         out[..., 1] = far / (2.0 * (deviation + DEVIATION_LEAST * np.abs(mean) + TINY))
         out[..., 2] = (log - signed_log(np.where(compared, largest.reshape(shape), 0.0))) * self._scale
@@ -94,4 +98,4 @@ class Comparisons:
         out[..., 4] = 1.0
         np.clip(out, -FARTHEST, FARTHEST, out=out)
         out[~compared] = 0.0
-        return out.reshape(size, self.width)
+        return out.reshape(size, self.width).astype(np.float32)

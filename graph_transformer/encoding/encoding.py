@@ -67,7 +67,7 @@ class Encoding:
         forward = {link.name for link in self._links}
         self.is_token = np.array([p.hop < 2 or p.links[-1] not in forward for p in self.paths.paths] + [True])
         self.slots, self.slots_count = self._slots()
-        self.tallies = Tallies(statistics.tallies, statistics.paths) if statistics.tallies else None
+        self.tallies = Tallies(statistics.tallies, statistics.paths, schema) if statistics.tallies else None
         compared = Comparisons(statistics, schema) if statistics.comparisons else None
         self.comparisons = compared if compared is not None and compared.width else None
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.clock import AGE_SCALE
+from graph_transformer.encoding.fields import field_of
 from graph_transformer.encoding.outcomes import OutcomeCells, outcomes_of, states
 from graph_transformer.encoding.paths import LinkPath, PathTable
 from graph_transformer.encoding.quantile import signed_log
@@ -104,7 +105,7 @@ class _Rows(NamedTuple):
 class Tallies:
     """Tallies of neighborhoods of one schema; the same for a seed in any company, bit for bit."""
 
-    def __init__(self, tallied: Sequence[PathTally], paths: Sequence[LinkPath]) -> None:
+    def __init__(self, tallied: Sequence[PathTally], paths: Sequence[LinkPath], schema: Schema) -> None:
         self._count = len(tallied)
         self._place = np.full(len(paths) + 1, -1)  # the last is OTHER
         self._place[[each.path for each in tallied]] = np.arange(self._count)
@@ -116,7 +117,7 @@ class Tallies:
         self._first = (np.cumsum(quantities) - quantities) * WINDOWS - np.arange(self._count) * (WINDOWS - 1)
         self._sums = np.array([(1 + each.states) * WINDOWS for each in tallied])
         self._has_outcomes = any(each.states > 1 for each in tallied)
-        self._numbers = list(_numbers(tallied, paths))
+        self._numbers = list(_numbers(tallied, paths, schema))
         mean, deviation = (
             _laid_out([np.array(getattr(each, name)) for each in tallied], quantities) for name in ("mean", "deviation")
         )
@@ -177,17 +178,17 @@ class Tallies:
             state = read.state[rows.row]
             cells += [cell[state > 0] + 2 * WINDOWS, cell[state > 1] + 3 * WINDOWS]
         weights = [np.ones(sum(map(len, cells)))]
-        for table, tallied, steps in self._numbers:
+        for table, tallied, at in self._numbers:
             held = neighborhood.columns.get(table)
             if held is None:
                 continue
             of_table = slice(None) if tallied is None else np.flatnonzero(tallied[rows.at])
             place = np.zeros(len(read.path), dtype=np.int64)
             place[held.node] = np.arange(len(held.node))
-            numbers = held.numerical[place[rows.row[of_table]], : len(steps)]
+            numbers = held.numerical[:, at][place[rows.row[of_table]]]
             numbers[~np.isfinite(numbers)] = 0.0
             sums = cell[of_table] + self._sums[rows.at[of_table]]
-            cells.append((sums[:, None] + steps).ravel())
+            cells.append((sums[:, None] + np.arange(len(at)) * WINDOWS).ravel())
             weights.append(numbers.ravel())
         found = np.bincount(np.concatenate(cells), np.concatenate(weights), size * self._quantities * WINDOWS)
         summed: Floats = np.cumsum(found.reshape(size, self._quantities, WINDOWS), axis=2, dtype=np.float64)
@@ -247,7 +248,7 @@ def fit_tallies(
     if not tallied:
         return ()
     plain = [replace(each, mean=(0.0,) * _values(each), deviation=(1.0,) * _values(each)) for each in tallied]
-    of = Tallies(plain, paths)
+    of = Tallies(plain, paths, schema)
     values = np.concatenate([of.values(n, read) for n, read in zip(neighborhoods, found, strict=True)])
     return tuple(_scaled(each, part) for each, part in zip(tallied, _parts(values, tallied), strict=True))
 
@@ -278,24 +279,22 @@ def _happened(neighborhood: Neighborhood, read: Read) -> NDArray[np.bool_]:
 
 
 def _ages_us(neighborhood: Neighborhood, read: Read, position: int) -> Ints:
-    counted = (read.path == position) & _happened(neighborhood, read)
-    ages: Ints = (read.asked_time_us - neighborhood.event_time_us)[counted]
+    chosen = (read.path == position) & _happened(neighborhood, read)
+    ages: Ints = (read.asked_time_us - neighborhood.event_time_us)[chosen]
     return ages
 
 
 def _numbers(
-    tallied: Sequence[PathTally], paths: Sequence[LinkPath]
-) -> Iterator[tuple[str, NDArray[np.bool_] | None, Ints]]:
-    """Yield tables with numbers, which tallies are theirs (None: all), and where sums of its columns lie from another.
-
-    The columns are the first ones of `TableColumns.numerical`.
-    """
+    tallied: Sequence[PathTally], paths: Sequence[LinkPath], schema: Schema
+) -> Iterator[tuple[str, NDArray[np.bool_] | None, list[int]]]:
+    """Yield tables with numbers, which tallies are theirs (None: all), and where their columns lie in `numerical`."""
     tables = [paths[each.path].table for each in tallied]
     for table in dict.fromkeys(tables):
         columns = next(each.columns for each, name in zip(tallied, tables, strict=True) if name == table)
         if columns:
             chosen = np.array([name == table for name in tables])
-            yield table, None if chosen.all() else chosen, np.arange(len(columns)) * WINDOWS
+            at = [field_of(schema.table(table), name)[1].start for name in columns]
+            yield table, None if chosen.all() else chosen, at
 
 
 def _values(tally: PathTally) -> int:

@@ -133,7 +133,7 @@ class Pretrained:
             )
         if self.sampling_plan != task.sampling_plan:
             raise CheckpointMismatch("pre-training sampled by another plan: give both the same --plan or task")
-        for name in ("width", "cells", "module"):
+        for name in ("width", "cells", "module", "tallies", "comparisons"):
             mine, others = getattr(self.model, name), getattr(task.model, name)
             if mine != others:
                 raise CheckpointMismatch(f"pre-training had model.{name} {mine}, the task has {others}")

@@ -59,7 +59,8 @@ def save_model(graph: TemporalGraph, schema: Schema, task_path: Path, folder: Pa
     rows = np.arange(max(0, count - FIT_ROWS), count, dtype=np.int64)
     cutoff_time_us = view.times("transactions")[0][rows] - 1
     sampled = Sampler(view, task.sampling_plan).sample_rows("transactions", rows, cutoff_time_us)
-    statistics = fit_statistics([sampled], schema, view.strings, target=task.target)
+    reads = {"tallies": task.model.tallies, "comparisons": task.model.comparisons}
+    statistics = fit_statistics([sampled], schema, view.strings, target=task.target, **reads)
     torch.manual_seed(0)
     model = GraphTransformer(Encoding(statistics, schema, view.strings).layout(), task.model, task.target.outputs)
     Checkpoint(

@@ -269,6 +269,14 @@ def payments(payments_schema: Schema) -> Drawing:
 
 
 @pytest.fixture
+def grown_payments() -> Drawing:
+    """Draws payments of a schema that has a number more, before the one that training knew."""
+    return Drawing(
+        parse_schema(PAYMENTS.replace("      amount: numerical\n", "      tip: numerical\n      amount: numerical\n"))
+    )
+
+
+@pytest.fixture
 def orders() -> Drawing:
     """Draws neighborhoods of orders, whose two tables have a column of every kind."""
     return Drawing(parse_schema(EVERY_KIND))

@@ -145,6 +145,9 @@ def test_a_ranking_is_checked_against_the_schema(payments_schema: Schema) -> Non
         parse_task(RANKING.replace("item_link: terminal_id", "item_link: customer_id")).check(payments_schema)
     with pytest.raises(TaskError, match="user_link"):
         parse_task(RANKING.replace("user_link: customer_id", "user_link: terminal_id")).check(payments_schema)
+    for name in ("tallies", "comparisons"):
+        with pytest.raises(TaskError, match=f"model.{name}"):
+            parse_task(f"{RANKING}model: {{{name}: true}}\n").check(payments_schema)
 
 
 def test_the_example_fits_its_schema(repository: Path) -> None:

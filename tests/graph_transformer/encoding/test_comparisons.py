@@ -13,6 +13,7 @@ from graph_transformer.encoding.collate import Encoding, collate
 from graph_transformer.encoding.comparisons import DEVIATION_LEAST, FARTHEST, VALUES
 from graph_transformer.encoding.quantile import signed_log
 from graph_transformer.encoding.statistics import fit_statistics
+from graph_transformer.encoding.tallies import Read
 from graph_transformer.target import Kind, Target
 from temporal_graph.time_rule import ALWAYS_US
 
@@ -152,7 +153,13 @@ def test_no_number_is_too_large(payments: Any, wild: float) -> None:
     """Squares of the largest numbers have a sum still, on both sides."""
     draw(payments, wild, [1.0, wild, 2.0])
     neighborhood = draw(payments, 3.0, [wild, -wild]).build()
-    found = compared(neighborhood, encoding_of(payments, neighborhood))
+    encoding = encoding_of(payments, neighborhood)
+    assert encoding.comparisons is not None
+    sample = np.repeat(np.arange(2), np.diff(neighborhood.seed_offset))
+    path = encoding.paths.of_nodes(neighborhood)
+    read = Read(sample, path, path, np.zeros_like(path), neighborhood.cutoff_time_us[sample])
+    with np.errstate(all="raise"):
+        found = encoding.comparisons.of(neighborhood, read)
     assert np.isfinite(found).all()
     assert np.abs(found).max() <= FARTHEST
 
@@ -176,6 +183,30 @@ def test_an_outcome_is_never_compared(payments: Any) -> None:
         payments, neighborhood, Target(Kind.REGRESSION, "transactions", event_level=True, column="amount")
     )
     assert (encoding.comparisons, encoding.layout().comparisons_width) == (None, 0)
+
+
+def test_beside_an_outcome_that_is_a_number_the_others_are_compared(orders: Any) -> None:
+    """What a seed's own outcome is changes nothing."""
+    target = Target(Kind.REGRESSION, "orders", event_level=True, column="total")
+    found = []
+    for total in (30.0, None, 7.0):
+        seed = orders.seed("orders", NOW_US, {"total": total, "weight": 1.0})
+        orders.row(orders.row(seed, BACK[0]), BACK[1], {"total": 10.0, "weight": 2.0}, event=NOW_US - DAY_US)
+        neighborhood = orders.build()
+        found.append(compared(neighborhood, encoding_of(orders, neighborhood, target)))
+    assert found[0][0, 0, 0, 3] == -0.5
+    assert all(np.array_equal(each, found[0]) for each in found)
+
+
+def test_a_column_that_came_later_changes_nothing(
+    payments: Any, grown_payments: Any, draw_history: Callable[..., Any]
+) -> None:
+    """A number that the schema has now, before those that training knew, is not compared."""
+    known, later = (draw_history(drawing, 4, 9) for drawing in (payments, grown_payments))
+    encoding = encoding_of(payments, known)
+    grown = Encoding(encoding.statistics, grown_payments.schema, grown_payments.strings)
+    assert later.columns["transactions"].numerical_names == ("tip", "amount")
+    assert np.array_equal(compared(known, encoding), compared(later, grown))
 
 
 def test_no_way_back_is_no_comparison(payments: Any) -> None:

@@ -140,7 +140,9 @@ def test_windows_grow_to_all_there_is(payments: Any) -> None:
     assert np.allclose(ends[1:] / ends[:-1], 2.0)
     (tally, *_) = encoding.statistics.tallies
     days = replace(tally, ends_us=tuple((np.arange(1, WINDOWS) * DAY_US).tolist()))
-    found = Tallies([days], encoding.statistics.paths).values(neighborhood, read_of(neighborhood, encoding))
+    found = Tallies([days], encoding.statistics.paths, payments.schema).values(
+        neighborhood, read_of(neighborhood, encoding)
+    )
     assert np.allclose(np.expm1(found[0, :WINDOWS]), [1, 2, 3, 4, 5, 6, 7, 100])
 
 
@@ -279,6 +281,20 @@ def test_what_is_tallied_is_bounded(payments: Any, draw_history: Callable[..., A
     (kept,) = fit_tallies([neighborhood], payments.schema, paths)
     assert paths[kept.path].share == max(paths[tally.path].share for tally in encoding.statistics.tallies)
     assert kept.columns == ()
+
+
+def test_a_column_that_came_later_changes_nothing(
+    payments: Any, grown_payments: Any, draw_history: Callable[..., Any]
+) -> None:
+    """A number that the schema has now, before those that training knew, is in no sum."""
+    known, later = (draw_history(drawing, 4, 9) for drawing in (payments, grown_payments))
+    encoding = encoding_of(payments, [known])
+    grown = Encoding(encoding.statistics, grown_payments.schema, grown_payments.strings)
+    assert later.columns["transactions"].numerical_names == ("tip", "amount")
+    expected, found = collate(known, encoding).tallies, collate(later, grown).tallies
+    assert expected is not None
+    assert found is not None
+    assert expected.equal(found)
 
 
 def test_no_events_are_no_tallies(payments: Any) -> None:

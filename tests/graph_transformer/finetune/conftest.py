@@ -75,7 +75,9 @@ def report(key: int, fraud: bool, known_us: int) -> bytes:
 
 
 def grown(schema: Schema, *, lie_from_us: int | None = None) -> World:
-    """The world; with `lie_from_us`, reports that become known from then on say the opposite of the truth."""
+    """The world; with `lie_from_us`, reports that become known from then on say the opposite of the truth, and payments
+    that come after it are a hundred times as large.
+    """
     random = np.random.default_rng(11)
     count = DAYS * A_DAY
     event = START_US + np.sort(random.integers(0, DAYS * DAY_US, count))
@@ -89,6 +91,7 @@ def grown(schema: Schema, *, lie_from_us: int | None = None) -> World:
     told = fraud.copy()
     if lie_from_us is not None:
         told[known >= lie_from_us] ^= True
+        amount[event > lie_from_us] *= 100.0
     graph = TemporalGraph.create(schema, arena_bytes=64 << 20)
     inserts = [payment(n, *row) for n, row in enumerate(zip(event.tolist(), customer.tolist(), terminal.tolist(),
                                                             amount.tolist(), strict=True))]  # fmt: skip
@@ -159,7 +162,7 @@ def quick(task: Task) -> Task:
 
 @pytest.fixture(scope="session")
 def grow() -> Callable[..., World]:
-    """Builds the world anew, also with reports that lie from a time on."""
+    """Builds the world anew, also with reports and amounts that lie from a time on."""
     return grown
 
 

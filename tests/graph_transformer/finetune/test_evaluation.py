@@ -20,8 +20,9 @@ DAY_US = 86_400_000_000
 
 @pytest.fixture(scope="module")
 def saved(world: Any, payments_schema: Schema, quick: Task, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A model of a few steps."""
-    return train(world.view, payments_schema, quick, tmp_path_factory.mktemp("model") / "m").checkpoint
+    """A model of a few steps that reads all that a model can be told of a seed."""
+    told = replace(quick, model=replace(quick.model, tallies=True, comparisons=True))
+    return train(world.view, payments_schema, told, tmp_path_factory.mktemp("model") / "m").checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def noon_us(world: Any) -> int:
 
 @pytest.fixture(scope="module")
 def lying(world: Any, payments_schema: Schema, noon_us: int, grow: Any) -> Iterator[Any]:
-    """The same world, in which every report that becomes known at noon or later says the opposite."""
+    """The same world, in which every report that becomes known at noon or later says the opposite, and every payment
+    after noon is a hundred times as large.
+    """
     built = grow(payments_schema, lie_from_us=noon_us)
     yield built
     built.graph.close()
@@ -48,12 +51,12 @@ def answers(checkpoint: Checkpoint, world: Any, before_us: int, *, days: int = 2
 
 
 def test_what_is_not_known_yet_changes_nothing(saved: Checkpoint, world: Any, lying: Any, noon_us: int) -> None:
-    """Turning every label around that becomes known at noon or later leaves all answers of the morning as they were."""
+    """Labels that become known at noon or later, and amounts of later payments, are in no answer of the morning."""
     assert np.array_equal(answers(saved, world, noon_us), answers(saved, lying, noon_us))
 
 
 def test_what_is_known_changes_the_answer(saved: Checkpoint, world: Any, lying: Any, noon_us: int) -> None:
-    """A day later the same labels are known, and the answers differ: the test above can fail."""
+    """A day later the same labels and amounts are known, and the answers differ: the test above can fail."""
     later = noon_us + 2 * DAY_US
     assert np.abs(answers(saved, world, later) - answers(saved, lying, later)).max() > 0.01
 

@@ -66,6 +66,8 @@ def test_what_does_not_fit_is_refused_with_the_reason(saved: Path, shop: Any, ta
     plan = SamplingPlan.from_dict({"num_neighbors": [{"hop1": {"default": 2}}]})
     for other, reason in (
         (replace(task, model=ModelConfig(width=32, heads=4)), "model.width 16"),
+        (replace(task, model=replace(task.model, tallies=True)), "model.tallies False"),
+        (replace(task, model=replace(task.model, comparisons=True)), "model.comparisons False"),
         (replace(task, sampling_plan=plan), "another plan"),
         (replace(task, target=Target(Kind.BINARY, "customers", event_level=False)), "asked rows of orders"),
         (replace(task, target=replace(task.target, column="gift")), "outcome gift"),
