@@ -25,7 +25,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 CELLS = ("sum", "attention")
-ABSENT = {"tallies": False, "comparisons": False}
+TOLD = ("tallies", "comparisons")
+"""Options by which a model is told numbers of a seed beside what it attends to."""
+ABSENT = dict.fromkeys(TOLD, False)
 """Options that say nothing with this value: checkpoints and runs from before there was a choice stay what they were."""
 _RANGES = (
     ("layers", 1, 16),

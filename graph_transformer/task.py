@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from graph_transformer.config import ABSENT, ModelConfig
+from graph_transformer.config import TOLD, ModelConfig
 from graph_transformer.errors import TaskError
 from graph_transformer.ranking.config import RankingConfig
 from graph_transformer.splits import Interval, Splits, iso_time, parse_time, splits_from_dict
@@ -103,7 +103,7 @@ class Task:
         ):
             if interactions.link(link).parent != parent:
                 raise TaskError(f"ranked.{name}", f"a link of {ranked.interactions} to {parent}", link)
-        for name in ABSENT:
+        for name in TOLD:
             if getattr(self.model, name):
                 raise TaskError(f"model.{name}", "false, as towers of a ranking read none", True)
 

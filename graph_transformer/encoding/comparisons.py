@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_transformer.encoding.fields import field_of
+from graph_transformer.encoding.paths import nearest
 from graph_transformer.encoding.quantile import signed_log
 from graph_transformer.encoding.tallies import NUMBERS_MAX, PATHS_MAX, Read, counted
 from temporal_graph.schema import ColumnKind, Schema
@@ -52,11 +53,11 @@ class Comparisons:
         ][:NUMBERS_MAX]
         self._at = [field_of(schema.table(table), c.column)[1].start for c in numbers]
         self._scale = np.array([1.0 / c.std for c in numbers])
-        compared = [at for at, path in enumerate(paths) if path.hop and path.table == table]
-        compared.sort(key=lambda at: (paths[at].hop, -paths[at].share))
-        self._paths = len(compared[:PATHS_MAX])
+        back = (at for at, path in enumerate(paths) if path.hop and path.table == table)
+        compared = nearest(paths, back, PATHS_MAX)
+        self._paths = len(compared)
         self._place = np.full(len(paths) + 1, -1)  # the last is OTHER
-        self._place[compared[:PATHS_MAX]] = np.arange(self._paths)
+        self._place[compared] = np.arange(self._paths)
 
     @property
     def width(self) -> int:

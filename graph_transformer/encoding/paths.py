@@ -6,7 +6,7 @@ neighborhoods held, everything else is the last path, OTHER. Index 0 is the seed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,11 @@ class PathTable:
         also[target[extra]] = self._step[path[source[extra]], neighborhood.edge_link[extra]]
         also[neighborhood.hop == 0] = 0
         return also
+
+
+def nearest(paths: Sequence[LinkPath], positions: Iterable[int], most: int) -> list[int]:
+    """Return at most so many of the positions: the paths nearest to the seed first, and then the most frequent."""
+    return sorted(positions, key=lambda at: (paths[at].hop, -paths[at].share))[:most]
 
 
 def fit_paths(neighborhoods: Sequence[Neighborhood], schema: Schema, seed_table: str) -> tuple[LinkPath, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_transformer.config import TOLD
 from graph_transformer.encoding.clock import log_age
 from graph_transformer.encoding.paths import LinkPath, fit_paths
 from graph_transformer.encoding.quantile import even_edges, quantile_edges, signed_log
@@ -80,7 +81,7 @@ class Statistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; of what the model does not read nothing, as checkpoints had it before there was."""
-        unread = [name for name in ("tallies", "comparisons") if not getattr(self, name)]
+        unread = [name for name in TOLD if not getattr(self, name)]
         return {name: value for name, value in asdict(self).items() if name not in unread}
 
     @classmethod

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from graph_transformer.encoding.clock import AGE_SCALE
 from graph_transformer.encoding.fields import field_of
 from graph_transformer.encoding.outcomes import OutcomeCells, outcomes_of, states
-from graph_transformer.encoding.paths import LinkPath, PathTable
+from graph_transformer.encoding.paths import LinkPath, PathTable, nearest
 from graph_transformer.encoding.quantile import signed_log
 from temporal_graph.schema import ColumnKind, Schema
 from temporal_graph.time_rule import ALWAYS_US
@@ -261,7 +261,7 @@ def _tallied(paths: Sequence[LinkPath], schema: Schema) -> list[int]:
         for position, path in enumerate(paths)
         if path.hop and path.links[-1] not in forward and schema.table(path.table).time_column is not None
     ]
-    return sorted(sorted(events, key=lambda at: (paths[at].hop, -paths[at].share))[:PATHS_MAX])
+    return sorted(nearest(paths, events, PATHS_MAX))
 
 
 def _read(neighborhood: Neighborhood, table: PathTable, outcomes: Mapping[str, OutcomeCells]) -> Read:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graph_transformer.encoding.collate import Encoding
-from graph_transformer.encoding.statistics import fit_statistics
 from graph_transformer.errors import NotEnoughExamples, TaskError
 from graph_transformer.finetune.degrees import draw
 from graph_transformer.finetune.evaluation import Scorer, validator
 from graph_transformer.finetune.examples import Examples, Labels, examples_of
-from graph_transformer.finetune.feed import sample
+from graph_transformer.finetune.feed import statistics_of
 from graph_transformer.finetune.loop import Limits, Report, fit, silent
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.stages import STATISTICS_EXAMPLES, STATISTICS_SEEDS
@@ -25,7 +24,6 @@ from graph_transformer.splits import Interval, Splits
 from graph_transformer.target import Target
 from graph_transformer.task import Task
 from online_sampler.plan import SamplingPlan
-from online_sampler.sampler import Sampler
 
 if TYPE_CHECKING:
     from temporal_graph.view import GraphView
@@ -151,19 +149,10 @@ class CutFit:
         key = (part.cut, task.sampling_plan)
         if key not in self.kept:
             view, asked = self.view, draw(part.train, STATISTICS_EXAMPLES, seed=self.seed)
-            sampler = Sampler(view, task.sampling_plan, seed=self.seed)
-            neighborhoods = [
-                sample(sampler, task.target, asked.select(np.arange(start, min(start + STATISTICS_SEEDS, len(asked)))))
+            parts = (
+                asked.select(np.arange(start, min(start + STATISTICS_SEEDS, len(asked))))
                 for start in range(0, len(asked), STATISTICS_SEEDS)
-            ]
-            statistics = fit_statistics(
-                neighborhoods,
-                view.schema,
-                view.strings,
-                target=task.target,
-                text_encoder=task.model.text_encoder,
-                tallies=task.model.tallies,
-                comparisons=task.model.comparisons,
             )
+            statistics = statistics_of(view, task, parts, seed=self.seed)
             self.kept[key] = Encoding(statistics, view.schema, view.strings)
         return self.kept[key]

@@ -5,7 +5,7 @@ draw ─► Sampler.sample_rows at each example's cut-off ─► collate ─► 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import Encoding, collate
+from graph_transformer.encoding.statistics import Statistics, fit_statistics
 from graph_transformer.finetune.ahead import Ahead
 from graph_transformer.finetune.examples import Examples
 from graph_transformer.finetune.ranks import Ranks
@@ -103,6 +104,20 @@ def stale_cutoffs(examples: Examples, training: Training, random: np.random.Gene
     age_us = random.random(len(examples)) * training.staleness_days * DAY_US
     stale = random.random(len(examples)) < training.staleness_share
     return examples.cutoff_time_us - np.where(stale, age_us, 0.0).astype(np.int64)
+
+
+def statistics_of(view: GraphView, task: Task, parts: Iterable[Examples], *, seed: int) -> Statistics:
+    """Return the statistics that a task's model needs, of the neighborhoods of training examples given in parts."""
+    sampler, model = Sampler(view, task.sampling_plan, seed=seed), task.model
+    return fit_statistics(
+        [sample(sampler, task.target, part) for part in parts],
+        view.schema,
+        view.strings,
+        target=task.target,
+        text_encoder=model.text_encoder,
+        tallies=model.tallies,
+        comparisons=model.comparisons,
+    )
 
 
 def feed(

@@ -12,10 +12,10 @@ import numpy as np
 
 from graph_transformer.calibration import Calibration, fit_calibration, prior_correction
 from graph_transformer.encoding.collate import Encoding
-from graph_transformer.encoding.statistics import Statistics, fit_statistics
+from graph_transformer.encoding.statistics import Statistics
 from graph_transformer.finetune.evaluation import Evaluation, Scorer, test_split, validator
 from graph_transformer.finetune.examples import Examples, Labels, examples_of
-from graph_transformer.finetune.feed import rare_share, sample
+from graph_transformer.finetune.feed import rare_share, statistics_of
 from graph_transformer.finetune.loop import Fitted, Limits, Report, fit
 from graph_transformer.finetune.refit import kept_back
 from graph_transformer.finetune.runtime import Runtime
@@ -24,7 +24,6 @@ from graph_transformer.pretrain.pretrained import Pretrained
 from graph_transformer.splits import Interval
 from graph_transformer.target import Kind
 from graph_transformer.task import Task
-from online_sampler.sampler import Sampler
 
 if TYPE_CHECKING:
     from temporal_graph.view import GraphView
@@ -146,22 +145,11 @@ class Stages:
             # Its weights mean what they mean in its own scales, bins and vocabularies.
             return self.pretrained.statistics
         chosen = np.random.default_rng(self.seed).permutation(len(examples))[:STATISTICS_EXAMPLES]
-        target = self.task.target
-        sampler = Sampler(self.view, self.task.sampling_plan, seed=self.seed)
-        neighborhoods = [
-            sample(sampler, target, examples.select(np.sort(chosen[start : start + STATISTICS_SEEDS])))
+        parts = (
+            examples.select(np.sort(chosen[start : start + STATISTICS_SEEDS]))
             for start in range(0, len(chosen), STATISTICS_SEEDS)
-        ]
-        schema, strings, model = self.view.schema, self.view.strings, self.task.model
-        return fit_statistics(
-            neighborhoods,
-            schema,
-            strings,
-            target=target,
-            text_encoder=model.text_encoder,
-            tallies=model.tallies,
-            comparisons=model.comparisons,
         )
+        return statistics_of(self.view, self.task, parts, seed=self.seed)
 
     def _part(self, examples: Examples) -> Examples:
         """Return at most CALIBRATION_EXAMPLES of them, drawn alike from all so that shares stay."""

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from graph_transformer.encoding.batch import Batch
 from graph_transformer.encoding.collate import collate
 from graph_transformer.encoding.encoding import Encoding
-from graph_transformer.encoding.statistics import Statistics, fit_statistics
+from graph_transformer.encoding.statistics import Statistics
 from graph_transformer.errors import NotEnoughExamples
 from graph_transformer.finetune.ahead import Ahead
 from graph_transformer.finetune.choice import Choice, Validator
-from graph_transformer.finetune.feed import rounds, sample
+from graph_transformer.finetune.feed import rounds, sample, statistics_of
 from graph_transformer.finetune.loop import Fitted, KnowsPrior, Limits, Loop, Report, dice_kept, silent
 from graph_transformer.finetune.runtime import Runtime
 from graph_transformer.finetune.state import forget, key_of
@@ -289,21 +289,8 @@ def _learned(
 
 def _statistics(view: GraphView, task: Task, seeds: Seeds, seed: int) -> Statistics:
     chosen = np.random.default_rng(seed).permutation(seeds.learned)[:STATISTICS_SEEDS]
-    sampler = Sampler(view, task.sampling_plan, seed=seed)
-    neighborhoods = [
-        sample(sampler, task.target, seeds.at(np.sort(chosen[start : start + SEEDS])))
-        for start in range(0, len(chosen), SEEDS)
-    ]
-    model = task.model
-    return fit_statistics(
-        neighborhoods,
-        view.schema,
-        view.strings,
-        target=task.target,
-        text_encoder=model.text_encoder,
-        tallies=model.tallies,
-        comparisons=model.comparisons,
-    )
+    parts = (seeds.at(np.sort(chosen[start : start + SEEDS])) for start in range(0, len(chosen), SEEDS))
+    return statistics_of(view, task, parts, seed=seed)
 
 
 @contextmanager

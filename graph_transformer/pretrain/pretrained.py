@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from graph_transformer.config import ModelConfig
+from graph_transformer.config import TOLD, ModelConfig
 from graph_transformer.encoding.statistics import Statistics
 from graph_transformer.errors import CheckpointCorrupt, CheckpointMismatch
 from graph_transformer.splits import Splits, iso_time
@@ -133,7 +133,7 @@ class Pretrained:
             )
         if self.sampling_plan != task.sampling_plan:
             raise CheckpointMismatch("pre-training sampled by another plan: give both the same --plan or task")
-        for name in ("width", "cells", "module", "tallies", "comparisons"):
+        for name in ("width", "cells", "module", *TOLD):
             mine, others = getattr(self.model, name), getattr(task.model, name)
             if mine != others:
                 raise CheckpointMismatch(f"pre-training had model.{name} {mine}, the task has {others}")

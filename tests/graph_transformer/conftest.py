@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,6 +182,14 @@ class Drawing:
         self.edges.append((parent, node, link))
         return node
 
+    def siblings(self, node: int, column: str, rows: Iterable[tuple[int, dict[str, Any]]]) -> int:
+        """Draws the row that a node points to by a column, and other children of it (event time, cells); returns it."""
+        (link,) = (x for x in self.schema.links if (x.child, x.name) == (self.nodes[node]["table"], column))
+        parent = self.row(node, link.forward)
+        for event, cells in rows:
+            self.row(parent, link.backward, cells, event=event)
+        return parent
+
     def edge(self, source: int, target: int, link: str) -> None:
         """Draws another edge to a row that is already there."""
         self.edges.append((source, target, link))
@@ -293,6 +301,13 @@ CUSTOMER = "transactions.customer_id->customers.customer_id"
 TERMINAL = "transactions.terminal_id->terminals.terminal_id"
 OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
 OF_TERMINAL = "terminals.terminal_id->transactions.terminal_id"
+WAYS = ((CUSTOMER, OF_CUSTOMER), (TERMINAL, OF_TERMINAL))
+
+
+@pytest.fixture(scope="session")
+def ways() -> tuple[tuple[str, str], ...]:
+    """The ways from a payment to those of its customer, and to those at its terminal: there and back."""
+    return WAYS
 
 
 def drawn_history(drawing: Drawing, seeds: int, rows: int, seed: int = 0, labels: bool = True) -> Sampled:
@@ -303,7 +318,7 @@ def drawn_history(drawing: Drawing, seeds: int, rows: int, seed: int = 0, labels
         cutoff = now + position * 3_600_000_000
         amount = float(random.lognormal(3, 1))
         root = drawing.seed("transactions", cutoff, {"amount": amount})
-        for forward, backward in ((CUSTOMER, OF_CUSTOMER), (TERMINAL, OF_TERMINAL)):
+        for forward, backward in WAYS:
             parent = drawing.row(root, forward)
             for _ in range(int(random.integers(0, rows + 1))):
                 age = int(random.exponential(5) * DAY_US)

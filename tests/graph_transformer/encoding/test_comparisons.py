@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,7 @@ from temporal_graph.time_rule import ALWAYS_US
 
 DAY_US = 86_400_000_000
 NOW_US = 400 * DAY_US
-CUSTOMER = "transactions.customer_id->customers.customer_id"
-TERMINAL = "transactions.terminal_id->terminals.terminal_id"
-OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
-OF_TERMINAL = "terminals.terminal_id->transactions.terminal_id"
 FRAUD = Target(Kind.BINARY, "transactions", event_level=True, column="fraud")
-BACK = "orders.customer_id->customers.customer_id", "customers.customer_id->orders.customer_id"
 Amounts = list[float | None]
 
 
@@ -34,13 +29,16 @@ def encoding_of(drawing: Any, neighborhood: Any, target: Target = FRAUD, *, comp
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
+def dated(rows: Iterable[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Cells of rows, each a day earlier than the one before, with the times."""
+    return [(NOW_US - day * DAY_US, cells) for day, cells in enumerate(rows, start=1)]
+
+
 def draw(drawing: Any, amount: float | None, of_customer: Amounts, of_terminal: Amounts = []) -> Any:  # noqa: B006  # read only
     """Adds a payment with what was paid before, by the customer and at the terminal, a day apart."""
     seed = drawing.seed("transactions", NOW_US, {"amount": amount})
-    for to, back, history in ((CUSTOMER, OF_CUSTOMER, of_customer), (TERMINAL, OF_TERMINAL, of_terminal)):
-        parent = drawing.row(seed, to)
-        for day, paid in enumerate(history, start=1):
-            drawing.row(parent, back, {"amount": paid}, event=NOW_US - day * DAY_US)
+    for column, history in (("customer_id", of_customer), ("terminal_id", of_terminal)):
+        drawing.siblings(seed, column, dated({"amount": paid} for paid in history))
     return drawing
 
 
@@ -74,7 +72,7 @@ def naive(own: float | None, history: Amounts, std: float) -> list[float]:
     ]
 
 
-def test_comparisons_are_what_a_loop_finds(payments: Any) -> None:
+def test_comparisons_are_what_a_loop_finds(payments: Any, ways: Any) -> None:
     """Of each seed and path, with amounts that are null, below zero, equal, or far from all others."""
     random = np.random.default_rng(3)
     cases: list[tuple[float | None, Amounts, Amounts]] = [
@@ -90,10 +88,7 @@ def test_comparisons_are_what_a_loop_finds(payments: Any) -> None:
         draw(payments, *case)
     neighborhood = payments.build()
     encoding = encoding_of(payments, neighborhood)
-    assert [path.links for path in encoding.statistics.paths if path.hop > 1] == [
-        (CUSTOMER, OF_CUSTOMER),
-        (TERMINAL, OF_TERMINAL),
-    ]
+    assert tuple(path.links for path in encoding.statistics.paths if path.hop > 1) == ways
     (std,) = (c.std for c in encoding.statistics.columns if c.column == "amount")
     expected = [[naive(own, history, std) for history in histories] for own, *histories in cases]
     assert np.allclose(compared(neighborhood, encoding)[:, :, 0], expected, atol=1e-5)
@@ -121,13 +116,12 @@ def test_what_is_to_come_and_what_has_no_time_is_not_compared(payments: Any) -> 
         assert (compared(neighborhood, encoding)[0, 0, 0, 2] > 0) == (largest < 30.0)
 
 
-def test_a_row_on_two_paths_is_compared_on_both(payments: Any) -> None:
+def test_a_row_on_two_paths_is_compared_on_both(payments: Any, ways: Any) -> None:
     """A payment of this customer at this terminal is among the customer's and among the terminal's."""
     seed = payments.seed("transactions", NOW_US, {"amount": 30.0})
-    customer, terminal = payments.row(seed, CUSTOMER), payments.row(seed, TERMINAL)
-    both = payments.row(customer, OF_CUSTOMER, {"amount": 20.0}, event=NOW_US - DAY_US)
-    payments.row(terminal, OF_TERMINAL, {"amount": 40.0}, event=NOW_US - 2 * DAY_US)
-    payments.edge(terminal, both, OF_TERMINAL)
+    both = 1 + payments.siblings(seed, "customer_id", [(NOW_US - DAY_US, {"amount": 20.0})])
+    terminal = payments.siblings(seed, "terminal_id", [(NOW_US - 2 * DAY_US, {"amount": 40.0})])
+    payments.edge(terminal, both, ways[1][1])
     neighborhood = payments.build()
     found = compared(neighborhood, encoding_of(payments, neighborhood))[0, :, 0, 3]
     assert sorted(found.tolist()) == [0.0, 0.5]
@@ -168,9 +162,7 @@ def test_several_columns_are_told_apart(orders: Any) -> None:
     """Each number is compared with its own column, a null in one leaves the other alone."""
     target = Target(Kind.BINARY, "orders", event_level=True, column="returned")
     seed = orders.seed("orders", NOW_US, {"total": 30.0, "weight": 1.0})
-    customer = orders.row(seed, BACK[0])
-    for day, cells in enumerate(({"total": 10.0, "weight": 2.0}, {"total": 20.0}), start=1):
-        orders.row(customer, BACK[1], cells, event=NOW_US - day * DAY_US)
+    orders.siblings(seed, "customer_id", dated([{"total": 10.0, "weight": 2.0}, {"total": 20.0}]))
     neighborhood = orders.build()
     found = compared(neighborhood, encoding_of(orders, neighborhood, target), columns=2)[0, 0, :, 3]
     assert found.tolist() == pytest.approx([2 / 3, -1 / 2])
@@ -191,7 +183,7 @@ def test_beside_an_outcome_that_is_a_number_the_others_are_compared(orders: Any)
     found = []
     for total in (30.0, None, 7.0):
         seed = orders.seed("orders", NOW_US, {"total": total, "weight": 1.0})
-        orders.row(orders.row(seed, BACK[0]), BACK[1], {"total": 10.0, "weight": 2.0}, event=NOW_US - DAY_US)
+        orders.siblings(seed, "customer_id", dated([{"total": 10.0, "weight": 2.0}]))
         neighborhood = orders.build()
         found.append(compared(neighborhood, encoding_of(orders, neighborhood, target)))
     assert found[0][0, 0, 0, 3] == -0.5
@@ -212,7 +204,7 @@ def test_a_column_that_came_later_changes_nothing(
 def test_no_way_back_is_no_comparison(payments: Any) -> None:
     """A question without history, and a model that reads none, have none in their batches."""
     seed = payments.seed("transactions", NOW_US, {"amount": 3.0})
-    payments.row(seed, CUSTOMER)
+    payments.siblings(seed, "customer_id", [])
     bare = payments.build()
     assert collate(bare, encoding_of(payments, bare)).comparisons is None
     neighborhood = draw(payments, 3.0, [1.0]).build()

@@ -29,11 +29,6 @@ from temporal_graph.time_rule import ALWAYS_US
 
 DAY_US = 86_400_000_000
 NOW_US = 400 * DAY_US
-CUSTOMER = "transactions.customer_id->customers.customer_id"
-TERMINAL = "transactions.terminal_id->terminals.terminal_id"
-OF_CUSTOMER = "customers.customer_id->transactions.customer_id"
-OF_TERMINAL = "terminals.terminal_id->transactions.terminal_id"
-HISTORIES = [[CUSTOMER, OF_CUSTOMER], [TERMINAL, OF_TERMINAL]]
 FRAUD = Target(Kind.BINARY, "transactions", event_level=True, column="fraud")
 Payment = tuple[float, float | None, int | None]
 """Age in days, amount, fraud."""
@@ -45,14 +40,18 @@ def encoding_of(drawing: Any, neighborhoods: list[Any]) -> Encoding:
     return Encoding(statistics, drawing.schema, drawing.strings)
 
 
-def draw(drawing: Any, of_customer: list[Payment], of_terminal: list[Payment] = []) -> Any:  # noqa: B006  # read only
-    """Adds a payment with what was paid before, by the customer and at the terminal."""
-    seed = drawing.seed("transactions", NOW_US, {"amount": 7.0, "fraud": 1})
-    for (to, back), history in zip(HISTORIES, (of_customer, of_terminal), strict=True):
-        parent = drawing.row(seed, to)
-        for age, amount, fraud in history:
-            cells = {"amount": amount, "fraud": fraud}
-            drawing.row(parent, back, cells, event=NOW_US - round(age * DAY_US))
+def draw(
+    drawing: Any,
+    of_customer: list[Payment],
+    of_terminal: list[Payment] = [],  # noqa: B006  # read only
+    *,
+    own: tuple[float, int] = (7.0, 1),
+) -> Any:
+    """Adds a payment, of its own amount and outcome, with what was paid before by the customer and at the terminal."""
+    seed = drawing.seed("transactions", NOW_US, {"amount": own[0], "fraud": own[1]})
+    for column, history in (("customer_id", of_customer), ("terminal_id", of_terminal)):
+        rows = ((NOW_US - round(age * DAY_US), {"amount": amount, "fraud": fraud}) for age, amount, fraud in history)
+        drawing.siblings(seed, column, rows)
     return drawing
 
 
@@ -112,7 +111,7 @@ def drawn_payments(random: np.random.Generator, count: int) -> list[Payment]:
     return list(zip(ages.tolist(), amounts, frauds, strict=True))
 
 
-def test_tallies_are_what_a_loop_finds(payments: Any) -> None:
+def test_tallies_are_what_a_loop_finds(payments: Any, ways: Any) -> None:
     """Rows, visits, known and true outcomes and sums per window, and the ages of visits: of each seed and path."""
     random = np.random.default_rng(5)
     histories = [(drawn_payments(random, count), drawn_payments(random, 3 * count)) for count in (0, 1, 2, 9, 40)]
@@ -124,7 +123,7 @@ def test_tallies_are_what_a_loop_finds(payments: Any) -> None:
     values = encoding.tallies.values(neighborhood, read_of(neighborhood, encoding))
     found = windows_of(encoding, values)
     for path, tally in enumerate(encoding.statistics.tallies):
-        assert encoding.statistics.paths[tally.path].links == tuple(HISTORIES[path])
+        assert encoding.statistics.paths[tally.path].links == ways[path]
         for seed, history in enumerate(histories):
             quantities, ages = naive(history[path], tally)
             assert np.allclose(found[path][seed], quantities)
@@ -165,23 +164,17 @@ def test_the_seed_is_never_tallied(payments: Any) -> None:
     history: list[Payment] = [(1.0, 3.0, 0), (2.0, 4.0, 1)]
     first = draw(payments, history, history).build()
     encoding = encoding_of(payments, [first])
-    seed = payments.seed("transactions", NOW_US, {"amount": 1e9, "fraud": 0})
-    for to, back in HISTORIES:
-        parent = payments.row(seed, to)
-        for age, amount, fraud in history:
-            payments.row(parent, back, {"amount": amount, "fraud": fraud}, event=NOW_US - round(age * DAY_US))
-    second = collate(payments.build(), encoding).tallies
+    second = collate(draw(payments, history, history, own=(1e9, 0)).build(), encoding).tallies
     assert second is not None
     assert second.equal(collate(first, encoding).tallies)
 
 
-def test_a_row_on_two_paths_counts_on_both(payments: Any) -> None:
+def test_a_row_on_two_paths_counts_on_both(payments: Any, ways: Any) -> None:
     """A payment of this customer at this terminal is in the windows of the customer and in those of the terminal."""
     seed = payments.seed("transactions", NOW_US)
-    customer, terminal = payments.row(seed, CUSTOMER), payments.row(seed, TERMINAL)
-    both = payments.row(customer, OF_CUSTOMER, {"amount": 5.0, "fraud": 1}, event=NOW_US - DAY_US)
-    payments.row(terminal, OF_TERMINAL, {"amount": 2.0}, event=NOW_US - 2 * DAY_US)
-    payments.edge(terminal, both, OF_TERMINAL)
+    both = 1 + payments.siblings(seed, "customer_id", [(NOW_US - DAY_US, {"amount": 5.0, "fraud": 1})])
+    terminal = payments.siblings(seed, "terminal_id", [(NOW_US - 2 * DAY_US, {"amount": 2.0})])
+    payments.edge(terminal, both, ways[1][1])
     neighborhood = payments.build()
     encoding = encoding_of(payments, [neighborhood])
     assert encoding.tallies is not None
@@ -300,7 +293,7 @@ def test_a_column_that_came_later_changes_nothing(
 def test_no_events_are_no_tallies(payments: Any) -> None:
     """Parents alone, as of a question without history, are not tallied; nor is the event that a seed points to."""
     seed = payments.seed("transactions", NOW_US)
-    payments.row(seed, CUSTOMER)
+    payments.siblings(seed, "customer_id", [])
     encoding = encoding_of(payments, [payments.build()])
     assert (encoding.statistics.tallies, encoding.tallies, encoding.layout().tallies_width) == ((), None, 0)
 
